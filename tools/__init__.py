@@ -1,0 +1,1 @@
+"""What a person runs: files, terminal, pictures, downloads (``python -m tools.NAME``)."""

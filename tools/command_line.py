@@ -1,0 +1,86 @@
+"""What every tool's command line shares: argument types, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line on standard error and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` on one line and exit with code 2."""
+        self.exit(EXIT_ERROR, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
+    name = main.__module__.rsplit(".", 1)[-1]
+    if name == "__main__":
+        spec = sys.modules["__main__"].__spec__
+        name = spec.name.rsplit(".", 1)[-1] if spec else "tool"
+    try:
+        code = main(argv)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except MemoryError as error:
+        print(f"{name}: out of memory: try a smaller --size ({error})", file=sys.stderr)
+        code = EXIT_ERROR
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"{name}: {describe(error)}", file=sys.stderr)
+        code = EXIT_ERROR
+    sys.exit(code)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's message as one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def positive_int(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    value = _number(text, int, "a whole number")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    return int(value)
+
+
+def natural_int(text: str) -> int:
+    """Argument type: a whole number of at least 0."""
+    value = _number(text, int, "a whole number")
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+    return int(value)
+
+
+def positive_float(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    value = _number(text, float, "a number")
+    if not math.isfinite(value) or value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+    return float(value)
+
+
+def weight(text: str) -> float:
+    """Argument type: a finite number of at least 0."""
+    value = _number(text, float, "a number")
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
+    return float(value)
+
+
+def _number(text: str, kind: Callable[[str], float], name: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
