@@ -1,0 +1,108 @@
+"""The equations of "A Neural Algorithm of Artistic Style" (Gatys, Ecker and Bethge 2015, arXiv:1508.06576), in order.
+
+Each value stands directly above its gradient, in the paper's letters:
+
+    F, P   N_l x M_l    responses of layer l to the generated image and to the photograph, after the ReLU
+    G, A   N_l x N_l    Gram matrices of the generated image and of the painting
+    N_l                 number of feature maps (channels) of layer l
+    M_l                 their size: height times width
+    w_l                 weight of layer l in the style loss
+    alpha, beta         weights of content and style in the total
+
+The paper's gradients (equations 2 and 6) are zero where F < 0, for its F stands before the ReLU. Here F stands behind
+it, where nothing is negative, and the same zero is made by the ReLU's own input gradient (``kernels/cpu/relu.py``), so
+that these are the plain derivatives with respect to F.
+
+Images of different sizes: the Gram matrix of each is divided by its own M before the two are compared. Where the sizes
+agree that is the paper's formula.
+
+The arrays lie in memory as (height, width, N_l), channels last, so that "row i of F" is ``F[:, :, i]``. Transposes are
+plain, never conjugate, so that all of this is analytic and can be differentiated by a complex step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engine.ops import Array
+from kernels import kernels_of
+from kernels.cpu.threads import SERIAL, Workers
+
+Number = float | complex
+
+
+def content_loss(F: Array, P: Array) -> Number:
+    """Equation 1: ``L_content = 1/2 sum_ij (F_ij - P_ij)^2``.
+
+    Parameters
+    ----------
+    F, P : (H_l, W_l, N_l), of the same shape.
+    """
+    total: Number = 0.0
+    for F_row, P_row in zip(F, P, strict=True):  # row by row: no array of the layer's size is made
+        difference = F_row.astype(np.result_type(F.dtype, np.float64)) - P_row
+        total += (difference * difference).sum().item()
+    return 0.5 * total
+
+
+def content_loss_gradient(F: Array, P: Array) -> Array:
+    """Equation 2: ``dL_content / dF_ij = (F - P)_ij``."""
+    return F - P
+
+
+def gram_matrix(F: Array, workers: Workers = SERIAL) -> Array:
+    """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision."""
+    gram: Array = kernels_of(F).gram(F, workers=workers)
+    return gram
+
+
+def style_layer_loss(G: Array, A: Array, M_l: int, M_a: int | None = None) -> Number:
+    """Equation 4: ``E_l = 1 / (4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2``.
+
+    Parameters
+    ----------
+    G, A : (N_l, N_l), Gram matrices of the generated image and of the painting.
+    M_l, M_a : the sizes of their feature maps; None means that they agree.
+    """
+    N_l = len(G)
+    difference = G / M_l - A / (M_a or M_l)
+    value: Number = (difference * difference).sum().item() / (4 * N_l**2)
+    return value
+
+
+def style_layer_loss_gradient(
+    F: Array, G: Array, A: Array, M_a: int | None = None, weight: float = 1.0, workers: Workers = SERIAL
+) -> Array:
+    """Equation 6: ``dE_l / dF_ij = 1 / (N_l^2 M_l^2) ((F)^T (G - A))_ji``, that is (G - A) F / (N_l^2 M_l^2).
+
+    From equation 4: E_l changes by 1 / (2 N_l^2 M_l^2) sum (G - A) dG, dG = dF F^T + F dF^T, and G - A is symmetric,
+    so that both halves of dG give the same.
+
+    Parameters
+    ----------
+    F : (H_l, W_l, N_l), the features that G is the Gram matrix of.
+    weight : a factor on the result, taken into the small matrix instead of the large array.
+
+    Returns
+    -------
+    (H_l, W_l, N_l).
+    """
+    N_l, M_l = len(G), F.shape[0] * F.shape[1]
+    difference = G / M_l - A / (M_a or M_l)
+    gradient: Array = kernels_of(F).gram_product(difference * (weight / (N_l**2 * M_l)), F, workers=workers)
+    return gradient
+
+
+def style_loss(E: Mapping[str, Number], w: Mapping[str, float]) -> Number:
+    """Equation 5: ``L_style = sum_l w_l E_l``."""
+    total: Number = 0.0
+    for layer, E_l in E.items():
+        total += w[layer] * E_l
+    return total
+
+
+def total_loss(L_content: Number, L_style: Number, alpha: float, beta: float) -> Number:
+    """Equation 7: ``L_total = alpha L_content + beta L_style``."""
+    return alpha * L_content + beta * L_style

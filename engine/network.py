@@ -1,0 +1,389 @@
+"""The network: its graph run forward and backward on one image, keeping no more than the way back needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import ModelError, unknown_name
+from engine.onnx_reader import Graph, Node, Rejected, read_onnx
+from engine.ops import Array, AveragePool, Conv, MaxPool, Operator, Relu, Shape
+from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
+from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
+from kernels.cpu.threads import Workers
+
+POOLINGS = ("average", "max", "model")
+DTYPES = ("float32", "float64", "complex128")
+DEVICES = ("auto", "cpu", "cuda")
+
+Observer = Callable[[str, Array], None]
+"""Called with a node's label and its output, for looking into a run."""
+
+
+@dataclass
+class Tape:
+    """What a forward pass leaves for the backward pass, which uses it up.
+
+    Parameters
+    ----------
+    nodes : what was run, in order.
+    features : by layer, (H_l, W_l, N_l), as asked for.
+    saved : what each node's input gradient needs.
+    """
+
+    nodes: tuple[Node, ...]
+    features: dict[str, Array]
+    saved: list[Any] = field(default_factory=list)
+
+    def copy(self) -> Tape:
+        """Return a tape for one more backward pass over the same arrays."""
+        return Tape(self.nodes, dict(self.features), list(self.saved))
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A convolutional network for looking at images; made by ``load_network``.
+
+    Parameters
+    ----------
+    nodes : operators in running order.
+    outputs : the value that each layer name stands for.
+    preprocessing : the input convention.
+    dtype : of the activations.
+    device : ``"cpu"``.
+    content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
+    rejected : what the file holds and the engine cannot run.
+    workers : the threads that the kernels share.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, str]
+    preprocessing: Preprocessing
+    dtype: np.dtype[Any]
+    device: str
+    content_weight: float
+    rejected: tuple[Rejected, ...]
+    workers: Workers
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers, from the image upwards."""
+        return tuple(self.outputs)
+
+    def features(self, image: Array, layers: Sequence[str] | str) -> dict[str, Array]:
+        """Return the responses of some layers after their ReLU.
+
+        Parameters
+        ----------
+        image : (H, W, 3), RGB, 0..255, uint8 or floating.
+        layers : names out of ``self.layers``.
+
+        Returns
+        -------
+        By layer, an array (N_l, H_l, W_l): channels, height, width.
+        """
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        tape = self.forward(image, wanted)
+        return {name: np.moveaxis(tape.features[name], 2, 0) for name in wanted}
+
+    def forward(self, image: Array, layers: Iterable[str], *, observe: Observer | None = None) -> Tape:
+        """Run the network as far as the deepest of ``layers`` and return their features and a tape for ``backward``.
+
+        Raises ValueError for an unknown layer or an image that does not fit.
+        """
+        wanted = self.checked(layers)
+        image = self.checked_image(image)
+        self.shapes(image.shape[0], image.shape[1], wanted)
+        kept = {self.outputs[name] for name in wanted}
+        nodes = self._leading_to(kept)
+        readers = Counter(node.input for node in nodes)
+        values = {self.nodes[0].input: self.preprocessing.apply(image, self.dtype)}
+        tape = Tape(nodes, {})
+        with self.workers.single_threaded_blas():
+            for node in nodes:
+                output, saved = node.operator.forward(values[node.input], node.output in kept, self.workers)
+                tape.saved.append(saved)
+                values[node.output] = output
+                readers[node.input] -= 1
+                if not readers[node.input] and node.input not in kept:
+                    del values[node.input]
+                if observe:
+                    observe(node.label, output)
+        tape.features = {name: values[self.outputs[name]] for name in wanted}
+        return tape
+
+    def backward(
+        self, tape: Tape, gradients: Mapping[str, Callable[[], Array]], *, observe: Observer | None = None
+    ) -> Array:
+        """Return the gradient with respect to the image of what depends on the layers through ``gradients``.
+
+        Parameters
+        ----------
+        tape : of ``forward``; it is used up.
+        gradients : by layer, a function that returns the derivative with respect to its features, (H_l, W_l, N_l).
+            It is called when the backward pass gets there, so that not all of them take up memory at once.
+
+        Returns
+        -------
+        (H, W, 3), RGB, per unit of 0..255, in double precision.
+        """
+        injected: dict[str, list[str]] = {}
+        for name in gradients:
+            injected.setdefault(self.outputs[name], []).append(name)
+        layers_of = {self.outputs[name]: name for name in tape.features}
+        flowing: dict[str, Array] = {}
+        with self.workers.single_threaded_blas():
+            while tape.saved:
+                node, saved = tape.nodes[len(tape.saved) - 1], tape.saved.pop()
+                for name in injected.get(node.output, ()):
+                    _accumulate(flowing, node.output, gradients[name]())
+                output = tape.features.pop(layers_of[node.output]) if node.output in layers_of else None
+                if node.output not in flowing:
+                    continue
+                gradient = node.operator.input_gradient(flowing.pop(node.output), output, saved, self.workers)
+                if observe:
+                    observe(node.label, gradient)
+                _accumulate(flowing, node.input, gradient)
+        if not flowing:
+            raise ValueError("no gradient flows to the image: give one for at least one layer")
+        return self.preprocessing.input_gradient(flowing[self.nodes[0].input])
+
+    def checked(self, layers: Iterable[str]) -> list[str]:
+        """Return ``layers`` as a list; raises ValueError for one that does not exist, with the nearest that does."""
+        wanted = list(layers)
+        for name in wanted:
+            if name not in self.outputs:
+                message = unknown_name("layer", name, self.layers)
+                if self.rejected:
+                    first = self.rejected[0]
+                    message += f" (the model goes on with {first.label}: {first.reason})"
+                raise ValueError(message)
+        return wanted
+
+    def checked_image(self, image: Array) -> Array:
+        """Return ``image`` as an array; raises ValueError unless it is (H, W, 3), numeric and finite."""
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image must have the shape (H, W, 3), got {image.shape}")
+        allowed = "fc" if self.dtype.kind == "c" else "f"
+        if image.dtype != np.uint8 and image.dtype.kind not in allowed:
+            raise ValueError(f"an image must be uint8 or floating, got {image.dtype}")
+        if image.dtype.kind in "fc" and not np.isfinite(image).all():
+            raise ValueError("the image has values that are infinite or not a number")
+        return image
+
+    def shapes(self, height: int, width: int, layers: Iterable[str] | None = None) -> dict[str, Shape]:
+        """Return each layer's (H_l, W_l, N_l) for an image of ``height`` x ``width``.
+
+        Raises ValueError when the image is too small for ``layers`` (all by default).
+        """
+        wanted = self.checked(self.layers if layers is None else layers)
+        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
+        for node in self._leading_to({self.outputs[name] for name in wanted}):
+            try:
+                shapes[node.output] = node.operator.output_shape(shapes[node.input])
+            except ValueError as error:
+                raise ValueError(
+                    f"an image of {width}x{height} pixels is too small for the network: {node.label}: {error}"
+                ) from None
+        return {name: shapes[self.outputs[name]] for name in wanted}
+
+    def memory(self, height: int, width: int, layers: Iterable[str]) -> int:
+        """Return the bytes that one forward and backward pass holds at its peak, estimated from the shapes.
+
+        Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
+        losses' targets and the optimiser.
+        """
+        kept = {self.outputs[name] for name in self.checked(layers)}
+        nodes = self._leading_to(kept)
+        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
+        held, peak = 0, 0
+        for node in nodes:
+            shapes[node.output] = node.operator.output_shape(shapes[node.input])
+            input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
+            peak = max(peak, held + input + output)
+            held += output if node.output in kept else _saved_bytes(node.operator, shapes[node.output])
+        for node in reversed(nodes):
+            input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
+            peak = max(peak, held + input + output + (output if node.output in kept else 0))
+            held -= output if node.output in kept else _saved_bytes(node.operator, shapes[node.output])
+        return peak
+
+    def weight_bytes(self, layers: Iterable[str]) -> int:
+        """Return the bytes of the parameters up to ``layers``, in both directions."""
+        nodes = self._leading_to({self.outputs[name] for name in self.checked(layers)})
+        return 2 * sum(node.operator.parameters for node in nodes) * self.dtype.itemsize
+
+    def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
+        """Return the multiplications of all convolutions of one forward pass up to ``layers``."""
+        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
+        total = 0
+        for node in self._leading_to({self.outputs[name] for name in self.checked(layers)}):
+            shapes[node.output] = node.operator.output_shape(shapes[node.input])
+            if isinstance(node.operator, Conv):
+                rows, columns, _ = shapes[node.output]
+                total += rows * columns * node.operator.weight.size
+        return total
+
+    def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
+        """Return the nodes that ``values`` depend on."""
+        needed = set(values)
+        chosen = []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                chosen.append(node)
+                needed.add(node.input)
+        return tuple(reversed(chosen))
+
+
+def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
+    """Add a gradient to those that already flow into ``value``: the only place where gradients are summed."""
+    if value in flowing:
+        flowing[value] += gradient
+    else:
+        flowing[value] = gradient
+
+
+def _bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
+    return shape[0] * shape[1] * shape[2] * dtype.itemsize
+
+
+def _saved_bytes(operator: Operator, shape: Shape) -> int:
+    values = shape[0] * shape[1] * shape[2]
+    if isinstance(operator, Relu) or (isinstance(operator, Conv) and operator.relu):
+        return values // 8
+    return values if isinstance(operator, MaxPool) else 0
+
+
+def load_network(
+    path: str | Path,
+    pooling: str = "average",
+    device: str = "cpu",
+    dtype: str = "float32",
+    preprocessing: str | None = None,
+    *,
+    threads: int | None = None,
+) -> Network:
+    """Load a network from an ONNX file.
+
+    Parameters
+    ----------
+    path : the file.
+    pooling : ``"average"`` replaces every MaxPool by the mean over the same window (padding not counted), as the paper
+        recommends; ``"max"`` does the opposite; ``"model"`` leaves the file's.
+    device : ``"cpu"``; ``"cuda"`` raises ValueError where there is none; ``"auto"`` chooses.
+    dtype : of the activations: ``"float32"``, ``"float64"`` or ``"complex128"``.
+    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
+        table of published files, or its first layer's weights.
+    threads : how many the kernels use; None means all available cores. The result does not depend on it.
+
+    Raises ModelError when the file cannot be used, ValueError for a wrong argument.
+    """
+    for kind, given, choices in (("pooling", pooling, POOLINGS), ("dtype", dtype, DTYPES)):
+        if given not in choices:
+            raise ValueError(unknown_name(kind, given, choices))
+    chosen = choose_device(device)
+    named = None if preprocessing is None else named_preprocessing(preprocessing)
+    path = Path(path)
+    graph = read_onnx(path)
+    nodes, outputs = _layers(graph, path)
+    known = known_weights(nodes)
+    nodes = tuple(replace(node, operator=_pooled(node.operator, pooling).astype(np.dtype(dtype))) for node in nodes)
+    network = Network(
+        nodes=nodes,
+        outputs=outputs,
+        preprocessing=named or resolve_preprocessing(path, graph),
+        dtype=np.dtype(dtype),
+        device=chosen,
+        content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
+        rejected=graph.rejected,
+        workers=Workers(threads),
+    )
+    _check_channels(network, path)
+    return network
+
+
+def choose_device(device: str) -> str:
+    """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
+    if device not in DEVICES:
+        raise ValueError(unknown_name("device", device, DEVICES))
+    if device == "cuda":
+        raise ValueError("device 'cuda' is not available: this version has kernels for the CPU only, use --device cpu")
+    return "cpu"
+
+
+def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
+    """Return the input convention of a model: from its metadata, its hash, or its first layer.
+
+    Raises ModelError when none of them tells: a guess would give worse pictures without a word.
+    """
+    stated = metadata_preprocessing(graph.metadata)
+    if stated is not None:
+        return stated
+    size = path.stat().st_size
+    for file in KNOWN_FILES:
+        if file.preprocessing and file.size == size and file.sha256 == _sha256(path):
+            return PREPROCESSING[file.preprocessing]
+    known = known_weights(graph.nodes)
+    if known is not None:
+        return PREPROCESSING[known.preprocessing]
+    raise ModelError(
+        f"{path}: nothing tells which input this model was trained on, choose its preprocessing: "
+        '"caffe" (BGR, 0..255, mean subtracted), "torch" (RGB, ImageNet mean and deviation), '
+        '"unit" (RGB, 0..1) or "raw" (RGB, 0..255)'
+    )
+
+
+def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]:
+    """Return the nodes worth keeping and the layers' names; the nodes of a VGG are called by their layer's name."""
+    outputs = layer_names(graph.nodes)
+    if outputs:
+        names = {value: name for name, value in outputs.items()}
+    else:
+        names = {
+            node.output: node.output
+            for node in graph.nodes
+            if isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
+        }
+        outputs = dict(names)
+    if not outputs:
+        reason = f" ({graph.rejected[0].label}: {graph.rejected[0].reason})" if graph.rejected else ""
+        raise ModelError(f"{path}: the network has no convolution followed by a ReLU{reason}")
+    last = max(index for index, node in enumerate(graph.nodes) if node.output in names)
+    nodes = tuple(
+        replace(node, label=f"{type(node.operator).__name__} {names[node.output]!r}") if node.output in names else node
+        for node in graph.nodes[: last + 1]
+    )
+    return nodes, outputs
+
+
+def _pooled(operator: Operator, pooling: str) -> Operator:
+    """Return the operator with its pooling replaced as asked for."""
+    if pooling == "average" and isinstance(operator, MaxPool):
+        return AveragePool(operator.window, count_include_pad=False)
+    if pooling == "max" and isinstance(operator, AveragePool):
+        return MaxPool(operator.window)
+    return operator
+
+
+def _check_channels(network: Network, path: Path) -> None:
+    """Raise ModelError when some operator's channels do not fit the one before it."""
+    channels = {network.nodes[0].input: 3}
+    for node in network.nodes:
+        # Large enough for any window: what may fail is the channels.
+        size = 1 << 20
+        try:
+            channels[node.output] = node.operator.output_shape((size, size, channels[node.input]))[2]
+        except ValueError as error:
+            raise ModelError(f"{path}: {node.label}: {error}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

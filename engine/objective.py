@@ -1,0 +1,244 @@
+"""Losses on layers as one function of the image: its value and its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine import losses
+from engine.errors import NonFiniteError
+from engine.network import Network, Tape
+from engine.ops import Array
+
+PAPER_CONTENT_LAYERS = ("conv4_2",)
+PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+
+Layers = Iterable[str] | Mapping[str, float]
+Styles = Array | Sequence[tuple[Array, float]]
+Term = tuple[str, str]
+"""Kind of a term, ``"content"`` or ``"style"``, and its layer."""
+
+
+class Objective:
+    """The paper's total loss for one network, one photograph and one or several paintings.
+
+    Parameters
+    ----------
+    network : from ``load_network``.
+    content : the photograph, (H, W, 3), RGB, 0..255; None for texture synthesis. The image must have its size.
+    style : the painting, of any size, or a list of (image, weight): their Gram matrices are averaged by weight, which
+        has the gradient of the weighted sum of their losses. None for content reconstruction.
+    content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
+        layer's 1 / (number of style layers).
+    content_weight, style_weight : alpha and beta.
+
+    Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
+    small, or when nothing is left to optimise.
+
+    Attributes
+    ----------
+    terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l.
+    evaluations : how often it was called.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        content: Array | None = None,
+        style: Styles | None = None,
+        content_layers: Layers = PAPER_CONTENT_LAYERS,
+        style_layers: Layers = PAPER_STYLE_LAYERS,
+        content_weight: float = 1e-3,
+        style_weight: float = 1.0,
+    ) -> None:
+        self.network = network
+        self.content_weight = _checked_weight("content_weight", content_weight)
+        self.style_weight = _checked_weight("style_weight", style_weight)
+        self.content_layers = _weighted(content_layers, "content") if content is not None else {}
+        self.style_layers = _weighted(style_layers, "style") if style is not None else {}
+        network.checked([*self.content_layers, *self.style_layers])
+        if not self.layers:
+            raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
+        if not any(self._weights().values()):
+            raise ValueError("nothing to optimise: all weights are zero")
+        self.shape: tuple[int, ...] | None = None
+        self._content: dict[str, Array] = {}
+        if content is not None and self.content_layers:
+            self.shape = np.shape(content)
+            self._content = network.forward(content, self.content_layers).features
+        self._style = self._style_targets(style) if style is not None and self.style_layers else {}
+        self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
+        self.evaluations = 0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers that a loss looks at, each once."""
+        return tuple(dict.fromkeys([*self.style_layers, *self.content_layers]))
+
+    def __call__(self, image: Array) -> tuple[Any, Array]:
+        """Return the total loss and its gradient with respect to the image.
+
+        Parameters
+        ----------
+        image : (H, W, 3), RGB, 0..255, floating (or uint8); complex where the network is.
+
+        Returns
+        -------
+        value : float (complex where the network is).
+        gradient : (H, W, 3), float64, per unit of 0..255.
+
+        Raises NonFiniteError, with the layer where it began, when value or gradient is not finite.
+        """
+        tape = self.network.forward(self._checked_size(image), self.layers)
+        grams = self._grams(tape)
+        self.terms = self._terms(tape, grams)
+        self.evaluations += 1
+        L_style = losses.style_loss(self.terms["style"], self.style_layers)
+        L_content = losses.style_loss(self.terms["content"], self.content_layers)
+        value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
+        if not np.isfinite(value):
+            raise NonFiniteError(self._locate(image))
+        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
+        if not np.isfinite(gradient).all():
+            raise NonFiniteError(self._locate(image))
+        return value, gradient
+
+    def weighted_terms(self) -> dict[str, dict[str, Any]]:
+        """Return the terms of the last call as they stand in the total: times alpha or beta and the layer's weight."""
+        weighted: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
+        for (kind, layer), weight in self._weights().items():
+            weighted[kind][layer] = weight * self.terms[kind][layer]
+        return weighted
+
+    def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
+        """Return the L2 norm of each term's own contribution to the gradient, weights included.
+
+        It tells which term steers the image, which the sizes of the losses do not. Takes one forward pass and one
+        backward pass for each term.
+        """
+        tape = self.network.forward(self._checked_size(image), self.layers)
+        grams = self._grams(tape)
+        norms: dict[str, dict[str, float]] = {"content": {}, "style": {}}
+        for (kind, layer), weight in self._weights().items():
+            copy = tape.copy()
+            gradients = self._gradients(copy, grams, {(kind, layer): weight})
+            norms[kind][layer] = float(np.linalg.norm(self.network.backward(copy, gradients)))
+        return norms
+
+    def memory(self, height: int, width: int) -> int:
+        """Return the bytes that one evaluation at this size holds at its peak, estimated, with weights and targets."""
+        network = self.network
+        targets = sum(math.prod(P.shape) for P in self._content.values()) + sum(A.size for A in self._style.values())
+        return (
+            network.memory(height, width, self.layers)
+            + network.weight_bytes(self.layers)
+            + targets * network.dtype.itemsize
+        )
+
+    def _weights(self) -> dict[Term, float]:
+        """Return each term's weight in the total."""
+        weights = {("content", layer): self.content_weight * weight for layer, weight in self.content_layers.items()}
+        return weights | {("style", layer): self.style_weight * w_l for layer, w_l in self.style_layers.items()}
+
+    def _style_targets(self, style: Styles) -> dict[str, Array]:
+        """Return A / M_a of each style layer, averaged over the paintings by their weights."""
+        paintings = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
+        if not paintings:
+            raise ValueError("the list of style images is empty")
+        shares = [_checked_weight("the weight of a style image", share) for _, share in paintings]
+        if sum(shares) <= 0:
+            raise ValueError("the weights of the style images are all zero")
+        targets: dict[str, Array] = {}
+        for (image, _), share in zip(paintings, shares, strict=True):
+            tape = self.network.forward(image, self.style_layers)
+            for layer, G in self._grams(tape).items():
+                M_a = tape.features[layer].shape[0] * tape.features[layer].shape[1]
+                targets[layer] = targets.get(layer, 0) + G * (share / sum(shares) / M_a)
+        return targets
+
+    def _grams(self, tape: Tape) -> dict[str, Array]:
+        workers = self.network.workers
+        with workers.single_threaded_blas():
+            return {
+                layer: losses.gram_matrix(tape.features[layer], workers)
+                for layer in self.style_layers
+            }
+
+    def _terms(self, tape: Tape, grams: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+        F = tape.features
+        return {
+            "content": {layer: losses.content_loss(F[layer], P) for layer, P in self._content.items()},
+            "style": {
+                layer: losses.style_layer_loss(grams[layer], A, F[layer].shape[0] * F[layer].shape[1], 1)
+                for layer, A in self._style.items()
+            },
+        }
+
+    def _gradients(
+        self, tape: Tape, grams: Mapping[str, Array], weights: Mapping[Term, float]
+    ) -> dict[str, Callable[[], Array]]:
+        """Return, for each layer, a function for the derivative of the weighted terms with respect to its features."""
+        workers = self.network.workers
+
+        def gradient(layer: str) -> Array:
+            F, parts = tape.features[layer], []
+            if ("style", layer) in weights:
+                G, A, weight = grams[layer], self._style[layer], weights["style", layer]
+                parts.append(losses.style_layer_loss_gradient(F, G, A, 1, weight, workers))
+            if ("content", layer) in weights:
+                parts.append(losses.content_loss_gradient(F, self._content[layer]))
+                parts[-1] *= weights["content", layer]
+            if len(parts) == 2:
+                parts[0] += parts[1]
+            return parts[0]
+
+        return {layer: partial(gradient, layer) for layer in dict.fromkeys(layer for _, layer in weights)}
+
+    def _checked_size(self, image: Array) -> Array:
+        if self.shape is not None and np.shape(image) != self.shape:
+            raise ValueError(f"the image has the shape {np.shape(image)}, the content image {self.shape}")
+        return image
+
+    def _locate(self, image: Array) -> str:
+        """Return a sentence that names where the first value that is not finite came up."""
+        where: list[str] = []
+
+        def observe(direction: str, label: str, array: Array) -> None:
+            if not where and not np.isfinite(array).all():
+                where.append(f"{label} ({direction} pass)")
+
+        with np.errstate(all="ignore"):
+            tape = self.network.forward(image, self.layers, observe=partial(observe, "forward"))
+            if not where:
+                grams = self._grams(tape)
+                for kind, terms in self._terms(tape, grams).items():
+                    for layer, term in terms.items():
+                        if not where and not np.isfinite(term):
+                            where.append(f"the {kind} loss of {layer!r}")
+            if not where:
+                gradients = self._gradients(tape, grams, self._weights())
+                self.network.backward(tape, gradients, observe=partial(observe, "backward"))
+        return f"the loss or its gradient is not finite: it began at {where[0] if where else 'the sum of the terms'}"
+
+
+def _weighted(layers: Layers, kind: str) -> dict[str, float]:
+    """Return the weight of each layer, filled in where only names are given."""
+    if isinstance(layers, str):
+        layers = [layers]
+    if isinstance(layers, Mapping):
+        return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in layers.items()}
+    names = list(layers)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a {kind} layer is named twice in {', '.join(names)}")
+    weight = 1.0 if kind == "content" else 1.0 / max(len(names), 1)
+    return dict.fromkeys(names, weight)
+
+
+def _checked_weight(name: str, weight: float) -> float:
+    if not np.isfinite(weight) or weight < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+    return float(weight)

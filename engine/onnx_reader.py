@@ -1,0 +1,461 @@
+"""An ONNX file as a list of the engine's operators.
+
+Exporters write the same network in many ways. What does not change the result is resolved here: constants, Identity,
+Dropout, Cast, Transpose (a value's axes are tracked, nothing is moved), Pad before a convolution, bias as a separate
+Add, BatchNormalization behind a convolution, Relu behind a convolution. An operator that the engine does not have is
+not an error as long as nothing behind it is asked for: a classifier is simply left in the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
+
+from engine.errors import ModelError
+from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from kernels.geometry import Window
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the network: ``output = operator(input)``; ``label`` is how messages call it."""
+
+    label: str
+    operator: Operator
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A node that the engine cannot run, and why."""
+
+    label: str
+    output: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as read from a file.
+
+    Parameters
+    ----------
+    input : name of the image input.
+    nodes : in an order in which they can be run.
+    rejected : what the engine cannot run; nothing in ``nodes`` depends on it.
+    metadata : the file's key-value properties.
+    operators : how often each ONNX operator occurs in the file.
+    """
+
+    input: str
+    nodes: tuple[Node, ...]
+    rejected: tuple[Rejected, ...]
+    metadata: dict[str, str]
+    operators: dict[str, int]
+
+
+def read_onnx(path: str | Path) -> Graph:
+    """Read an ONNX file.
+
+    Weights come out in float32 (float64 where the file has that or where a BatchNormalization was folded in), in the
+    layout of ``kernels``. Only the weights of operators that the engine runs are converted.
+
+    Raises ModelError when the file is missing, not ONNX, or its weights are missing, misshapen or not finite.
+    """
+    path = Path(path)
+    model = _parse(path)
+    reader = _Reader(path, model)
+    for node in model.graph.node:
+        reader.add(node)
+    nodes = _fuse(reader.nodes)
+    return Graph(
+        input=reader.input,
+        nodes=tuple(nodes),
+        rejected=tuple(reader.rejected),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+        operators=dict(Counter(node.op_type for node in model.graph.node)),
+    )
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise ModelError(f"{path}: is a directory, expected an ONNX file")
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model file") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except DecodeError:
+        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from None
+    if not model.ir_version or not model.graph.node:
+        raise ModelError(f"{path}: not an ONNX file: it holds no network")
+    return model
+
+
+# Where a value of the file comes from: the value of the engine it equals once its axes are put in order.
+@dataclass(frozen=True)
+class _Activation:
+    name: str
+    axes: str = "NCHW"
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+class _Refused(Exception):
+    """The engine cannot run a node, for the reason given."""
+
+
+class _Reader:
+    """Turns the file's nodes into the engine's, one after the other."""
+
+    def __init__(self, path: Path, model: onnx.ModelProto) -> None:
+        self.path = path
+        self.folder = path.resolve().parent
+        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        if model.graph.sparse_initializer:
+            raise ModelError(f"{path}: sparse weights are not supported")
+        self.nodes: list[Node] = []
+        self.rejected: list[Rejected] = []
+        self._unavailable: set[str] = set()
+        # Until IR version 3 the weights are listed among the inputs too.
+        inputs = [value for value in model.graph.input if value.name not in self.tensors]
+        if not inputs:
+            raise ModelError(f"{path}: the network has no image input")
+        self.input = inputs[0].name
+        self._unavailable.update(value.name for value in inputs[1:])
+        self.activations = {self.input: _Activation(self.input, _input_axes(inputs[0], model, path))}
+        self._handlers: dict[str, Callable[[onnx.NodeProto, dict[str, Any]], None]] = {
+            "Add": self._arithmetic,
+            "AveragePool": self._pool,
+            "BatchNormalization": self._batch_normalization,
+            "Cast": self._same,
+            "Constant": self._constant,
+            "Conv": self._conv,
+            "Div": self._arithmetic,
+            "Dropout": self._same,
+            "Identity": self._same,
+            "MaxPool": self._pool,
+            "Mul": self._arithmetic,
+            "Pad": self._pad,
+            "Relu": self._relu,
+            "Sub": self._arithmetic,
+            "Transpose": self._transpose,
+        }
+
+    def add(self, node: onnx.NodeProto) -> None:
+        """Read one node; what cannot be run is noted in ``rejected``."""
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        handler = self._handlers.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            if any(name in self._unavailable for name in node.input):
+                # What stands behind a rejected node is left out with it, without a reason of its own.
+                self._unavailable.update(node.output)
+                return
+            if handler is None:
+                domain = f"{node.domain}." if node.domain else ""
+                raise _Refused(f"operator {domain}{node.op_type} is not supported")
+            handler(node, attributes)
+        except _Refused as refusal:
+            self._unavailable.update(node.output)
+            self.rejected.append(Rejected(_label(node), node.output[0] if node.output else "", str(refusal)))
+        except ModelError:
+            raise
+        except ValueError as error:
+            raise ModelError(f"{_label(node)}: {error}") from None
+
+    # ---- values ----
+
+    def _activation(self, node: onnx.NodeProto, position: int = 0, *, pads_allowed: bool = False) -> _Activation:
+        name = node.input[position] if position < len(node.input) else ""
+        if name in self.tensors:
+            raise _Refused(f"its input {name!r} is a constant")
+        if name not in self.activations:
+            raise ModelError(f"{_label(node)}: input {name!r} is not produced by any node before it")
+        value = self.activations[name]
+        if any(value.pads) and not pads_allowed:
+            raise _Refused("a Pad before an operator other than Conv is not supported")
+        return value
+
+    def _channels_second(self, node: onnx.NodeProto, *, pads_allowed: bool = False) -> _Activation:
+        value = self._activation(node, pads_allowed=pads_allowed)
+        if value.axes != "NCHW":
+            raise _Refused(f"its input has the axes {value.axes}, expected NCHW")
+        return value
+
+    def _tensor(self, node: onnx.NodeProto, position: int, role: str) -> Array:
+        """Return a constant input as an array; ``role`` is what messages call it."""
+        name = node.input[position] if position < len(node.input) else ""
+        if name not in self.tensors:
+            if name in self.activations:
+                raise _Refused(f"its {role} is computed, not a constant")
+            raise ModelError(f"{_label(node)}: {role} {name!r} is missing from the file")
+        tensor = self.tensors[name]
+        try:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                return self._external(tensor, f"{_label(node)}: {role} {name!r}")
+            return numpy_helper.to_array(tensor)
+        except ModelError:
+            raise
+        except Exception as error:  # to_array raises many kinds on a damaged tensor
+            raise ModelError(f"{_label(node)}: {role} {name!r} cannot be read: {error}") from None
+
+    def _weights(self, node: onnx.NodeProto, position: int, role: str) -> Array:
+        """Return a constant input as finite floating-point numbers."""
+        array = self._tensor(node, position, role)
+        dtype = np.float64 if array.dtype == np.float64 else np.float32
+        try:
+            values = array.astype(dtype)
+        except (TypeError, ValueError):
+            raise ModelError(f"{_label(node)}: {role} has the type {array.dtype}, expected floating point") from None
+        if not np.isfinite(values).all():
+            count = int(values.size - np.isfinite(values).sum())
+            raise ModelError(f"{_label(node)}: {role} has {count} values that are infinite or not a number")
+        return values
+
+    def _external(self, tensor: onnx.TensorProto, what: str) -> Array:
+        """Read a tensor's data from its own file, which must lie in the model's folder."""
+        info = ExternalDataInfo(tensor)
+        location = (self.folder / info.location).resolve()
+        if Path(info.location).is_absolute() or not location.is_relative_to(self.folder):
+            raise ModelError(f"{what}: its data file {info.location!r} lies outside the model's folder")
+        if not location.is_file():
+            raise ModelError(f"{what}: its data file {info.location!r} does not exist beside the model")
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        expected = int(np.prod(tensor.dims, dtype=np.int64)) * dtype.itemsize
+        offset, length = info.offset or 0, info.length if info.length is not None else expected
+        with location.open("rb") as file:
+            file.seek(offset)
+            data = file.read(min(length, expected))
+        if length != expected or len(data) != expected:
+            raise ModelError(
+                f"{what}: {len(data)} bytes in {info.location!r}, expected {expected} for shape {tuple(tensor.dims)}"
+            )
+        return np.frombuffer(data, dtype.newbyteorder("<")).reshape(tensor.dims)
+
+    def _emit(self, node: onnx.NodeProto, operator: Operator, input: _Activation) -> None:
+        self.nodes.append(Node(_label(node), operator, input.name, node.output[0]))
+        self.activations[node.output[0]] = _Activation(node.output[0], input.axes)
+
+    # ---- operators ----
+
+    def _constant(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        if "value" in attributes:
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(attributes["value"])
+        else:
+            number = attributes.get("value_float", attributes.get("value_int"))
+            number = attributes.get("value_floats", attributes.get("value_ints", number))
+            if number is None:
+                raise _Refused("a Constant that is not numeric is not supported")
+            values = np.asarray(number)
+            tensor = numpy_helper.from_array(values.astype(np.float32) if values.dtype.kind == "f" else values)
+        self.tensors[node.output[0]] = tensor
+
+    def _same(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        """Identity, Dropout at inference, Cast between numbers: the value goes through."""
+        if node.op_type == "Dropout" and len(node.input) > 2 and bool(self._tensor(node, 2, "training_mode")):
+            raise _Refused("Dropout in training mode is not supported")
+        if node.input and node.input[0] in self.tensors:
+            self.tensors[node.output[0]] = self.tensors[node.input[0]]
+        else:
+            self.activations[node.output[0]] = self._activation(node, pads_allowed=True)
+        self._unavailable.update(node.output[1:])
+
+    def _transpose(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        if node.input and node.input[0] in self.tensors:
+            array = np.transpose(self._tensor(node, 0, "input"), attributes.get("perm"))
+            self.tensors[node.output[0]] = numpy_helper.from_array(np.ascontiguousarray(array))
+            return
+        value = self._activation(node, pads_allowed=True)
+        order = attributes.get("perm", [3, 2, 1, 0])
+        if sorted(order) != [0, 1, 2, 3]:
+            raise _Refused(f"Transpose with perm {list(order)} of a 4-dimensional value is not supported")
+        self.activations[node.output[0]] = replace(value, axes="".join(value.axes[axis] for axis in order))
+
+    def _pad(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        value = self._activation(node, pads_allowed=True)
+        mode = attributes.get("mode", b"constant").decode()
+        if mode != "constant":
+            raise _Refused(f"Pad with mode {mode!r} is not supported")
+        amounts = attributes["pads"] if "pads" in attributes else self._tensor(node, 1, "pads").tolist()
+        if "value" in attributes:
+            fill = float(attributes["value"])
+        else:
+            fill = float(self._tensor(node, 2, "constant_value")) if len(node.input) > 2 and node.input[2] else 0.0
+        if len(node.input) > 3 or len(amounts) != 8 or fill != 0 or min(amounts) < 0:
+            raise _Refused("only a Pad of zeros on the four sides of the image is supported")
+        before = dict(zip(value.axes, amounts[:4], strict=True))
+        after = dict(zip(value.axes, amounts[4:], strict=True))
+        if any(before[axis] or after[axis] for axis in "NC"):
+            raise _Refused("only a Pad of zeros on the four sides of the image is supported")
+        sides = (before["H"], before["W"], after["H"], after["W"])
+        total = tuple(old + new for old, new in zip(value.pads, sides, strict=True))
+        self.activations[node.output[0]] = replace(value, pads=total)  # type: ignore[arg-type]  # four, as before
+
+    def _conv(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        value = self._channels_second(node, pads_allowed=True)
+        weight = self._weights(node, 1, "weight")
+        if weight.ndim != 4:
+            raise ModelError(f"{_label(node)}: weight has the shape {weight.shape}, expected four dimensions")
+        bias = self._weights(node, 2, "bias") if len(node.input) > 2 and node.input[2] else None
+        filters, per_group, height, width = weight.shape
+        group = int(attributes.get("group", 1))
+        if 0 in weight.shape or group < 1 or filters % group:
+            raise ModelError(f"{_label(node)}: weight {weight.shape} does not fit into {group} groups")
+        if bias is not None and bias.shape != (filters,):
+            raise ModelError(f"{_label(node)}: bias has the shape {bias.shape}, weight {weight.shape} expects {filters}")
+        if tuple(attributes.get("kernel_shape", (height, width))) != (height, width):
+            raise ModelError(
+                f"{_label(node)}: kernel_shape {tuple(attributes['kernel_shape'])} does not fit weight {weight.shape}"
+            )
+        window = _window(attributes | {"kernel_shape": (height, width)})
+        if any(value.pads):
+            if window.auto_pad.startswith("SAME"):
+                raise _Refused("a Pad before a Conv with auto_pad SAME is not supported")
+            pads = tuple(outer + inner for outer, inner in zip(value.pads, window.pads, strict=True))
+            window = replace(window, pads=pads, auto_pad="NOTSET")  # type: ignore[arg-type]  # four, as before
+        kernel = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+        self._emit(node, Conv(kernel, bias, window, group), value)
+
+    def _pool(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        value = self._channels_second(node)
+        if "kernel_shape" not in attributes:
+            raise ModelError(f"{_label(node)}: kernel_shape is missing")
+        if len(attributes["kernel_shape"]) != 2:
+            raise _Refused(f"a {node.op_type} over {len(attributes['kernel_shape'])} dimensions is not supported")
+        window = _window(attributes)
+        if node.op_type == "MaxPool":
+            self._emit(node, MaxPool(window), value)
+        else:
+            self._emit(node, AveragePool(window, bool(attributes.get("count_include_pad", 0))), value)
+        self._unavailable.update(node.output[1:])
+
+    def _relu(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        self._emit(node, Relu(), self._activation(node))
+
+    def _batch_normalization(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        if attributes.get("training_mode", 0):
+            raise _Refused("BatchNormalization in training mode is not supported")
+        value = self._channels_second(node)
+        roles = ("scale", "B", "input_mean", "input_var")
+        scale, shift, mean, variance = (
+            self._weights(node, position, role).astype(np.float64) for position, role in enumerate(roles, 1)
+        )
+        if scale.ndim != 1 or not scale.shape == shift.shape == mean.shape == variance.shape:
+            raise ModelError(f"{_label(node)}: scale, B, input_mean and input_var differ in shape")
+        if (variance + attributes.get("epsilon", 1e-5) <= 0).any():
+            raise ModelError(f"{_label(node)}: input_var is negative")
+        factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+        self._emit(node, Affine(factor, shift - mean * factor), value)
+
+    def _arithmetic(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        """Add, Sub, Mul or Div of a value and a constant number for each channel."""
+        constant_at = next((i for i, name in enumerate(node.input) if name in self.tensors), None)
+        if constant_at is None or len(node.input) != 2:
+            raise _Refused(f"{node.op_type} of two computed values is not supported")
+        if constant_at == 0 and node.op_type == "Div":
+            raise _Refused("Div of a constant by a computed value is not supported")
+        value = self._activation(node, 1 - constant_at)
+        constant = self._weights(node, constant_at, "constant").astype(np.float64)
+        if "axis" in attributes:  # before opset 7 the constant's axes began at this one
+            constant = constant.reshape(constant.shape + (1,) * (4 - int(attributes["axis"]) % 4 - constant.ndim))
+        if constant.ndim > 4:
+            raise _Refused(f"{node.op_type} with a constant of shape {constant.shape} is not supported")
+        constant = constant.reshape((1,) * (4 - constant.ndim) + constant.shape)
+        if any(size != 1 for axis, size in zip(value.axes, constant.shape, strict=True) if axis != "C"):
+            raise _Refused(f"{node.op_type} with a constant that differs from pixel to pixel is not supported")
+        numbers = constant.reshape(-1)
+        ones, zeros = np.ones_like(numbers), np.zeros_like(numbers)
+        scale, shift = {
+            "Add": (ones, numbers),
+            "Sub": (ones, -numbers) if constant_at == 1 else (-ones, numbers),
+            "Mul": (numbers, zeros),
+            "Div": (1 / np.where(numbers == 0, np.nan, numbers), zeros),
+        }[node.op_type]
+        if not np.isfinite(scale).all():
+            raise ModelError(f"{_label(node)}: divides by zero")
+        self._emit(node, Affine(scale, shift), value)
+
+
+def _label(node: onnx.NodeProto) -> str:
+    name = node.name or (node.output[0] if node.output else "")
+    return f"{node.op_type} {name!r}"
+
+
+def _input_axes(value: onnx.ValueInfoProto, model: onnx.ModelProto, path: Path) -> str:
+    """Return the order of the image input's axes."""
+    dimensions = value.type.tensor_type.shape.dim
+    sizes = [dimension.dim_value for dimension in dimensions]
+    if value.type.tensor_type.HasField("shape") and len(sizes) != 4:
+        raise ModelError(f"{path}: the image input {value.name!r} has {len(sizes)} dimensions, expected 4")
+    if sizes and 3 in (sizes[1], sizes[3]) and sizes[1] != sizes[3]:
+        return "NCHW" if sizes[1] == 3 else "NHWC"
+    # The file leaves the sizes open: a Transpose to channels-first as the first operator tells.
+    for node in model.graph.node:
+        if node.op_type == "Transpose" and value.name in node.input:
+            order = [attribute.ints for attribute in node.attribute if attribute.name == "perm"]
+            if order and list(order[0]) == [0, 3, 1, 2]:
+                return "NHWC"
+    return "NCHW"
+
+
+def _window(attributes: dict[str, Any]) -> Window:
+    """Return the attributes of a Conv or a pool as a Window; raises ValueError where they do not fit together."""
+    values = {}
+    for name, default in (("kernel_shape", None), ("strides", (1, 1)), ("dilations", (1, 1)), ("pads", (0, 0, 0, 0))):
+        given = tuple(int(number) for number in attributes.get(name) or default or ())
+        expected = 4 if name == "pads" else 2
+        if len(given) != expected:
+            raise ValueError(f"{name} has {len(given)} values, expected {expected}")
+        values[name] = given
+    auto_pad = attributes.get("auto_pad", b"NOTSET").decode() or "NOTSET"
+    return Window(
+        kernel=values["kernel_shape"],  # type: ignore[arg-type]  # two, as checked
+        strides=values["strides"],  # type: ignore[arg-type]
+        pads=values["pads"] if auto_pad == "NOTSET" else (0, 0, 0, 0),  # type: ignore[arg-type]  # four, as checked
+        dilations=values["dilations"],  # type: ignore[arg-type]
+        ceil_mode=bool(attributes.get("ceil_mode", 0)),
+        auto_pad=auto_pad,
+    )
+
+
+def _fuse(nodes: list[Node]) -> Iterator[Node]:
+    """Fold scale-and-shift and Relu into the convolution before them, where nothing else reads its output."""
+    readers = Counter(node.input for node in nodes)
+    producer: dict[str, int] = {}
+    fused: list[Node] = []
+    for node in nodes:
+        index = producer.get(node.input)
+        before = fused[index] if index is not None else None
+        operator = node.operator
+        if before and isinstance(before.operator, Conv) and not before.operator.relu and readers[node.input] == 1:
+            merged: Conv | None = None
+            if isinstance(operator, Relu):
+                merged = replace(before.operator, relu=True)
+            elif isinstance(operator, Affine) and operator.scale.size in (1, before.operator.weight.shape[3]):
+                merged = _fold(before.operator, operator)
+            if merged is not None and index is not None:
+                fused[index] = replace(before, operator=merged, output=node.output)
+                producer[node.output] = index
+                continue
+        producer[node.output] = len(fused)
+        fused.append(node)
+    return iter(fused)
+
+
+def _fold(conv: Conv, affine: Affine) -> Conv:
+    """Return the convolution that gives ``affine`` of what ``conv`` gives."""
+    bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias.astype(np.float64)
+    # A bias alone leaves the weights as they are, to the bit.
+    weight = conv.weight if (affine.scale == 1).all() else conv.weight * affine.scale
+    return replace(conv, weight=weight, bias=bias * affine.scale + affine.shift)

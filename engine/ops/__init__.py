@@ -1,0 +1,13 @@
+"""The operators, one family a file: shape rule, forward, and input gradient directly below it.
+
+Every operator is a frozen dataclass with the same three methods (see ``Operator``). Their fields carry the names of
+the ONNX attributes; arrays are laid out as the kernels want them, channels last.
+"""
+
+from engine.ops.affine import Affine
+from engine.ops.conv import Conv
+from engine.ops.operator import Array, Operator, Shape
+from engine.ops.pool import AveragePool, MaxPool
+from engine.ops.relu import Relu
+
+__all__ = ["Affine", "Array", "AveragePool", "Conv", "MaxPool", "Operator", "Relu", "Shape"]

@@ -1,0 +1,146 @@
+"""The VGG networks: their layers' names by position, and the published model files.
+
+Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (2014), table 1,
+columns D (VGG-16) and E (VGG-19).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.onnx_reader import Node
+from engine.ops import AveragePool, Conv, MaxPool
+
+CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""How many convolutions stand before each pooling."""
+
+WIDTHS = (64, 128, 256, 512, 512)
+"""Output channels of the convolutions in each block."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A published model file: what it is called, how to recognise it and what it takes.
+
+    Parameters
+    ----------
+    architecture : ``"vgg16"`` or ``"vgg19"``.
+    preprocessing : its input convention, or None where only its weights tell.
+    """
+
+    name: str
+    architecture: str
+    sha256: str
+    size: int
+    preprocessing: str | None
+
+
+# SHA-256 and size from the ONNX model zoo's records (github.com/onnx/models, validated/vision/classification/vgg);
+# its README gives the input convention of the files without "caffe2" in their name.
+KNOWN_FILES = (
+    KnownFile(
+        "vgg19-7", "vgg19", "692f9f927f1df1b89033787a77a73eac59fd9b3344f9ecdf0b13221e41c2046f", 574677321, "torch"
+    ),
+    KnownFile(
+        "vgg19-bn-7", "vgg19", "ce0987dfa6228ad29708013f38b7f73cbc14ca6066a05fc22ee49b35871c63ed", 574774380, "torch"
+    ),
+    KnownFile(
+        "vgg19-caffe2-9", "vgg19", "cfb97260b303ad3963999662456571b89c5f73dbdd2fd9dffd19fed7a90f766b", 574674712, None
+    ),
+    KnownFile(
+        "vgg16-7", "vgg16", "f20805a3ecccaa88647bbab4ad011ff2412a9838485ea844de0fcbce349820b9", 553437328, "torch"
+    ),
+    KnownFile(
+        "vgg16-12", "vgg16", "722c42f53ca03a5480296bf8f9c85a151de3eed9ec982d7d2302ff6e2900c67b", 553437752, "torch"
+    ),
+    KnownFile(
+        "vgg16-bn-7", "vgg16", "4fdceabf1ef715c9ed3020fa2eac1cb2a448296c086b03633c80cf47e1c5afce", 553512191, "torch"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """Published weights, recognised by their first layer in whatever file they come.
+
+    Parameters
+    ----------
+    title : what the weights are.
+    preprocessing : their input convention.
+    content_weight : alpha that gives the paper's look with beta = 1. It is not portable between networks: the content
+        loss grows with the square of the activations, the style loss with their fourth power.
+    """
+
+    title: str
+    preprocessing: str
+    content_weight: float
+
+
+PAPER_CONTENT_WEIGHT = 1e-3
+"""alpha / beta of the paper's figures 2 and 3, for the original VGG-19."""
+
+# By layer_hash of conv1_1. The hash of VGG-19's is also that of shard 1 of a published TensorFlow.js conversion
+# (DavidCai1993/vgg19-tensorflowjs-model); the others were computed from the files by this function.
+KNOWN_WEIGHTS = {
+    "d5dc010d2591a1bba216ecaa7b17c3c4104ca570": KnownWeights(
+        "VGG-19, original weights (Simonyan and Zisserman 2014)", "caffe", PAPER_CONTENT_WEIGHT
+    ),
+}
+
+
+def layer_hash(conv: Conv) -> str:
+    """Return a convolution's fingerprint: the git blob SHA-1 of its weight (height, width, input, output) and bias.
+
+    Both are taken as little-endian float32, one after the other.
+    """
+    bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias
+    data = conv.weight.astype("<f4").tobytes() + bias.astype("<f4").tobytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def known_weights(nodes: Sequence[Node]) -> KnownWeights | None:
+    """Return what is known of a network's weights, by its first convolution."""
+    first = next((node.operator for node in nodes if isinstance(node.operator, Conv)), None)
+    return KNOWN_WEIGHTS.get(layer_hash(first)) if first is not None else None
+
+
+def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
+    """Return the output of each VGG layer by its name, ``conv1_1`` .. ``conv5_4``, each behind its ReLU.
+
+    The names go by position: the first number counts the poolings before the layer, the second the convolutions since.
+    A file that ends early has fewer. Returns an empty dictionary when the network is not a VGG (convolutions of 3x3
+    with a ReLU each, in blocks of 2, 2, 3, 3, 3 or 2, 2, 4, 4, 4).
+    """
+    names: dict[str, str] = {}
+    counts = [0]
+    value = nodes[0].input if nodes else ""
+    for node in nodes:
+        operator = node.operator
+        if node.input != value:
+            return {}
+        if isinstance(operator, MaxPool | AveragePool):
+            counts.append(0)
+        elif isinstance(operator, Conv) and operator.relu and operator.window.kernel == (3, 3):
+            counts[-1] += 1
+            names[f"conv{len(counts)}_{counts[-1]}"] = node.output
+        else:
+            return {}
+        value = node.output
+    whole, last = counts[:-1], counts[-1]
+    for blocks in CONVOLUTIONS.values():
+        ended = len(whole) == len(blocks) and last == 0
+        if tuple(whole) == blocks[: len(whole)] and (ended or (len(whole) < len(blocks) and last <= blocks[len(whole)])):
+            return names
+    return {}
+
+
+def architecture(names: Sequence[str]) -> str:
+    """Return ``"VGG-16"``, ``"VGG-19"`` or, where the layers present do not tell, ``"VGG"``."""
+    if any(name.endswith("_4") for name in names):
+        return "VGG-19"
+    # Block 4 begins only after block 3 has ended.
+    return "VGG-16" if "conv4_1" in names else "VGG"

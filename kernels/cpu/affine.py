@@ -1,0 +1,41 @@
+"""Scale and shift of each channel, and its input gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cpu.threads import SERIAL, Workers
+
+Array = NDArray[Any]
+
+
+def affine(input: Array, scale: Array, shift: Array, *, workers: Workers = SERIAL) -> Array:
+    """Return ``scale * input + shift``.
+
+    Parameters
+    ----------
+    input : (H, W, C).
+    scale, shift : (C,), of the input's dtype.
+    """
+    output = np.empty_like(input)
+
+    def row(y: int) -> None:
+        np.multiply(input[y], scale, out=output[y])
+        output[y] += shift
+
+    workers.map(row, range(len(input)))
+    return output
+
+
+def affine_input_gradient(output_gradient: Array, scale: Array, *, workers: Workers = SERIAL) -> Array:
+    """Return the gradient with respect to the input, ``scale * output_gradient``, of shape (H, W, C)."""
+    gradient = np.empty_like(output_gradient)
+
+    def row(y: int) -> None:
+        np.multiply(output_gradient[y], scale, out=gradient[y])
+
+    workers.map(row, range(len(output_gradient)))
+    return gradient

@@ -1,0 +1,67 @@
+"""Gram matrices of a layer's features and the product that their gradient needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cpu.threads import SERIAL, Workers
+from kernels.geometry import strips
+
+Array = NDArray[Any]
+
+# Positions a strip: long enough for the matrix product, short enough to give every thread several.
+_STRIP = 4096
+
+
+def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
+    """Return F F^T, where row i of F holds channel i at all positions. Plain transpose, also for complex numbers.
+
+    The products are formed in the features' precision strip by strip and summed in double precision, in order.
+
+    Parameters
+    ----------
+    features : (H, W, C), C-contiguous.
+
+    Returns
+    -------
+    (C, C), float64 or complex128.
+    """
+    rows = features.reshape(-1, features.shape[-1])
+
+    def strip(bounds: tuple[int, int]) -> Array:
+        part = rows[slice(*bounds)]
+        # NumPy sees that both factors are the same array and calls the symmetric product: half of the work.
+        return part.T @ part
+
+    total = np.zeros((rows.shape[1], rows.shape[1]), np.result_type(rows.dtype, np.float64))
+    for part in workers.map(strip, strips(len(rows), _STRIP)):
+        total += part
+    return total
+
+
+def gram_product(matrix: Array, features: Array, *, workers: Workers = SERIAL) -> Array:
+    """Return S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
+
+    Parameters
+    ----------
+    matrix : (C, C), symmetric.
+    features : (H, W, C), C-contiguous.
+
+    Returns
+    -------
+    (H, W, C), in the features' dtype.
+    """
+    rows = features.reshape(-1, features.shape[-1])
+    right = matrix.T.astype(features.dtype, copy=False)
+    product = np.empty_like(features)
+    flat = product.reshape(rows.shape)
+
+    def strip(bounds: tuple[int, int]) -> None:
+        part = slice(*bounds)
+        np.matmul(rows[part], right, out=flat[part])
+
+    workers.map(strip, strips(len(rows), _STRIP))
+    return product

@@ -1,0 +1,86 @@
+"""Rectified linear unit, max(x, 0), and its input gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cpu.threads import SERIAL, Workers
+from kernels.geometry import strips
+
+Array = NDArray[Any]
+
+# Elements a strip: 512 KiB of float32, which stays in a second-level cache.
+_STRIP = 1 << 17
+
+
+def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -> Array:
+    """Return max(input, 0); not-a-number stays. Complex numbers branch on the sign of the real part.
+
+    Parameters
+    ----------
+    input : any shape, C-contiguous, floating or complex.
+    out : where to write; may be ``input`` itself.
+
+    Source: ONNX Relu (opset 14).
+    """
+    output = np.empty_like(input) if out is None else out
+    flat, flat_output = input.reshape(-1), output.reshape(-1)
+
+    def strip(bounds: tuple[int, int]) -> None:
+        part = slice(*bounds)
+        rectify(flat[part], flat_output[part])
+
+    workers.map(strip, strips(flat.size, _STRIP))
+    return output
+
+
+def rectify(input: Array, output: Array) -> None:
+    """Write max(input, 0) to ``output``: the ReLU of one strip."""
+    if np.iscomplexobj(input):
+        np.copyto(output, np.where(input.real <= 0, 0, input))
+    else:
+        np.maximum(input, 0, out=output)
+
+
+def relu_sign(output: Array, *, workers: Workers = SERIAL) -> NDArray[np.uint8]:
+    """Return where the ReLU's output is positive, one bit a value, in order: all that the input gradient needs."""
+    flat = output.reshape(-1)
+    bits = np.empty(-(-flat.size // 8), np.uint8)
+
+    def strip(bounds: tuple[int, int]) -> None:
+        start, stop = bounds
+        bits[start // 8 : -(-stop // 8)] = np.packbits(flat[start:stop].real > 0)
+
+    workers.map(strip, strips(flat.size, _STRIP))
+    return bits
+
+
+def relu_input_gradient(
+    output_gradient: Array, output_or_sign: Array, *, out: Array | None = None, workers: Workers = SERIAL
+) -> Array:
+    """Return the gradient with respect to the input: ``output_gradient`` where the output is positive, else 0.
+
+    At an input of exactly 0 the gradient is 0, as in equations 2 and 6 of Gatys, Ecker and Bethge 2015.
+
+    Parameters
+    ----------
+    output_gradient : any shape, C-contiguous.
+    output_or_sign : the ReLU's output (same shape), or its sign bits from ``relu_sign`` (uint8).
+    out : where to write; may be ``output_gradient`` itself.
+    """
+    result = np.empty_like(output_gradient) if out is None else out
+    gradient, flat_result, kept = output_gradient.reshape(-1), result.reshape(-1), output_or_sign.reshape(-1)
+
+    def strip(bounds: tuple[int, int]) -> None:
+        start, stop = bounds
+        if kept.dtype == np.uint8:
+            positive = np.unpackbits(kept[start // 8 : -(-stop // 8)], count=stop - start)
+        else:
+            positive = (kept[start:stop].real > 0).view(np.uint8)
+        np.multiply(gradient[start:stop], positive, out=flat_result[start:stop])
+
+    workers.map(strip, strips(gradient.size, _STRIP))
+    return result

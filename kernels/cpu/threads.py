@@ -1,0 +1,77 @@
+"""Sharing a kernel's strips among threads, so that the result does not depend on how many there are.
+
+NumPy releases the interpreter lock inside matrix products, copies and element-wise functions, so plain Python threads
+keep all cores busy. The strips are cut by the kernels, never by the number of threads, each strip is computed by one
+thread with a single-threaded BLAS, and sums over strips are taken in their order: the same bits at any thread count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Workers:
+    """A fixed number of threads that kernels share their strips among.
+
+    Parameters
+    ----------
+    threads : how many, the calling thread included; None means one for each available core.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = available_cores() if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self._pool = ThreadPoolExecutor(self.threads - 1, "kernels") if self.threads > 1 else None
+        self._blas: ThreadpoolController | None = None
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return ``[function(item) for item in items]``, computed by all threads; the first error is raised."""
+        if self._pool is None or len(items) < 2:
+            return [function(item) for item in items]
+        results: list[Result | None] = [None] * len(items)
+        # A shared iterator hands out the strips: next() on it is atomic under the interpreter lock.
+        todo = iter(range(len(items)))
+
+        def work() -> None:
+            for index in todo:
+                results[index] = function(items[index])
+
+        helpers = [self._pool.submit(work) for _ in range(min(self.threads, len(items)) - 1)]
+        try:
+            work()
+        finally:
+            # Also after an error here: no thread may still write when the caller goes on.
+            errors = [helper.exception() for helper in helpers]
+        for error in errors:
+            if error is not None:
+                raise error
+        return results  # type: ignore[return-value]  # every entry is filled
+
+    @contextlib.contextmanager
+    def single_threaded_blas(self) -> Iterator[None]:
+        """While this is open, BLAS uses one thread a call: a product split by BLAS itself would change its rounding."""
+        if self._blas is None:
+            self._blas = ThreadpoolController()
+        with self._blas.limit(limits=1, user_api="blas"):
+            yield
+
+
+SERIAL = Workers(1)
+"""The calling thread alone."""

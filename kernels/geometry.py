@@ -1,0 +1,109 @@
+"""Where a sliding window goes: output sizes, padding and the reach of each of its taps. Integers only.
+
+A *tap* is one position inside the window; along one axis, tap ``k`` of output ``o`` reads the input at
+``o * stride + k * dilation - pad``. Source: ONNX operators Conv, AveragePool and MaxPool (opset 22).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """A two-dimensional sliding window in the terms of ONNX.
+
+    Parameters
+    ----------
+    kernel : height and width.
+    strides : vertical and horizontal step.
+    pads : rows and columns of padding: top, left, bottom, right (ignored unless ``auto_pad`` is ``"NOTSET"``).
+    dilations : vertical and horizontal distance between taps.
+    ceil_mode : round the output size up; a last window that would lie wholly in the end padding is dropped.
+    auto_pad : ``"NOTSET"``, ``"VALID"``, ``"SAME_UPPER"`` or ``"SAME_LOWER"``.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    ceil_mode: bool = False
+    auto_pad: str = "NOTSET"
+
+    def __post_init__(self) -> None:
+        if min(self.kernel + self.strides + self.dilations) < 1:
+            raise ValueError(
+                f"kernel {self.kernel}, strides {self.strides} and dilations {self.dilations} must be at least 1"
+            )
+        if min(self.pads) < 0:
+            raise ValueError(f"pads {self.pads} must not be negative")
+        if self.auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+            raise ValueError(f"auto_pad {self.auto_pad!r} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns from the first tap to the last."""
+        (height, width), (dy, dx) = self.kernel, self.dilations
+        return (height - 1) * dy + 1, (width - 1) * dx + 1
+
+    @property
+    def taps(self) -> tuple[tuple[int, int], ...]:
+        """All taps, row by row."""
+        return tuple((ky, kx) for ky in range(self.kernel[0]) for kx in range(self.kernel[1]))
+
+
+def output_size(window: Window, height: int, width: int) -> tuple[int, int]:
+    """Return the output's height and width for an input of ``height`` x ``width``.
+
+    Raises ValueError when the padded input is smaller than the window.
+    """
+    pads = resolved_pads(window, height, width)
+    sizes = []
+    for axis, size in enumerate((height, width)):
+        begin, end = pads[axis], pads[axis + 2]
+        stride, extent = window.strides[axis], window.extent[axis]
+        room = size + begin + end - extent
+        if size < 1 or room < 0:
+            raise ValueError(
+                f"an input of {height}x{width} is smaller than the window of {window.extent[0]}x{window.extent[1]}"
+            )
+        count = -(-room // stride) + 1 if window.ceil_mode else room // stride + 1
+        if window.ceil_mode and (count - 1) * stride >= size + begin:
+            count -= 1
+        sizes.append(count)
+    return sizes[0], sizes[1]
+
+
+def resolved_pads(window: Window, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right padding for an input of ``height`` x ``width``.
+
+    SAME_UPPER and SAME_LOWER give ceil(size / stride) outputs; an odd remainder goes to the end or to the beginning.
+    """
+    if window.auto_pad == "NOTSET":
+        return window.pads
+    if window.auto_pad == "VALID":
+        return (0, 0, 0, 0)
+    begins, ends = [], []
+    for axis, size in enumerate((height, width)):
+        stride, extent = window.strides[axis], window.extent[axis]
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if window.auto_pad == "SAME_UPPER" else large)
+        ends.append(large if window.auto_pad == "SAME_UPPER" else small)
+    return begins[0], begins[1], ends[0], ends[1]
+
+
+def reaching(offset: int, stride: int, low: int, high: int, count: int) -> tuple[int, int]:
+    """Return the outputs whose tap falls into the input's ``[low, high)``, as a half-open range.
+
+    Output ``o`` of ``count`` reads the input at ``o * stride + offset``. The range is empty (both ends equal) when
+    there is none.
+    """
+    first = min(max(-((offset - low) // stride), 0), count)
+    last = min(max(-((offset - high) // stride), first), count)
+    return first, last
+
+
+def strips(count: int, length: int) -> list[tuple[int, int]]:
+    """Cut ``range(count)`` into half-open ranges of ``length`` (the last may be shorter)."""
+    return [(start, min(start + length, count)) for start in range(0, count, length)]
