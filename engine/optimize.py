@@ -1,0 +1,276 @@
+"""Minimising an objective over the image: L-BFGS-B from scipy, Adam, and gradient descent with momentum.
+
+The loss is scaled for the optimisers so that the largest element of the first gradient is 1. A gradient tolerance of
+1e-6 then means "a millionth of the first gradient" for any network and any weights, L-BFGS-B's first trial step moves
+no value by more than one grey level, and a learning rate is in grey levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+
+from engine.errors import NonFiniteError, unknown_name
+from engine.ops import Array
+from kernels.cpu.threads import SERIAL
+
+METHODS = ("l-bfgs-b", "adam", "sgd")
+
+LEARNING_RATES = {"adam": 10.0, "sgd": 10.0}
+"""Default step of each first-order method, in grey levels."""
+
+
+class DifferentiableFunction(Protocol):
+    """What is minimised: an ``Objective``, or any function of the image with its gradient."""
+
+    def __call__(self, image: Array) -> tuple[Any, Array]:
+        """Return value and gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What the callback gets after each iteration.
+
+    Parameters
+    ----------
+    iteration, evaluations : how many so far.
+    value : the loss at ``image``.
+    image : the current iterate, (H, W, 3), float64; a copy.
+    best_value : the lowest loss so far.
+    """
+
+    iteration: int
+    evaluations: int
+    value: float
+    image: NDArray[np.float64]
+    best_value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``minimize`` returns.
+
+    Parameters
+    ----------
+    image : the iterate with the lowest finite loss, (H, W, 3), float64.
+    value : its loss.
+    initial_value : the first image's loss.
+    iterations, evaluations : how many were made.
+    stop : ``"iterations"``, ``"converged"``, ``"stalled"``, ``"callback"``, ``"interrupted"`` or ``"non-finite"``.
+    stop_reason : the same in words.
+    """
+
+    image: NDArray[np.float64]
+    value: float
+    initial_value: float
+    iterations: int
+    evaluations: int
+    stop: str
+    stop_reason: str
+
+
+class _Stop(Exception):
+    """Leaves an optimiser early; carries ``stop`` and ``stop_reason``."""
+
+
+def minimize(
+    objective: DifferentiableFunction,
+    initial: Array,
+    method: str = "l-bfgs-b",
+    iterations: int = 500,
+    bounds: tuple[float, float] | None = (0.0, 255.0),
+    history: int = 10,
+    callback: Callable[[Iteration], bool | None] | None = None,
+    *,
+    learning_rate: float | None = None,
+    momentum: float = 0.9,
+    value_tolerance: float = 1e-10,
+    gradient_tolerance: float = 1e-6,
+) -> Result:
+    """Minimise ``objective`` from ``initial`` and return the best image found.
+
+    Parameters
+    ----------
+    objective : value and gradient of an image.
+    initial : (H, W, 3), RGB, 0..255; it is clipped to the bounds and not changed.
+    method : ``"l-bfgs-b"`` (scipy's), ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
+    iterations : at most.
+    bounds : lowest and highest value of the image, or None.
+    history : corrections that L-BFGS keeps; each takes two arrays of the image's size in float64.
+    callback : called after each iteration; when it returns True, the run stops.
+    learning_rate : of Adam and SGD, in grey levels; None means ``LEARNING_RATES``.
+    momentum : of SGD.
+    value_tolerance : L-BFGS-B has converged when an iteration lowers the loss by less than this fraction of it.
+        Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
+    gradient_tolerance : L-BFGS-B has converged when no element of the projected gradient is larger than this fraction
+        of the largest at the start.
+
+    A loss that is not finite ends the run with the best image so far (at the first evaluation it is raised as
+    NonFiniteError), and so does an interruption from the keyboard.
+
+    Raises ValueError for an argument that does not fit.
+    """
+    if method not in METHODS:
+        raise ValueError(unknown_name("optimiser", method, METHODS))
+    for name, number in (("iterations", iterations), ("history", history)):
+        if int(number) != number or number < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
+    rate = LEARNING_RATES.get(method, 1.0) if learning_rate is None else learning_rate
+    if not np.isfinite(rate) or rate <= 0:
+        raise ValueError(f"learning_rate must be a finite number above 0, got {rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    if not low < high:
+        raise ValueError(f"the lower bound must be below the upper one, got {bounds}")
+
+    run = _Run(objective, np.array(initial, np.float64), (low, high), iterations, callback)
+    stop, reason = "iterations", f"reached {iterations} iterations"
+    try:
+        # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
+        with SERIAL.single_threaded_blas():
+            if method == "l-bfgs-b":
+                _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
+            elif method == "adam":
+                _adam(run, low, high, rate)
+            else:
+                _sgd(run, low, high, rate, momentum)
+    except _Stop as early:
+        stop, reason = early.args
+    except NonFiniteError as error:
+        stop, reason = "non-finite", str(error)
+    except KeyboardInterrupt:
+        stop, reason = "interrupted", f"interrupted after {run.iteration} iterations"
+    return Result(
+        image=run.best_image,
+        value=run.best_value,
+        initial_value=run.initial_value,
+        iterations=run.iteration,
+        evaluations=run.evaluations,
+        stop=stop,
+        stop_reason=reason,
+    )
+
+
+class _Run:
+    """One minimisation: evaluates the scaled objective and remembers the best image."""
+
+    def __init__(
+        self,
+        objective: DifferentiableFunction,
+        initial: NDArray[np.float64],
+        bounds: tuple[float, float],
+        iterations: int,
+        callback: Callable[[Iteration], bool | None] | None,
+    ) -> None:
+        self._objective = objective
+        self._callback = callback
+        self.iterations = iterations
+        self.iteration = 0
+        self.evaluations = 1
+        value, gradient = objective(initial)
+        self.initial_value = self.value = float(value)
+        largest = float(np.abs(gradient).max())
+        self.scale = 1 / largest if largest > 0 else 1.0
+        self.best_image = np.clip(initial, *bounds)
+        self.best_value = np.inf
+        # The optimisers begin with the point that has just been evaluated, unless the bounds moved it.
+        self._first: tuple[Any, Array] | None = None
+        if np.array_equal(self.best_image, initial):
+            self.best_value, self._first = self.value, (value, gradient)
+
+    def evaluate(self, image: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the scaled value and gradient."""
+        if self._first is not None:
+            (value, gradient), self._first = self._first, None
+        else:
+            value, gradient = self._objective(image)
+            self.evaluations += 1
+        self.value = float(value)
+        if self.value < self.best_value:
+            self.best_value, self.best_image = self.value, image.copy()
+        return self.value * self.scale, np.asarray(gradient, np.float64) * self.scale
+
+    def finish_iteration(self, image: NDArray[np.float64]) -> None:
+        """Count an iteration and tell the callback; raises _Stop when that was the last."""
+        self.iteration += 1
+        if self._callback is not None:
+            state = Iteration(self.iteration, self.evaluations, self.value, image.copy(), self.best_value)
+            if self._callback(state):
+                raise _Stop("callback", f"stopped by the callback after {self.iteration} iterations")
+        if self.iteration >= self.iterations:
+            raise _Stop("iterations", f"reached {self.iterations} iterations")
+
+
+def _l_bfgs_b(
+    run: _Run, low: float, high: float, history: int, value_tolerance: float, gradient_tolerance: float
+) -> None:
+    """Minimise with scipy's L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995, with the 2011 corrections).
+
+    When its line search finds no lower point, which the rounding of a float32 network can cause, it is started afresh
+    from the best image, once at each place.
+    """
+    shape = run.best_image.shape
+
+    def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = run.evaluate(flat.reshape(shape))
+        return value, gradient.ravel()
+
+    while True:
+        start = run.best_value
+        outcome = scipy.optimize.minimize(
+            evaluate,
+            run.best_image.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=scipy.optimize.Bounds(np.full(run.best_image.size, low), np.full(run.best_image.size, high)),
+            callback=lambda flat: run.finish_iteration(flat.reshape(shape)),
+            options={
+                "maxcor": history,
+                "ftol": value_tolerance,
+                "gtol": gradient_tolerance,
+                # Iterations are counted by _Run; the line search's own limit of 20 evaluations an iteration holds.
+                "maxiter": run.iterations,
+                "maxfun": 20 * run.iterations + 20,
+                "maxls": 20,
+            },
+        )
+        if outcome.status == 0:
+            what = "gradient" if "GRADIENT" in str(outcome.message).upper() else "loss"
+            tolerance = gradient_tolerance if what == "gradient" else value_tolerance
+            change = "fell below" if what == "gradient" else "changed by less than"
+            reference = "of the first gradient" if what == "gradient" else "of its value"
+            raise _Stop("converged", f"converged: the {what} {change} {tolerance:g} {reference}")
+        if not run.best_value < start:
+            raise _Stop("stalled", f"the line search found no lower loss after {run.iteration} iterations")
+
+
+def _adam(run: _Run, low: float, high: float, rate: float) -> None:
+    """Minimise with Adam (Kingma and Ba 2015, algorithm 1), clipped to the bounds after each step."""
+    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
+    image = run.best_image.copy()
+    mean, square = np.zeros_like(image), np.zeros_like(image)
+    for t in range(1, run.iterations + 1):
+        _, gradient = run.evaluate(image)
+        mean += (1 - beta_1) * (gradient - mean)
+        square += (1 - beta_2) * (gradient * gradient - square)
+        step = mean / (1 - beta_1**t) / (np.sqrt(square / (1 - beta_2**t)) + epsilon)
+        image = np.clip(image - rate * step, low, high)
+        run.finish_iteration(image)
+
+
+def _sgd(run: _Run, low: float, high: float, rate: float, momentum: float) -> None:
+    """Minimise by gradient descent with momentum (Polyak 1964), clipped to the bounds after each step."""
+    image = run.best_image.copy()
+    velocity = np.zeros_like(image)
+    for _ in range(run.iterations):
+        _, gradient = run.evaluate(image)
+        velocity = momentum * velocity - rate * gradient
+        image = np.clip(image + velocity, low, high)
+        run.finish_iteration(image)
