@@ -3,5 +3,17 @@
 from engine.errors import ModelError, NonFiniteError
 from engine.network import Network, load_network
 from engine.objective import Objective
+from engine.optimize import Result, minimize
+from engine.stylize import Settings, stylize
 
-__all__ = ["ModelError", "Network", "NonFiniteError", "Objective", "load_network"]
+__all__ = [
+    "ModelError",
+    "Network",
+    "NonFiniteError",
+    "Objective",
+    "Result",
+    "Settings",
+    "load_network",
+    "minimize",
+    "stylize",
+]

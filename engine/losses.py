@@ -41,8 +41,8 @@ def content_loss(F: Array, P: Array) -> Number:
     F, P : (H_l, W_l, N_l), of the same shape.
     """
     total: Number = 0.0
-    for F_row, P_row in zip(F, P, strict=True):  # row by row: no array of the layer's size is made
-        difference = F_row.astype(np.result_type(F.dtype, np.float64)) - P_row
+    for y in range(len(F)):  # row by row: no array of the layer's size is made
+        difference = F[y].astype(np.result_type(F.dtype, np.float64)) - P[y]
         total += (difference * difference).sum().item()
     return 0.5 * total
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -129,16 +128,6 @@ class Objective:
             norms[kind][layer] = float(np.linalg.norm(self.network.backward(copy, gradients)))
         return norms
 
-    def memory(self, height: int, width: int) -> int:
-        """Return the bytes that one evaluation at this size holds at its peak, estimated, with weights and targets."""
-        network = self.network
-        targets = sum(math.prod(P.shape) for P in self._content.values()) + sum(A.size for A in self._style.values())
-        return (
-            network.memory(height, width, self.layers)
-            + network.weight_bytes(self.layers)
-            + targets * network.dtype.itemsize
-        )
-
     def _weights(self) -> dict[Term, float]:
         """Return each term's weight in the total."""
         weights = {("content", layer): self.content_weight * weight for layer, weight in self.content_layers.items()}
@@ -163,10 +152,7 @@ class Objective:
     def _grams(self, tape: Tape) -> dict[str, Array]:
         workers = self.network.workers
         with workers.single_threaded_blas():
-            return {
-                layer: losses.gram_matrix(tape.features[layer], workers)
-                for layer in self.style_layers
-            }
+            return {layer: losses.gram_matrix(tape.features[layer], workers) for layer in self.style_layers}
 
     def _terms(self, tape: Tape, grams: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
         F = tape.features

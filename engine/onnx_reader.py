@@ -111,7 +111,7 @@ class _Activation:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The engine cannot run a node, for the reason given."""
 
 
@@ -163,9 +163,9 @@ class _Reader:
                 return
             if handler is None:
                 domain = f"{node.domain}." if node.domain else ""
-                raise _Refused(f"operator {domain}{node.op_type} is not supported")
+                raise _RefusedError(f"operator {domain}{node.op_type} is not supported")
             handler(node, attributes)
-        except _Refused as refusal:
+        except _RefusedError as refusal:
             self._unavailable.update(node.output)
             self.rejected.append(Rejected(_label(node), node.output[0] if node.output else "", str(refusal)))
         except ModelError:
@@ -178,18 +178,18 @@ class _Reader:
     def _activation(self, node: onnx.NodeProto, position: int = 0, *, pads_allowed: bool = False) -> _Activation:
         name = node.input[position] if position < len(node.input) else ""
         if name in self.tensors:
-            raise _Refused(f"its input {name!r} is a constant")
+            raise _RefusedError(f"its input {name!r} is a constant")
         if name not in self.activations:
             raise ModelError(f"{_label(node)}: input {name!r} is not produced by any node before it")
         value = self.activations[name]
         if any(value.pads) and not pads_allowed:
-            raise _Refused("a Pad before an operator other than Conv is not supported")
+            raise _RefusedError("a Pad before an operator other than Conv is not supported")
         return value
 
     def _channels_second(self, node: onnx.NodeProto, *, pads_allowed: bool = False) -> _Activation:
         value = self._activation(node, pads_allowed=pads_allowed)
         if value.axes != "NCHW":
-            raise _Refused(f"its input has the axes {value.axes}, expected NCHW")
+            raise _RefusedError(f"its input has the axes {value.axes}, expected NCHW")
         return value
 
     def _tensor(self, node: onnx.NodeProto, position: int, role: str) -> Array:
@@ -197,7 +197,7 @@ class _Reader:
         name = node.input[position] if position < len(node.input) else ""
         if name not in self.tensors:
             if name in self.activations:
-                raise _Refused(f"its {role} is computed, not a constant")
+                raise _RefusedError(f"its {role} is computed, not a constant")
             raise ModelError(f"{_label(node)}: {role} {name!r} is missing from the file")
         tensor = self.tensors[name]
         try:
@@ -256,7 +256,7 @@ class _Reader:
             number = attributes.get("value_float", attributes.get("value_int"))
             number = attributes.get("value_floats", attributes.get("value_ints", number))
             if number is None:
-                raise _Refused("a Constant that is not numeric is not supported")
+                raise _RefusedError("a Constant that is not numeric is not supported")
             values = np.asarray(number)
             tensor = numpy_helper.from_array(values.astype(np.float32) if values.dtype.kind == "f" else values)
         self.tensors[node.output[0]] = tensor
@@ -264,7 +264,7 @@ class _Reader:
     def _same(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         """Identity, Dropout at inference, Cast between numbers: the value goes through."""
         if node.op_type == "Dropout" and len(node.input) > 2 and bool(self._tensor(node, 2, "training_mode")):
-            raise _Refused("Dropout in training mode is not supported")
+            raise _RefusedError("Dropout in training mode is not supported")
         if node.input and node.input[0] in self.tensors:
             self.tensors[node.output[0]] = self.tensors[node.input[0]]
         else:
@@ -279,28 +279,28 @@ class _Reader:
         value = self._activation(node, pads_allowed=True)
         order = attributes.get("perm", [3, 2, 1, 0])
         if sorted(order) != [0, 1, 2, 3]:
-            raise _Refused(f"Transpose with perm {list(order)} of a 4-dimensional value is not supported")
+            raise _RefusedError(f"Transpose with perm {list(order)} of a 4-dimensional value is not supported")
         self.activations[node.output[0]] = replace(value, axes="".join(value.axes[axis] for axis in order))
 
     def _pad(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         value = self._activation(node, pads_allowed=True)
         mode = attributes.get("mode", b"constant").decode()
         if mode != "constant":
-            raise _Refused(f"Pad with mode {mode!r} is not supported")
+            raise _RefusedError(f"Pad with mode {mode!r} is not supported")
         amounts = attributes["pads"] if "pads" in attributes else self._tensor(node, 1, "pads").tolist()
         if "value" in attributes:
             fill = float(attributes["value"])
         else:
             fill = float(self._tensor(node, 2, "constant_value")) if len(node.input) > 2 and node.input[2] else 0.0
         if len(node.input) > 3 or len(amounts) != 8 or fill != 0 or min(amounts) < 0:
-            raise _Refused("only a Pad of zeros on the four sides of the image is supported")
+            raise _RefusedError("only a Pad of zeros on the four sides of the image is supported")
         before = dict(zip(value.axes, amounts[:4], strict=True))
         after = dict(zip(value.axes, amounts[4:], strict=True))
         if any(before[axis] or after[axis] for axis in "NC"):
-            raise _Refused("only a Pad of zeros on the four sides of the image is supported")
+            raise _RefusedError("only a Pad of zeros on the four sides of the image is supported")
         sides = (before["H"], before["W"], after["H"], after["W"])
-        total = tuple(old + new for old, new in zip(value.pads, sides, strict=True))
-        self.activations[node.output[0]] = replace(value, pads=total)  # type: ignore[arg-type]  # four, as before
+        pads = tuple(old + new for old, new in zip(value.pads, sides, strict=True))
+        self.activations[node.output[0]] = replace(value, pads=pads)
 
     def _conv(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         value = self._channels_second(node, pads_allowed=True)
@@ -308,12 +308,14 @@ class _Reader:
         if weight.ndim != 4:
             raise ModelError(f"{_label(node)}: weight has the shape {weight.shape}, expected four dimensions")
         bias = self._weights(node, 2, "bias") if len(node.input) > 2 and node.input[2] else None
-        filters, per_group, height, width = weight.shape
+        filters, _, height, width = weight.shape
         group = int(attributes.get("group", 1))
         if 0 in weight.shape or group < 1 or filters % group:
             raise ModelError(f"{_label(node)}: weight {weight.shape} does not fit into {group} groups")
         if bias is not None and bias.shape != (filters,):
-            raise ModelError(f"{_label(node)}: bias has the shape {bias.shape}, weight {weight.shape} expects {filters}")
+            raise ModelError(
+                f"{_label(node)}: bias has the shape {bias.shape}, weight {weight.shape} expects {(filters,)}"
+            )
         if tuple(attributes.get("kernel_shape", (height, width))) != (height, width):
             raise ModelError(
                 f"{_label(node)}: kernel_shape {tuple(attributes['kernel_shape'])} does not fit weight {weight.shape}"
@@ -321,7 +323,7 @@ class _Reader:
         window = _window(attributes | {"kernel_shape": (height, width)})
         if any(value.pads):
             if window.auto_pad.startswith("SAME"):
-                raise _Refused("a Pad before a Conv with auto_pad SAME is not supported")
+                raise _RefusedError("a Pad before a Conv with auto_pad SAME is not supported")
             pads = tuple(outer + inner for outer, inner in zip(value.pads, window.pads, strict=True))
             window = replace(window, pads=pads, auto_pad="NOTSET")  # type: ignore[arg-type]  # four, as before
         kernel = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
@@ -332,7 +334,7 @@ class _Reader:
         if "kernel_shape" not in attributes:
             raise ModelError(f"{_label(node)}: kernel_shape is missing")
         if len(attributes["kernel_shape"]) != 2:
-            raise _Refused(f"a {node.op_type} over {len(attributes['kernel_shape'])} dimensions is not supported")
+            raise _RefusedError(f"a {node.op_type} over {len(attributes['kernel_shape'])} dimensions is not supported")
         window = _window(attributes)
         if node.op_type == "MaxPool":
             self._emit(node, MaxPool(window), value)
@@ -345,7 +347,7 @@ class _Reader:
 
     def _batch_normalization(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         if attributes.get("training_mode", 0):
-            raise _Refused("BatchNormalization in training mode is not supported")
+            raise _RefusedError("BatchNormalization in training mode is not supported")
         value = self._channels_second(node)
         roles = ("scale", "B", "input_mean", "input_var")
         scale, shift, mean, variance = (
@@ -362,18 +364,18 @@ class _Reader:
         """Add, Sub, Mul or Div of a value and a constant number for each channel."""
         constant_at = next((i for i, name in enumerate(node.input) if name in self.tensors), None)
         if constant_at is None or len(node.input) != 2:
-            raise _Refused(f"{node.op_type} of two computed values is not supported")
+            raise _RefusedError(f"{node.op_type} of two computed values is not supported")
         if constant_at == 0 and node.op_type == "Div":
-            raise _Refused("Div of a constant by a computed value is not supported")
+            raise _RefusedError("Div of a constant by a computed value is not supported")
         value = self._activation(node, 1 - constant_at)
         constant = self._weights(node, constant_at, "constant").astype(np.float64)
         if "axis" in attributes:  # before opset 7 the constant's axes began at this one
             constant = constant.reshape(constant.shape + (1,) * (4 - int(attributes["axis"]) % 4 - constant.ndim))
         if constant.ndim > 4:
-            raise _Refused(f"{node.op_type} with a constant of shape {constant.shape} is not supported")
+            raise _RefusedError(f"{node.op_type} with a constant of shape {constant.shape} is not supported")
         constant = constant.reshape((1,) * (4 - constant.ndim) + constant.shape)
         if any(size != 1 for axis, size in zip(value.axes, constant.shape, strict=True) if axis != "C"):
-            raise _Refused(f"{node.op_type} with a constant that differs from pixel to pixel is not supported")
+            raise _RefusedError(f"{node.op_type} with a constant that differs from pixel to pixel is not supported")
         numbers = constant.reshape(-1)
         ones, zeros = np.ones_like(numbers), np.zeros_like(numbers)
         scale, shift = {

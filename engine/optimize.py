@@ -75,7 +75,7 @@ class Result:
     stop_reason: str
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Leaves an optimiser early; carries ``stop`` and ``stop_reason``."""
 
 
@@ -141,7 +141,7 @@ def minimize(
                 _adam(run, low, high, rate)
             else:
                 _sgd(run, low, high, rate, momentum)
-    except _Stop as early:
+    except _StopError as early:
         stop, reason = early.args
     except NonFiniteError as error:
         stop, reason = "non-finite", str(error)
@@ -198,14 +198,14 @@ class _Run:
         return self.value * self.scale, np.asarray(gradient, np.float64) * self.scale
 
     def finish_iteration(self, image: NDArray[np.float64]) -> None:
-        """Count an iteration and tell the callback; raises _Stop when that was the last."""
+        """Count an iteration and tell the callback; raises _StopError when that was the last."""
         self.iteration += 1
         if self._callback is not None:
             state = Iteration(self.iteration, self.evaluations, self.value, image.copy(), self.best_value)
             if self._callback(state):
-                raise _Stop("callback", f"stopped by the callback after {self.iteration} iterations")
+                raise _StopError("callback", f"stopped by the callback after {self.iteration} iterations")
         if self.iteration >= self.iterations:
-            raise _Stop("iterations", f"reached {self.iterations} iterations")
+            raise _StopError("iterations", f"reached {self.iterations} iterations")
 
 
 def _l_bfgs_b(
@@ -246,9 +246,9 @@ def _l_bfgs_b(
             tolerance = gradient_tolerance if what == "gradient" else value_tolerance
             change = "fell below" if what == "gradient" else "changed by less than"
             reference = "of the first gradient" if what == "gradient" else "of its value"
-            raise _Stop("converged", f"converged: the {what} {change} {tolerance:g} {reference}")
+            raise _StopError("converged", f"converged: the {what} {change} {tolerance:g} {reference}")
         if not run.best_value < start:
-            raise _Stop("stalled", f"the line search found no lower loss after {run.iteration} iterations")
+            raise _StopError("stalled", f"the line search found no lower loss after {run.iteration} iterations")
 
 
 def _adam(run: _Run, low: float, high: float, rate: float) -> None:

@@ -89,6 +89,12 @@ KNOWN_WEIGHTS = {
     "d5dc010d2591a1bba216ecaa7b17c3c4104ca570": KnownWeights(
         "VGG-19, original weights (Simonyan and Zisserman 2014)", "caffe", PAPER_CONTENT_WEIGHT
     ),
+    "80dc8e9b4ccbb261ceba8b831d6bf36ee30a0e33": KnownWeights(
+        "VGG-16, original weights (Simonyan and Zisserman 2014)", "caffe", PAPER_CONTENT_WEIGHT
+    ),
+    "b6b7a457078ec01d0729f0f1a47f18859a8c001c": KnownWeights(
+        "VGG-19 at a quarter of its width (Collaborative Distillation, Wang et al. 2020)", "caffe", 1e-5
+    ),
 }
 
 
@@ -133,7 +139,8 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
     whole, last = counts[:-1], counts[-1]
     for blocks in CONVOLUTIONS.values():
         ended = len(whole) == len(blocks) and last == 0
-        if tuple(whole) == blocks[: len(whole)] and (ended or (len(whole) < len(blocks) and last <= blocks[len(whole)])):
+        going_on = len(whole) < len(blocks) and last <= blocks[len(whole)]
+        if tuple(whole) == blocks[: len(whole)] and (ended or going_on):
             return names
     return {}
 

@@ -50,14 +50,16 @@ class Conv:
     def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
         """Return the output; the input gradient needs the input's shape and the signs behind the ReLU."""
         kernels = kernels_of(input)
-        output = kernels.conv(
-            input, self.weight, self.bias, self.window, self.group, relu=self.relu, workers=workers
-        )
+        output = kernels.conv(input, self.weight, self.bias, self.window, self.group, relu=self.relu, workers=workers)
         sign = kernels.relu_sign(output, workers=workers) if self.relu and not output_is_kept else None
         return output, (input.shape, sign)
 
     def input_gradient(
-        self, output_gradient: Array, output: Array | None, saved: tuple[Shape, NDArray[np.uint8] | None], workers: Workers
+        self,
+        output_gradient: Array,
+        output: Array | None,
+        saved: tuple[Shape, NDArray[np.uint8] | None],
+        workers: Workers,
     ) -> Array:
         """Return the gradient with respect to the input: back through the ReLU, then the transposed convolution."""
         kernels = kernels_of(output_gradient)

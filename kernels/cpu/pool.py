@@ -16,9 +16,7 @@ Array = NDArray[Any]
 _STRIP = 1 << 17
 
 
-def average_pool(
-    input: Array, window: Window, *, count_include_pad: bool = False, workers: Workers = SERIAL
-) -> Array:
+def average_pool(input: Array, window: Window, *, count_include_pad: bool = False, workers: Workers = SERIAL) -> Array:
     """Return the mean over each window.
 
     Parameters

@@ -1,0 +1,163 @@
+"""The whole job on arrays: from a photograph and paintings to the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import unknown_name
+from engine.network import Network
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles
+from engine.ops import Array
+from engine.optimize import Iteration, Result, minimize
+
+INITS = ("noise", "content", "style")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a picture depends on beside its input images and its network; each default stands here and nowhere else."""
+
+    content_layers: Layers = field(
+        default=PAPER_CONTENT_LAYERS, metadata={"help": "layers that keep the photograph's content"}
+    )
+    style_layers: Layers = field(default=PAPER_STYLE_LAYERS, metadata={"help": "layers that take the painting's style"})
+    content_weight: float | None = field(
+        default=None,
+        metadata={"help": "weight of the content loss, alpha; by default what is known to suit the model's weights"},
+    )
+    style_weight: float = field(default=1.0, metadata={"help": "weight of the style loss, beta"})
+    init: str = field(
+        default="noise", metadata={"help": "picture to begin with: noise, content, style or an image file"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the noise"})
+    iterations: int = field(default=500, metadata={"help": "iterations at most"})
+    optimizer: str = field(default="l-bfgs-b", metadata={"help": "how the loss is minimised"})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "step of adam and sgd in grey levels (default 10)"}
+    )
+    history: int = field(default=10, metadata={"help": "corrections that L-BFGS keeps"})
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A picture about to be made: ``run`` makes it.
+
+    Parameters
+    ----------
+    objective : the losses on this network and these images.
+    initial : the image to begin with, (H, W, 3), float64.
+    settings : with the content weight filled in.
+    """
+
+    objective: Objective
+    initial: NDArray[np.float64]
+    settings: Settings
+
+    def run(self, callback: Callable[[Iteration], bool | None] | None = None) -> Result:
+        """Minimise the objective; see ``engine.optimize.minimize``."""
+        return minimize(
+            self.objective,
+            self.initial,
+            method=self.settings.optimizer,
+            iterations=self.settings.iterations,
+            history=self.settings.history,
+            callback=callback,
+            learning_rate=self.settings.learning_rate,
+        )
+
+
+def prepare(
+    network: Network,
+    content: Array,
+    style: Styles,
+    settings: Settings | None = None,
+    initial: Array | None = None,
+) -> Job:
+    """Set up a picture without beginning it.
+
+    Parameters
+    ----------
+    network : from ``load_network``.
+    content : the photograph, (H, W, 3), RGB, 0..255.
+    style : the painting, or a list of (image, weight), of any size.
+    settings : the paper's by default, with the content weight recommended for the network.
+    initial : the image to begin with, of the photograph's shape; None makes it as ``settings.init`` says ("style"
+        needs a painting of the photograph's shape).
+
+    Raises ValueError for settings or images that do not fit.
+    """
+    settings = settings or Settings()
+    if settings.content_weight is None:
+        settings = replace(settings, content_weight=network.content_weight)
+    if initial is None:
+        painting = style if isinstance(style, np.ndarray) else style[0][0]
+        initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
+    initial = np.array(network.checked_image(np.asarray(initial)), np.float64)
+    if initial.shape != np.shape(content):
+        raise ValueError(f"the initial image has the shape {initial.shape}, the content image {np.shape(content)}")
+    objective = Objective(
+        network,
+        content,
+        style,
+        content_layers=settings.content_layers,
+        style_layers=settings.style_layers,
+        content_weight=settings.content_weight or 0.0,
+        style_weight=settings.style_weight,
+    )
+    return Job(objective, initial, settings)
+
+
+def stylize(
+    network: Network,
+    content: Array,
+    style: Styles,
+    settings: Settings | None = None,
+    initial: Array | None = None,
+    callback: Callable[[Iteration], bool | None] | None = None,
+) -> Result:
+    """Render a photograph in the style of a painting: ``prepare`` and run."""
+    return prepare(network, content, style, settings, initial).run(callback)
+
+
+def initial_image(init: str, content: Array, style: Array, seed: int) -> Array:
+    """Return the image to begin with: ``"noise"`` (uniform in 0..255), ``"content"`` or ``"style"``."""
+    if init == "noise":
+        return np.random.default_rng(seed).uniform(0.0, 255.0, content.shape)
+    if init == "content":
+        return content
+    if init == "style":
+        if style.shape != content.shape:
+            raise ValueError(
+                f"init 'style' needs a painting of the photograph's shape {content.shape}, got {style.shape}"
+            )
+        return style
+    raise ValueError(unknown_name("init", init, INITS))
+
+
+def memory(network: Network, height: int, width: int, settings: Settings) -> int:
+    """Return the bytes that a run at this size holds at its peak: network, targets and optimiser, estimated."""
+    layers = dict.fromkeys([*settings.content_layers, *settings.style_layers])
+    shapes = network.shapes(height, width, layers)
+    targets = sum(int(np.prod(shapes[layer])) for layer in settings.content_layers)
+    image = height * width * 3 * 8
+    # scipy's workspace is (2 history + 5) vectors; iterate, gradient, bounds and their copies are a dozen more.
+    vectors = 2 * settings.history + 17 if settings.optimizer.startswith("l-bfgs") else 8
+    return (
+        network.memory(height, width, layers)
+        + network.weight_bytes(layers)
+        + targets * network.dtype.itemsize
+        + vectors * image
+    )
+
+
+def shares(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return each term's part of the sum of all, which is 1; all zero when the sum is."""
+    total = sum(abs(value) for kind in terms.values() for value in kind.values())
+    return {
+        kind: {layer: abs(value) / total if total else 0.0 for layer, value in values.items()}
+        for kind, values in terms.items()
+    }
