@@ -1,0 +1,146 @@
+"""ReLU: value, sign bits and input gradient, with the edges where they could differ."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from kernels.cpu import relu, relu_input_gradient, relu_sign
+from kernels.cpu.threads import Workers
+
+relu_module = importlib.import_module("kernels.cpu.relu")
+
+DTYPES = [np.float32, np.float64, np.complex128]
+# Neither is divisible by 8; the last is longer than one strip.
+SHAPES = [(1,), (7,), (3, 5, 3), (2, 4, 8), (211, 213, 3)]
+
+
+def normal(shape, dtype=np.float64, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(shape)
+    if dtype is np.complex128:
+        values = values + 1j * rng.standard_normal(shape)
+    return values.astype(dtype)
+
+
+def unwritten(shape, dtype=float):
+    """Stand in for ``np.empty``: memory that nobody writes to shows."""
+    dtype = np.dtype(dtype)
+    return np.full(shape, np.nan if dtype.kind in "fc" else np.iinfo(dtype).max, dtype)
+
+
+def unwritten_like(array):
+    return unwritten(array.shape, array.dtype)
+
+
+def slow_relu(input):
+    return np.array([value if value.real > 0 else 0 for value in input.ravel()], input.dtype).reshape(input.shape)
+
+
+def slow_gradient(gradient, input):
+    kept = [g if value.real > 0 else 0 for g, value in zip(gradient.ravel(), input.ravel(), strict=True)]
+    return np.array(kept, gradient.dtype).reshape(input.shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_is_the_complex_step_derivative(dtype):
+    input, direction = normal((5, 7, 3)), normal((5, 7, 3), seed=1)
+    derivative = relu(input + 1e-30j * direction).imag / 1e-30
+    gradient = relu_input_gradient(direction.astype(dtype), relu(input).astype(dtype))
+    np.testing.assert_allclose(gradient, derivative, rtol=1e-15 if dtype is not np.float32 else 1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_definition(shape, dtype, monkeypatch):
+    input, gradient = normal(shape, dtype), normal(shape, dtype, seed=1)
+    monkeypatch.setattr(np, "empty", unwritten)
+    monkeypatch.setattr(np, "empty_like", unwritten_like)
+    output = relu(input)
+    bits = relu_sign(output)
+    from_output, from_bits = relu_input_gradient(gradient, output), relu_input_gradient(gradient, bits)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(output, slow_relu(input))
+    np.testing.assert_array_equal(from_output, slow_gradient(gradient, input))
+    np.testing.assert_array_equal(from_bits, from_output)
+    assert output.dtype == from_output.dtype == from_bits.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sign_takes_one_bit_a_value_in_order(shape):
+    output = relu(normal(shape))
+    bits = relu_sign(output)
+    assert bits.dtype == np.uint8
+    assert bits.shape == (-(-output.size // 8),)
+    expected = [int(value > 0) for value in output.ravel()] + [0] * (-output.size % 8)
+    unpacked = [byte >> (7 - place) & 1 for byte in bits.tolist() for place in range(8)]
+    assert unpacked == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradient_is_zero_at_exactly_zero_and_one_just_above(dtype):
+    smallest = np.finfo(dtype).smallest_subnormal
+    input = np.array([0.0, -0.0, smallest, -smallest, 1.0, -1.0], dtype)
+    output = relu(input)
+    for kept in (output, relu_sign(output)):
+        gradient = relu_input_gradient(np.full(6, 2.0, dtype), kept)
+        np.testing.assert_array_equal(gradient, np.array([0, 0, 2, 0, 2, 0], dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_not_a_number_stays(dtype):
+    output = relu(np.array([1, np.nan, -1, np.inf, -np.inf], dtype))
+    np.testing.assert_array_equal(output, np.array([1, np.nan, 0, np.inf, 0], dtype))
+
+
+def test_complex_numbers_branch_on_the_real_part():
+    input = np.array([1 - 5j, -1 + 5j, 0 + 5j, -0.0 - 5j, 1e-300 - 2j])
+    output = relu(input)
+    np.testing.assert_array_equal(output, np.array([1 - 5j, 0, 0, 0, 1e-300 - 2j]))
+    for kept in (output, relu_sign(output)):
+        gradient = relu_input_gradient(np.full(5, 3 + 4j), kept)
+        np.testing.assert_array_equal(gradient, np.array([3 + 4j, 0, 0, 0, 3 + 4j]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_result_may_be_written_over_the_argument(dtype):
+    input, gradient = normal((9, 5, 3), dtype), normal((9, 5, 3), dtype, seed=1)
+    output = relu(input)
+    back = relu_input_gradient(gradient, output)
+    in_place = input.copy()
+    assert relu(in_place, out=in_place) is in_place
+    np.testing.assert_array_equal(in_place, output)
+    in_place = gradient.copy()
+    assert relu_input_gradient(in_place, relu_sign(output), out=in_place) is in_place
+    np.testing.assert_array_equal(in_place, back)
+
+
+def test_arguments_stay_as_they_are_when_no_place_is_given():
+    input, gradient = normal((9, 5, 3)), normal((9, 5, 3), seed=1)
+    output = relu(input)
+    bits = relu_sign(output)
+    arguments = (input, gradient, output, bits)
+    copies = [array.copy() for array in arguments]
+    relu(input)
+    relu_sign(output)
+    relu_input_gradient(gradient, output)
+    relu_input_gradient(gradient, bits)
+    for array, copy in zip(arguments, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("strip", [8, 64, 1 << 17])
+def test_same_bits_at_any_thread_count_and_strip(strip, monkeypatch):
+    input, gradient = normal((41, 43, 3)), normal((41, 43, 3), seed=1)
+    whole = relu(input)
+    expected = whole.tobytes() + relu_sign(whole).tobytes() + relu_input_gradient(gradient, whole).tobytes()
+    monkeypatch.setattr(relu_module, "_STRIP", strip)
+    monkeypatch.setattr(np, "empty", unwritten)
+    monkeypatch.setattr(np, "empty_like", unwritten_like)
+    for threads in (1, 2, 3, 5):
+        workers = Workers(threads)
+        output = relu(input, workers=workers)
+        bits = relu_sign(output, workers=workers)
+        for kept in (output, bits):
+            back = relu_input_gradient(gradient, kept, workers=workers)
+            assert output.tobytes() + bits.tobytes() + back.tobytes() == expected

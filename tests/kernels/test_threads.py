@@ -1,0 +1,124 @@
+"""Sharing work among threads: everything once, results in order, errors out."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from kernels.cpu.threads import SERIAL, Workers, available_cores
+
+COUNTS = [1, 2, 3, 5]
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+def test_results_come_in_the_order_of_the_items(threads):
+    def slow_at_first(item):
+        time.sleep(0.002 * (10 - item))
+        return item * item
+
+    assert Workers(threads).map(slow_at_first, range(10)) == [item * item for item in range(10)]
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+@pytest.mark.parametrize("count", [0, 1, 2, 500])
+def test_every_item_is_done_once(threads, count):
+    done = []
+    Workers(threads).map(done.append, range(count))
+    assert sorted(done) == list(range(count))
+
+
+def test_several_threads_work_at_the_same_time():
+    # Each of the three waits for the other two: fewer threads would never get past it.
+    barrier = threading.Barrier(3)
+    names = Workers(3).map(lambda _: (barrier.wait(10), threading.current_thread().name)[1], range(3))
+    assert len(set(names)) == 3
+    assert threading.current_thread().name in names
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+@pytest.mark.parametrize("bad", [0, 7, 19])
+def test_an_error_in_any_item_is_raised(threads, bad):
+    def fail(item):
+        if item == bad:
+            raise ZeroDivisionError(f"item {item}")
+
+    with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
+        Workers(threads).map(fail, range(20))
+
+
+def test_an_error_of_a_helper_thread_is_raised():
+    caller = threading.current_thread()
+    both = threading.Barrier(2)
+
+    def fail_elsewhere(_):
+        both.wait(10)
+        if threading.current_thread() is not caller:
+            raise ZeroDivisionError("in a helper")
+
+    with pytest.raises(ZeroDivisionError, match="in a helper"):
+        Workers(2).map(fail_elsewhere, range(2))
+
+
+def test_no_thread_still_works_when_an_error_comes_out():
+    caller, running = threading.current_thread(), threading.Barrier(2)
+    finished = []
+
+    def item(_):
+        running.wait(10)
+        if threading.current_thread() is caller:
+            raise ZeroDivisionError("at once")
+        time.sleep(0.05)
+        finished.append(True)
+
+    with pytest.raises(ZeroDivisionError, match="at once"):
+        Workers(2).map(item, range(2))
+    assert finished == [True]
+
+
+def test_workers_go_on_after_an_error():
+    workers = Workers(3)
+    with pytest.raises(ZeroDivisionError):
+        workers.map(lambda item: 1 // item, range(4))
+    assert workers.map(str, range(4)) == ["0", "1", "2", "3"]
+
+
+def test_one_thread_means_the_calling_thread():
+    assert set(SERIAL.map(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_fewer_than_one_thread_is_refused(threads):
+    with pytest.raises(ValueError, match=f"threads must be at least 1, got {threads}"):
+        Workers(threads)
+
+
+def test_the_default_is_one_thread_for_each_core_the_process_may_use():
+    assert Workers().threads == available_cores()
+    assert 1 <= available_cores() <= os.cpu_count()
+
+
+def test_single_threaded_blas_holds_inside_and_is_restored_after():
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before = blas_threads()
+    assert before
+    for workers in (Workers(2), SERIAL):
+        with workers.single_threaded_blas():
+            assert set(blas_threads()) == {1}
+            with workers.single_threaded_blas():
+                assert set(blas_threads()) == {1}
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+
+
+def test_blas_is_restored_after_an_error():
+    before = blas_threads()
+    with pytest.raises(ZeroDivisionError), Workers(2).single_threaded_blas():
+        raise ZeroDivisionError
+    assert blas_threads() == before
