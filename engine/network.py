@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Graph, Node, Rejected, read_onnx
-from engine.ops import Array, AveragePool, Conv, MaxPool, Operator, Relu, Shape
+from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
+from engine.plan import planned
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
 from kernels.cpu.threads import Workers
@@ -21,6 +22,7 @@ from kernels.cpu.threads import Workers
 POOLINGS = ("average", "max", "model")
 DTYPES = ("float32", "float64", "complex128")
 DEVICES = ("auto", "cpu", "cuda")
+CONVOLUTIONS = ("auto", "direct")
 
 Observer = Callable[[str, Array], None]
 """Called with a node's label and its output, for looking into a run."""
@@ -60,6 +62,7 @@ class Network:
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
+    convolution : ``"auto"`` or ``"direct"``.
     """
 
     nodes: tuple[Node, ...]
@@ -70,6 +73,7 @@ class Network:
     content_weight: float
     rejected: tuple[Rejected, ...]
     workers: Workers
+    convolution: str = "auto"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class Network:
         image = self.checked_image(image)
         self.shapes(image.shape[0], image.shape[1], wanted)
         kept = {self.outputs[name] for name in wanted}
-        nodes = self._leading_to(kept)
+        nodes = self._plan(kept)
         readers = Counter(node.input for node in nodes)
         values = {self.nodes[0].input: self.preprocessing.apply(image, self.dtype)}
         tape = Tape(nodes, {})
@@ -201,24 +205,27 @@ class Network:
         losses' targets and the optimiser.
         """
         kept = {self.outputs[name] for name in self.checked(layers)}
-        nodes = self._leading_to(kept)
+        nodes = self._plan(kept)
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
         held, peak = 0, 0
         for node in nodes:
             shapes[node.output] = node.operator.output_shape(shapes[node.input])
             input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
             peak = max(peak, held + input + output)
-            held += output if node.output in kept else _saved_bytes(node.operator, shapes[node.output])
+            held += _held_bytes(node, shapes, kept, self.dtype)
         for node in reversed(nodes):
             input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
             peak = max(peak, held + input + output + (output if node.output in kept else 0))
-            held -= output if node.output in kept else _saved_bytes(node.operator, shapes[node.output])
+            held -= _held_bytes(node, shapes, kept, self.dtype)
         return peak
 
     def weight_bytes(self, layers: Iterable[str]) -> int:
         """Return the bytes of the parameters up to ``layers``, in both directions."""
-        nodes = self._leading_to({self.outputs[name] for name in self.checked(layers)})
-        return 2 * sum(node.operator.parameters for node in nodes) * self.dtype.itemsize
+        total = 0
+        for node in self._plan({self.outputs[name] for name in self.checked(layers)}):
+            # The weight itself and both directions: turned in the direct algorithm, 36 numbers for 9 in Winograd's.
+            total += node.operator.parameters * (9 if isinstance(node.operator, ConvBlock) else 2)
+        return total * self.dtype.itemsize
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
         """Return the multiplications of all convolutions of one forward pass up to ``layers``."""
@@ -230,6 +237,11 @@ class Network:
                 rows, columns, _ = shapes[node.output]
                 total += rows * columns * node.operator.weight.size
         return total
+
+    def _plan(self, kept: set[str]) -> tuple[Node, ...]:
+        """Return what is run to compute ``kept``."""
+        nodes = self._leading_to(kept)
+        return planned(nodes, kept) if self.convolution == "auto" else nodes
 
     def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` depend on."""
@@ -254,9 +266,16 @@ def _bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
     return shape[0] * shape[1] * shape[2] * dtype.itemsize
 
 
-def _saved_bytes(operator: Operator, shape: Shape) -> int:
-    values = shape[0] * shape[1] * shape[2]
-    if isinstance(operator, Relu) or (isinstance(operator, Conv) and operator.relu):
+def _held_bytes(node: Node, shapes: Mapping[str, Shape], kept: set[str], dtype: np.dtype[Any]) -> int:
+    """Return the bytes that stay until the backward pass because of a node."""
+    height, width, channels = shapes[node.output]
+    values, operator = height * width * channels, node.operator
+    if isinstance(operator, ConvBlock) and operator.pool:
+        signs = 4 * values // 8
+        return signs + (values * dtype.itemsize if node.output in kept else 0)
+    if node.output in kept:
+        return values * dtype.itemsize
+    if isinstance(operator, Relu | ConvBlock) or (isinstance(operator, Conv) and operator.relu):
         return values // 8
     return values if isinstance(operator, MaxPool) else 0
 
@@ -269,6 +288,7 @@ def load_network(
     preprocessing: str | None = None,
     *,
     threads: int | None = None,
+    convolution: str = "auto",
 ) -> Network:
     """Load a network from an ONNX file.
 
@@ -281,11 +301,16 @@ def load_network(
     dtype : of the activations: ``"float32"``, ``"float64"`` or ``"complex128"``.
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
+    convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
     """
-    for kind, given, choices in (("pooling", pooling, POOLINGS), ("dtype", dtype, DTYPES)):
+    for kind, given, choices in (
+        ("pooling", pooling, POOLINGS),
+        ("dtype", dtype, DTYPES),
+        ("convolution", convolution, CONVOLUTIONS),
+    ):
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
     chosen = choose_device(device)
@@ -304,6 +329,7 @@ def load_network(
         content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
         rejected=graph.rejected,
         workers=Workers(threads),
+        convolution=convolution,
     )
     _check_channels(network, path)
     return network

@@ -80,7 +80,9 @@ class _Writer:
     def add(self, node: Node) -> None:
         """Append one node, with its weights."""
         if node.input not in self._value_of:
-            raise ModelError(f"{node.label}: its input {node.input!r} is neither the image nor a node's output before")
+            raise ModelError(
+                f"{node.label}: its input {node.input!r} is neither the image nor an earlier node's output"
+            )
         if node.output in self._value_of:
             raise ModelError(f"{node.label}: its output {node.output!r} is there already")
         input = self._value_of[node.input]
@@ -130,12 +132,14 @@ class _Writer:
             self._node("AveragePool", name, [input], node.output, attributes)
         elif isinstance(operator, Affine):
             # Normalised by mean 0, variance 1 and epsilon 0, what is left is scale and shift, without any rounding.
+            # Momentum 1 keeps mean and variance where a program takes the node for one in training, as onnx's own
+            # reference evaluator does below opset 14.
             values = {"scale": operator.scale, "shift": operator.shift, "mean": np.zeros(1), "variance": np.ones(1)}
             weights = [
                 self._tensor(node, f"{name}.{role}", np.broadcast_to(array, (channels,)))
                 for role, array in values.items()
             ]
-            self._node("BatchNormalization", name, [input, *weights], node.output, {"epsilon": 0.0})
+            self._node("BatchNormalization", name, [input, *weights], node.output, {"epsilon": 0.0, "momentum": 1.0})
         else:
             raise ModelError(f"{node.label}: a {type(operator).__name__} cannot be written as ONNX")
 

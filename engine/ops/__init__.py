@@ -6,8 +6,9 @@ the ONNX attributes; arrays are laid out as the kernels want them, channels last
 
 from engine.ops.affine import Affine
 from engine.ops.conv import Conv
+from engine.ops.conv_block import ConvBlock
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pool import AveragePool, MaxPool
 from engine.ops.relu import Relu
 
-__all__ = ["Affine", "Array", "AveragePool", "Conv", "MaxPool", "Operator", "Relu", "Shape"]
+__all__ = ["Affine", "Array", "AveragePool", "Conv", "ConvBlock", "MaxPool", "Operator", "Relu", "Shape"]

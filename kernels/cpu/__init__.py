@@ -2,6 +2,7 @@
 
 from kernels.cpu.affine import affine, affine_input_gradient
 from kernels.cpu.conv import conv, conv_input_gradient, flip_weight
+from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
 from kernels.cpu.gram import gram, gram_product
 from kernels.cpu.pool import (
     average_pool,
@@ -11,6 +12,7 @@ from kernels.cpu.pool import (
 )
 from kernels.cpu.relu import relu, relu_input_gradient, relu_sign
 from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.winograd import transform_weight
 
 __all__ = [
     "SERIAL",
@@ -20,6 +22,8 @@ __all__ = [
     "average_pool",
     "average_pool_input_gradient",
     "conv",
+    "conv_block",
+    "conv_block_input_gradient",
     "conv_input_gradient",
     "flip_weight",
     "gram",
@@ -29,4 +33,5 @@ __all__ = [
     "relu",
     "relu_input_gradient",
     "relu_sign",
+    "transform_weight",
 ]

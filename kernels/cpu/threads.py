@@ -8,11 +8,15 @@ thread with a single-threaded BLAS, and sums over strips are taken in their orde
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
@@ -40,6 +44,7 @@ class Workers:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self._pool = ThreadPoolExecutor(self.threads - 1, "kernels") if self.threads > 1 else None
         self._blas: ThreadpoolController | None = None
+        self._scratch = threading.local()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return ``[function(item) for item in items]``, computed by all threads; the first error is raised."""
@@ -63,6 +68,17 @@ class Workers:
             if error is not None:
                 raise error
         return results  # type: ignore[return-value]  # every entry is filled
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return memory for a strip's intermediate values, with anything in it: the calling thread's, kept for next time.
+
+        It is good until the same thread asks for the same ``name`` again.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        held: dict[str, NDArray[np.uint8]] = self._scratch.__dict__
+        if name not in held or held[name].size < size:
+            held[name] = np.empty(size, np.uint8)
+        return held[name][:size].view(dtype).reshape(shape)
 
     @contextlib.contextmanager
     def single_threaded_blas(self) -> Iterator[None]:

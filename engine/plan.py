@@ -1,0 +1,36 @@
+"""What the network runs in place of its nodes where that gives the same and is faster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from engine.onnx_reader import Node
+from engine.ops import AveragePool, Conv, ConvBlock
+
+
+def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
+    """Return ``nodes`` with convolutions replaced by ``ConvBlock`` where it suits, poolings taken in.
+
+    A pooling is taken into the block before it unless the values between the two are in ``kept`` or read elsewhere.
+    """
+    readers = Counter(node.input for node in nodes)
+    result: list[Node] = []
+    for node in nodes:
+        operator, before = node.operator, result[-1] if result else None
+        if isinstance(operator, Conv) and ConvBlock.suits(operator):
+            result.append(replace(node, operator=ConvBlock(operator)))
+        elif (
+            isinstance(operator, AveragePool)
+            and ConvBlock.takes(operator)
+            and before is not None
+            and isinstance(before.operator, ConvBlock)
+            and before.output == node.input
+            and readers[node.input] == 1
+            and node.input not in kept
+        ):
+            result[-1] = replace(before, operator=replace(before.operator, pool=True), output=node.output)
+        else:
+            result.append(node)
+    return tuple(result)

@@ -1,0 +1,243 @@
+"""Winograd's minimal filtering F(4x4, 3x3): a 3x3 convolution with stride 1 in a quarter of the multiplications.
+
+A tile of 4x4 outputs reads a tile d of 6x6 inputs. With the one-dimensional transforms of ``toom_cook`` the outputs are
+
+    Y = A^T [ (G g G^T) * (B^T d B) ] A          (* element by element)
+
+for each pair of an input and an output channel. The sum over input channels moves inside the brackets, so that the
+element-wise product becomes 36 matrix products, one for each of the 6x6 places: 36 multiplications an input channel for
+16 outputs, where the definition takes 144. Written for a whole tile at once, ``B^T d B`` is the 36x36 Kronecker matrix
+B^T (x) B^T times the tile as a vector: the transforms are matrix products too, over all tiles and channels at once.
+
+Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4; Toom-Cook interpolation
+for the matrices: Vincent et al., "On Improving the Numerical Stability of Winograd Convolutions" (2017). The points are
+0, +-1/sqrt(2), +-sqrt(2) and infinity: their powers stay near 1, which halves the rounding error of the usual
+0, +-1, +-2, infinity, and as the transforms are matrix products, points that are not integers cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from kernels.cpu.threads import SERIAL, Workers
+from kernels.geometry import strips
+
+Array = NDArray[Any]
+
+Load = Callable[[slice, slice, Array], None]
+"""Writes some rows and columns of the input, (rows, columns, C), to the array given."""
+
+Store = Callable[[slice, slice, Array], None]
+"""Takes some rows and columns of the output, (rows, columns, K); it may change the array given."""
+
+OUTPUTS, TAPS = 4, 3
+TILE = OUTPUTS + TAPS - 1
+POINTS = (0.0, 1 / math.sqrt(2), -1 / math.sqrt(2), math.sqrt(2), -math.sqrt(2))
+
+# While the transformed weight is no larger than this, it stays in a core's second-level cache and each strip of tiles
+# goes through all steps at once. A larger one is read once for all tiles of a group instead, its 36 matrices shared
+# among the threads.
+_CACHED_WEIGHT_BYTES = 3 << 20
+# Bytes of a strip's transformed tiles, and of a group's.
+_STRIP_BYTES = 5 << 18
+_GROUP_BYTES = 40 << 20
+
+
+def toom_cook(outputs: int, taps: int, points: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Return the transforms (A^T, G, B^T) of one-dimensional minimal filtering F(outputs, taps), in float64.
+
+    With n = outputs + taps - 1 and finite ``points`` p_1 .. p_(n-1) (infinity is the n-th): a polynomial product is
+    evaluated at the points and interpolated; its transpose is the filter. A^T and G hold the powers of the points, G
+    divided by prod_(j != i) (p_i - p_j), and B^T the coefficients of the polynomials prod_(j != i) (x - p_j).
+
+    Returns
+    -------
+    A^T (outputs, n), G (n, taps) and B^T (n, n), so that ``A^T ((G g) * (B^T d))`` is the correlation of d (n values)
+    with g (taps).
+    """
+    n = outputs + taps - 1
+    finite = np.array(points, np.float64)
+    if len(finite) != n - 1:
+        raise ValueError(f"F({outputs}, {taps}) takes {n - 1} finite points, got {len(finite)}")
+    a, g, b = np.zeros((outputs, n)), np.zeros((n, taps)), np.zeros((n, n))
+    for i, p in enumerate(finite):
+        others = np.delete(finite, i)
+        a[:, i] = p ** np.arange(outputs)
+        g[i] = p ** np.arange(taps) / np.prod(p - others)
+        b[i, : n - 1] = np.poly(others)[::-1]
+    a[-1, -1] = g[-1, -1] = 1
+    b[-1] = np.poly(finite)[::-1]
+    return a, g, b
+
+
+_A, _G, _B = toom_cook(OUTPUTS, TAPS, POINTS)
+_INPUT_TRANSFORM = np.kron(_B, _B)
+_OUTPUT_TRANSFORM = np.kron(_A, _A)
+
+
+def transform_weight(weight: Array) -> Array:
+    """Return G g G^T for each pair of channels: (36, C, K), in the weight's dtype, from a weight of (3, 3, C, K)."""
+    transformed = np.einsum("ia,jb,abck->ijck", _G, _G, weight.astype(np.float64), optimize=True)
+    return np.ascontiguousarray(transformed.reshape(TILE * TILE, *weight.shape[2:]), weight.dtype)
+
+
+def winograd_conv(
+    load: Load,
+    store: Store,
+    size: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    transformed: Array,
+    bias: Array | None = None,
+    *,
+    workers: Workers = SERIAL,
+) -> None:
+    """Convolve, tile by tile: input comes from ``load``, output goes to ``store``, so that both can do more on the way.
+
+    Parameters
+    ----------
+    load, store : called by several threads at once, ``store`` once for each output.
+    size : the input's height and width.
+    pads : zeros at the top, left, bottom and right.
+    transformed : (36, C, K), from ``transform_weight``.
+    bias : (K,) or None.
+    """
+    rows, columns = size[0] + pads[0] + pads[2] - TAPS + 1, size[1] + pads[1] + pads[3] - TAPS + 1
+    across = -(-columns // OUTPUTS)
+    tile_bytes = TILE * TILE * max(transformed.shape[1:]) * transformed.itemsize
+    blocks = _blocks(-(-rows // OUTPUTS), across, max(1, _STRIP_BYTES // tile_bytes))
+    job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, workers)
+    if transformed.nbytes <= _CACHED_WEIGHT_BYTES:
+        workers.map(job.strip, blocks)
+        return
+    group: list[_Block] = []
+    tiles = 0
+    for block in blocks:
+        group.append(block)
+        tiles += _tiles(block)
+        if tiles * tile_bytes >= _GROUP_BYTES or block is blocks[-1]:
+            job.group(group, tiles)
+            group, tiles = [], 0
+
+
+_Block = tuple[int, int, int, int]
+"""A rectangle of tiles: first and last row, first and last column, ends excluded."""
+
+
+def _blocks(down: int, across: int, tiles: int) -> list[_Block]:
+    """Cut the grid of tiles into whole rows of tiles, or into parts of one row where a row is too long."""
+    if across <= tiles:
+        return [(y0, y1, 0, across) for y0, y1 in strips(down, tiles // across)]
+    length = -(-across // -(-across // tiles))
+    return [(y, y + 1, x0, x1) for y in range(down) for x0, x1 in strips(across, length)]
+
+
+def _tiles(block: _Block) -> int:
+    return (block[1] - block[0]) * (block[3] - block[2])
+
+
+class _Convolution:
+    """One call of ``winograd_conv``: its steps on a block of tiles."""
+
+    def __init__(
+        self,
+        load: Load,
+        store: Store,
+        size: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        output_size: tuple[int, int],
+        transformed: Array,
+        bias: Array | None,
+        workers: Workers,
+    ) -> None:
+        self.load, self.store = load, store
+        self.size, self.pads, self.output_size = size, pads, output_size
+        self.transformed, self.bias, self.workers = transformed, bias, workers
+        self.dtype = transformed.dtype
+        self.input_transform = _INPUT_TRANSFORM.astype(self.dtype)
+        self.output_transform = _OUTPUT_TRANSFORM.astype(self.dtype)
+
+    def strip(self, block: _Block) -> None:
+        """Take a block through all steps."""
+        _, channels, filters = self.transformed.shape
+        tiles = _tiles(block)
+        inputs = self.workers.scratch("b", (TILE * TILE, tiles * channels), self.dtype)
+        self.input_step(block, inputs)
+        products = self.workers.scratch("a", (TILE * TILE, tiles, filters), self.dtype)
+        np.matmul(inputs.reshape(TILE * TILE, tiles, channels), self.transformed, out=products)
+        self.output_step(block, products.reshape(TILE * TILE, -1))
+
+    def group(self, blocks: Sequence[_Block], tiles: int) -> None:
+        """Take several blocks through the steps one after the other, so that each weight is read once."""
+        _, channels, filters = self.transformed.shape
+        inputs = self.workers.scratch("inputs", (TILE * TILE, tiles, channels), self.dtype)
+        products = self.workers.scratch("products", (TILE * TILE, tiles, filters), self.dtype)
+        ends = np.cumsum([_tiles(block) for block in blocks])
+        parts = [(block, slice(end - _tiles(block), end)) for block, end in zip(blocks, ends.tolist(), strict=True)]
+
+        def transform_input(part: tuple[_Block, slice]) -> None:
+            block, where = part
+            rows = self.workers.scratch("b", (TILE * TILE, _tiles(block) * channels), self.dtype)
+            self.input_step(block, rows)
+            inputs[:, where] = rows.reshape(TILE * TILE, -1, channels)
+
+        def multiply(place: int) -> None:
+            np.matmul(inputs[place], self.transformed[place], out=products[place])
+
+        def transform_output(part: tuple[_Block, slice]) -> None:
+            block, where = part
+            rows = self.workers.scratch("a", (TILE * TILE, _tiles(block), filters), self.dtype)
+            np.copyto(rows, products[:, where])
+            self.output_step(block, rows.reshape(TILE * TILE, -1))
+
+        self.workers.map(transform_input, parts)
+        self.workers.map(multiply, range(TILE * TILE))
+        self.workers.map(transform_output, parts)
+
+    def input_step(self, block: _Block, out: Array) -> None:
+        """Write B^T d B of a block's tiles to ``out``, (36, tiles * C)."""
+        y0, y1, x0, x1 = block
+        channels = self.transformed.shape[1]
+        top, left = y0 * OUTPUTS - self.pads[0], x0 * OUTPUTS - self.pads[1]
+        height, width = (y1 - y0) * OUTPUTS + TAPS - 1, (x1 - x0) * OUTPUTS + TAPS - 1
+        region = self.workers.scratch("region", (height, width, channels), self.dtype)
+        # What of the region lies inside the image; the rest is padding.
+        first_row, last_row = min(max(-top, 0), height), max(min(self.size[0] - top, height), 0)
+        first, last = min(max(-left, 0), width), max(min(self.size[1] - left, width), 0)
+        region[:first_row] = 0
+        region[last_row:] = 0
+        region[first_row:last_row, :first] = 0
+        region[first_row:last_row, last:] = 0
+        if first_row < last_row and first < last:
+            self.load(
+                slice(top + first_row, top + last_row),
+                slice(left + first, left + last),
+                region[first_row:last_row, first:last],
+            )
+        down, along, item = region.strides
+        tiles = self.workers.scratch("a", (TILE, TILE, y1 - y0, x1 - x0, channels), self.dtype)
+        overlapping = as_strided(region, tiles.shape, (down, along, OUTPUTS * down, OUTPUTS * along, item))
+        np.copyto(tiles, overlapping)
+        np.matmul(self.input_transform, tiles.reshape(TILE * TILE, -1), out=out)
+
+    def output_step(self, block: _Block, products: Array) -> None:
+        """Hand A^T m A plus bias of a block's tiles to ``store``; ``products`` is m, (36, tiles * K)."""
+        y0, y1, x0, x1 = block
+        filters = self.transformed.shape[2]
+        values = self.workers.scratch("b", (OUTPUTS * OUTPUTS, products.shape[1]), self.dtype)
+        np.matmul(self.output_transform, products, out=values)
+        by_place = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
+        image = self.workers.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
+        tiled = image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters)
+        if self.bias is None:
+            np.copyto(tiled, by_place)
+        else:
+            np.add(by_place, self.bias, out=tiled)
+        top, left = y0 * OUTPUTS, x0 * OUTPUTS
+        bottom, right = min(y1 * OUTPUTS, self.output_size[0]), min(x1 * OUTPUTS, self.output_size[1])
+        self.store(slice(top, bottom), slice(left, right), image[: bottom - top, : right - left])
