@@ -1,8 +1,8 @@
 """A 3x3 convolution with what stands around it in a VGG: bias, ReLU and 2x2 average pooling in one pass over memory.
 
-Forward, a strip of the convolution's output is rectified, its signs are noted and it is pooled while it is in cache; with
-pooling the unpooled responses are never written to memory. Backward, the output's gradient is spread over the pooling
-windows and masked by the signs while a strip of it is read. The convolution itself is Winograd's in both directions.
+Forward, a strip of the convolution's output is rectified, its signs are noted and it is pooled while it is in cache;
+with pooling the unpooled responses are never written to memory. Backward, the output's gradient is spread over the
+pooling windows and masked by the signs while a strip of it is read. The convolution itself is Winograd's both ways.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def conv_block_input_gradient(
     -------
     (H, W, C).
     """
-    filters, channels = flipped.shape[1:]
+    channels = flipped.shape[2]
     mirrored = (2 - pads[0], 2 - pads[1], 2 - pads[2], 2 - pads[3])
     height, width = size[0] + 2 - pads[0] - pads[2], size[1] + 2 - pads[1] - pads[3]
     gradient = np.empty((height, width, channels), output_gradient.dtype)

@@ -70,7 +70,7 @@ class Workers:
         return results  # type: ignore[return-value]  # every entry is filled
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return memory for a strip's intermediate values, with anything in it: the calling thread's, kept for next time.
+        """Return memory for a strip's intermediate values: the calling thread's, kept for next time, never cleared.
 
         It is good until the same thread asks for the same ``name`` again.
         """
