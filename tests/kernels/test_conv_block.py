@@ -77,7 +77,7 @@ def test_not_a_number_is_passed_on():
 
 
 def test_gradient_without_signs_and_output_is_an_error():
-    input, weight, _, window = make((8, 8))
+    _, weight, _, window = make((8, 8))
     flipped = transform_weight(flip_weight(weight))
     with pytest.raises(ValueError, match="needs its output or its signs"):
         conv_block_input_gradient(np.ones((8, 8, 24)), flipped, (8, 8), window.pads)
