@@ -59,7 +59,7 @@ def write_onnx(path: str | Path, nodes: Sequence[Node], metadata: Mapping[str, s
     )
     model.ir_version = IR_VERSION
     helper.set_model_props(model, dict(metadata))
-    Path(path).write_bytes(model.SerializeToString(deterministic=True))
+    Path(path).write_bytes(model.SerializeToString())
 
 
 class _Writer:

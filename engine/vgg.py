@@ -126,6 +126,9 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
     value = nodes[0].input if nodes else ""
     for node in nodes:
         operator = node.operator
+        # What follows the last pooling is a classifier; a last convolution may have been cut off from its ReLU.
+        if len(counts) > len(WIDTHS) or (node is nodes[-1] and isinstance(operator, Conv) and not operator.relu):
+            break
         if node.input != value:
             return {}
         if isinstance(operator, MaxPool | AveragePool):

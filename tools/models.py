@@ -549,7 +549,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
         facts.append(("not supported", "nothing"))
     missing = _left_out(graph)
     if missing:
-        facts.append(("", f"{missing} of {graph.operators['Conv']} convolutions lie behind that and cannot be used"))
+        facts.append(("", f"{missing} of {graph.operators['Conv']} convolutions are out of the engine's reach"))
     if obstacle:
         facts.append(("does not run", obstacle))
     print("\n".join(f"{name:<15} {text}" for name, text in facts))

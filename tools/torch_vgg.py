@@ -165,8 +165,8 @@ def minimize_with_torch(
 ) -> TorchRun:
     """Minimise with ``torch.optim.LBFGS`` and its strong Wolfe line search until ``evaluations`` have been made.
 
-    The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. There are no bounds:
-    PyTorch's L-BFGS has none.
+    The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. PyTorch's L-BFGS has
+    no bounds, and its first trial step is so small (1 in the L1 norm) that some evaluations go by before it gets on.
 
     Parameters
     ----------
@@ -222,9 +222,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(
-            f"the comparison needs PyTorch: pip install 'neural-style-by-hand[bench]' ({error})"
-        ) from None
+        raise ValueError(f"the comparison needs PyTorch: pip install 'neural-style-by-hand[bench]' ({error})") from None
     return torch
 
 
@@ -241,7 +239,9 @@ def _steps(network: Network, layers: Sequence[str], layout: str) -> tuple[Step, 
     value = network.nodes[0].input
     for node in network.nodes:
         if node.input != value:
-            raise ValueError(f"{node.label}: the PyTorch twin runs a chain of operators only, this network has branches")
+            raise ValueError(
+                f"{node.label}: the PyTorch twin runs a chain of operators only, this network has branches"
+            )
         steps.append(Step(_function(node, layout), tuple(dict.fromkeys(names.pop(node.output, ())))))
         value = node.output
         if not names:
