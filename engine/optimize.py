@@ -16,10 +16,11 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
+from engine.lbfgs import l_bfgs
 from engine.ops import Array
-from kernels.cpu.threads import SERIAL
+from kernels.cpu.threads import SERIAL, Workers
 
-METHODS = ("l-bfgs-b", "adam", "sgd")
+METHODS = ("l-bfgs-b", "l-bfgs", "adam", "sgd")
 
 LEARNING_RATES = {"adam": 10.0, "sgd": 10.0}
 """Default step of each first-order method, in grey levels."""
@@ -92,6 +93,7 @@ def minimize(
     momentum: float = 0.9,
     value_tolerance: float = 1e-10,
     gradient_tolerance: float = 1e-6,
+    workers: Workers = SERIAL,
 ) -> Result:
     """Minimise ``objective`` from ``initial`` and return the best image found.
 
@@ -99,7 +101,8 @@ def minimize(
     ----------
     objective : value and gradient of an image.
     initial : (H, W, 3), RGB, 0..255; it is clipped to the bounds and not changed.
-    method : ``"l-bfgs-b"`` (scipy's), ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
+    method : ``"l-bfgs-b"`` (scipy's, the reference), ``"l-bfgs"`` (``engine.lbfgs``, a tenth of the time for itself),
+        ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
     iterations : at most.
     bounds : lowest and highest value of the image, or None.
     history : corrections that L-BFGS keeps; each takes two arrays of the image's size in float64.
@@ -110,6 +113,7 @@ def minimize(
         Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
     gradient_tolerance : L-BFGS-B has converged when no element of the projected gradient is larger than this fraction
         of the largest at the start.
+    workers : threads for ``"l-bfgs"``.
 
     A loss that is not finite ends the run with the best image so far (at the first evaluation it is raised as
     NonFiniteError), and so does an interruption from the keyboard.
@@ -137,6 +141,8 @@ def minimize(
         with SERIAL.single_threaded_blas():
             if method == "l-bfgs-b":
                 _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
+            elif method == "l-bfgs":
+                _l_bfgs(run, (low, high), history, value_tolerance, gradient_tolerance, workers)
             elif method == "adam":
                 _adam(run, low, high, rate)
             else:
@@ -242,13 +248,52 @@ def _l_bfgs_b(
             },
         )
         if outcome.status == 0:
-            what = "gradient" if "GRADIENT" in str(outcome.message).upper() else "loss"
-            tolerance = gradient_tolerance if what == "gradient" else value_tolerance
-            change = "fell below" if what == "gradient" else "changed by less than"
-            reference = "of the first gradient" if what == "gradient" else "of its value"
-            raise _StopError("converged", f"converged: the {what} {change} {tolerance:g} {reference}")
+            by_gradient = "GRADIENT" in str(outcome.message).upper()
+            raise _converged("gradient" if by_gradient else "value", value_tolerance, gradient_tolerance)
         if not run.best_value < start:
-            raise _StopError("stalled", f"the line search found no lower loss after {run.iteration} iterations")
+            raise _stalled(run)
+
+
+def _l_bfgs(
+    run: _Run,
+    bounds: tuple[float, float],
+    history: int,
+    value_tolerance: float,
+    gradient_tolerance: float,
+    workers: Workers,
+) -> None:
+    """Minimise with the project's own L-BFGS."""
+    shape = run.best_image.shape
+
+    def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = run.evaluate(flat.reshape(shape))
+        return value, gradient.ravel()
+
+    outcome = l_bfgs(
+        evaluate,
+        lambda flat: run.finish_iteration(flat.reshape(shape)),
+        run.best_image.ravel(),
+        bounds,
+        history,
+        value_tolerance,
+        gradient_tolerance,
+        workers,
+    )
+    if outcome == "stalled":
+        raise _stalled(run)
+    raise _converged(outcome, value_tolerance, gradient_tolerance)
+
+
+def _converged(by: str, value_tolerance: float, gradient_tolerance: float) -> _StopError:
+    if by == "gradient":
+        reason = f"the gradient fell below {gradient_tolerance:g} of the first gradient"
+    else:
+        reason = f"the loss changed by less than {value_tolerance:g} of its value"
+    return _StopError("converged", f"converged: {reason}")
+
+
+def _stalled(run: _Run) -> _StopError:
+    return _StopError("stalled", f"the line search found no lower loss after {run.iteration} iterations")
 
 
 def _adam(run: _Run, low: float, high: float, rate: float) -> None:

@@ -67,6 +67,7 @@ class Job:
             history=self.settings.history,
             callback=callback,
             learning_rate=self.settings.learning_rate,
+            workers=self.objective.network.workers,
         )
 
 

@@ -14,6 +14,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,6 +54,8 @@ or weight makes them differ by about 1.
 
 PRECISION_IMAGES = 5
 """Images that the precision is the median of: whether rounding crosses a ReLU differs from one to the next."""
+
+COLUMNS = 100
 
 PAUSE = 0.05
 """Seconds between two measurements: OpenMP's and OpenBLAS's threads keep their cores busy for a while after work."""
@@ -649,14 +652,16 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def render(report: Report, markdown: bool = False) -> str:
-    """Return the report as text of at most 100 columns, or as Markdown."""
+    """Return the report as text of at most ``COLUMNS`` columns, or as Markdown."""
     threads = " and ".join(f"{program} {count}" for program, count in report.threads.items())
     facts = [
         f"network: {report.network}",
         f"CPU: {report.machine['cpu']}, {report.machine['cores']} cores; threads: {threads}",
         "versions: " + ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     ]
-    parts = ["\n".join(f"- {fact}" for fact in facts) if markdown else "\n".join(facts)]
+    if not markdown:
+        facts = [textwrap.fill(fact, COLUMNS, subsequent_indent="  ") for fact in facts]
+    parts = ["\n".join(f"- {fact}" if markdown else fact for fact in facts)]
     for title, header, rows, notes in _tables(report):
         table = markdown_table(header, rows) if markdown else aligned_table(header, rows)
         parts.append("\n".join([f"**{title}**\n" if markdown else title, *table]))
@@ -696,29 +701,30 @@ def _tables(report: Report) -> list[Table]:
 
 def _speed_table(report: Report) -> Table:
     programs = list(report.speed[0].seconds) if report.speed else []
-    header = ["size", *(f"{program}" for program in programs), f"{ENGINE} GFLOP/s"]
+    others = programs[1:]
+    header = ["size", ENGINE, "GFLOP/s", *others]
     rows = []
     for speed in report.speed:
-        row = [str(speed.size), *(_seconds(speed.median(program)) for program in programs)]
-        row.append(f"{speed.gflops(ENGINE):.0f}")
+        row = [str(speed.size), _seconds(speed.median(ENGINE)), f"{speed.gflops(ENGINE):.0f}"]
+        row += [_seconds(speed.median(program)) for program in others]
         if speed.opponent is not None and speed.ratio is not None:
             row.append(f"{speed.gflops(speed.opponent):.0f}")
             row.append(f"{speed.ratio.median:.2f}")
             row.append(f"{speed.ratio.lowest:.2f}-{speed.ratio.highest:.2f}")
         rows.append(row)
-    notes = []
     rounds = len(report.speed[0].seconds[ENGINE]) if report.speed else 0
-    if len(programs) > 1:
-        header += ["torch GFLOP/s", "speed ratio", "spread"]
-        worst = [
+    notes = ["GFLOP/s: operations of the convolutions as defined, forward and backward, by the time"]
+    if others:
+        header += ["GFLOP/s", "speed ratio", "spread"]
+        value, gradient = (
             max(difference[index] for speed in report.speed for difference in speed.differences.values())
             for index in range(2)
-        ]
-        notes = [
+        )
+        notes += [
             "speed ratio: time of the faster torch / time of the engine, above 1 the engine is faster",
-            f"largest difference between them: value {worst[0]:.1e}, gradient {worst[1]:.1e} (relative)",
+            f"largest difference between them: value {value:.1e}, gradient {gradient:.1e} (relative)",
         ]
-    return f"One value and gradient, median of {rounds}{' in turn' if notes else ''}", header, rows, notes
+    return f"One value and gradient, median of {rounds}{' in turn' if others else ''}", header, rows, notes
 
 
 def _memory_table(report: Report) -> Table:
@@ -734,7 +740,7 @@ def _memory_table(report: Report) -> Table:
     ]
     notes = ["ready: with weights and targets; peak: of two evaluations"]
     if any(one.whole_process for one in report.memory):
-        notes[0] += ", building the network included (this system tells no other)"
+        notes.append("this system tells the peak of the whole process only, building the network included")
     return "Resident memory of a process", header, rows, notes
 
 
@@ -780,9 +786,10 @@ def _run_table(report: Report) -> Table:
 
 
 def _seconds(seconds: float) -> str:
-    if seconds < 0.0995:
-        return f"{1000 * seconds:.1f} ms"
-    return f"{1000 * seconds:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
+    """Return a time with three digits or more."""
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.1f} ms" if seconds < 0.0995 else f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 99.995 else f"{seconds:.0f} s"
 
 
 # ---- the command line ----

@@ -93,13 +93,26 @@ def test_the_papers_layers_are_where_the_paper_has_them():
         "ccPccPccccc",
         "ccPccPcccPcccc",
         "ccPccPccccPcccP",
-        blocks((2, 2, 4, 4, 4)) + "c",
+        "ccPccPccccPccccPcccccP",
         "crcPcc",
+        "clPcc",
+        "l",
         "1c",
     ],
 )
 def test_a_network_of_another_shape_has_no_vgg_names(letters):
     assert layer_names(chain(letters)) == {}
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 3, 3, 3), (2, 2, 4, 4, 4)])
+def test_what_follows_the_last_pooling_does_not_matter(counts):
+    whole = blocks(counts)
+    for classifier in ("c", "A", "A1r", "1r1", "l"):
+        assert layer_names(chain(whole + classifier)) == layer_names(chain(whole))
+
+
+def test_a_last_convolution_without_its_relu_is_no_layer():
+    assert layer_names(chain("ccPccPccl")) == layer_names(chain("ccPccPcc"))
 
 
 def test_a_network_that_branches_has_no_vgg_names():

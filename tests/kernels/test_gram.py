@@ -41,9 +41,9 @@ def unwritten_like(array):
 
 
 def test_the_product_is_half_of_the_derivative_of_the_gram_matrix():
-    F, direction, S = normal((6, 5, 7)), normal((6, 5, 7), seed=1), symmetric(7)
-    derivative = (S * gram(F + 1e-30j * direction)).sum().imag / 1e-30
-    assert derivative == pytest.approx(2 * np.vdot(gram_product(S, F), direction), rel=1e-14)
+    F, direction, matrix = normal((6, 5, 7)), normal((6, 5, 7), seed=1), symmetric(7)
+    derivative = (matrix * gram(F + 1e-30j * direction)).sum().imag / 1e-30
+    assert derivative == pytest.approx(2 * np.vdot(gram_product(matrix, F), direction), rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -1,0 +1,494 @@
+"""The optimisers: they lower the loss within the bounds, keep the best image, and say why they stopped."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from engine.errors import NonFiniteError
+from engine.network import load_network
+from engine.objective import Objective
+from engine.optimize import METHODS, minimize
+from kernels.cpu.threads import Workers
+from tests.engine import models
+
+SHAPE = (4, 5, 3)
+START = np.random.default_rng(0).uniform(100, 150, SHAPE)
+TARGET = np.random.default_rng(1).uniform(60, 200, SHAPE)
+# Beyond both bounds in places.
+FAR_TARGET = np.random.default_rng(2).uniform(-200, 455, SHAPE)
+
+FIRST_ORDER = [method for method in METHODS if not method.startswith("l-bfgs")]
+LINE_SEARCH = [method for method in METHODS if method.startswith("l-bfgs")]
+
+
+class Quadratic:
+    """1/2 sum c (x - target)^2 with curvatures c from 1 to 10; remembers where it was asked."""
+
+    def __init__(self, target=TARGET, scale=1.0, offset=0.0):
+        self.target, self.scale, self.offset = target, scale, offset
+        self.curvature = np.linspace(1, 10, target.size).reshape(target.shape)
+        self.images = []
+
+    def value(self, image):
+        return self.scale * float((self.curvature * (image - self.target) ** 2).sum() / 2 + self.offset)
+
+    def __call__(self, image):
+        self.images.append(image.copy())
+        return self.value(image), self.scale * self.curvature * (image - self.target)
+
+
+class Valley(Quadratic):
+    """Rosenbrock's bent valley in all neighbouring values, with its minimum at 100: steps are often too long."""
+
+    def value(self, image):
+        z = image.ravel() / 100
+        return float((100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2).sum())
+
+    def __call__(self, image):
+        self.images.append(image.copy())
+        z = image.ravel() / 100
+        gradient = np.zeros_like(z)
+        gradient[:-1] = -400 * z[:-1] * (z[1:] - z[:-1] ** 2) - 2 * (1 - z[:-1])
+        gradient[1:] += 200 * (z[1:] - z[:-1] ** 2)
+        return self.value(image), gradient.reshape(image.shape) / 100
+
+
+class FailsAt(Quadratic):
+    """A quadratic whose n-th evaluation does something else."""
+
+    def __init__(self, evaluation, failure):
+        super().__init__()
+        self.evaluation, self.failure = evaluation, failure
+
+    def __call__(self, image):
+        result = super().__call__(image)
+        return self.failure(result) if len(self.images) == self.evaluation else result
+
+
+def interrupt(result):
+    raise KeyboardInterrupt
+
+
+def report(result):
+    raise NonFiniteError("the loss is not finite: it began at 'here'")
+
+
+def not_a_number(result):
+    return np.nan, result[1]
+
+
+def infinite(result):
+    return np.inf, np.full_like(result[1], np.nan)
+
+
+def spoilt_gradient(result):
+    return result[0], np.full_like(result[1], np.nan)
+
+
+def best_of(objective, images):
+    return min(images, key=objective.value)
+
+
+# ---- where they get to ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_is_lowered(method):
+    objective = Quadratic()
+    result = minimize(objective, START, method, iterations=60)
+    assert result.initial_value == objective.value(START)
+    assert result.value < 0.05 * result.initial_value
+    assert result.value == objective.value(result.image)
+    assert result.image.dtype == np.float64
+    assert result.image.shape == SHAPE
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+@pytest.mark.parametrize("target", [TARGET, FAR_TARGET])
+def test_the_minimum_within_the_bounds_is_found(target, method):
+    result = minimize(Quadratic(target), START, method, iterations=200, value_tolerance=1e-14)
+    np.testing.assert_allclose(result.image, np.clip(target, 0, 255), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+def test_the_end_of_a_bent_valley_is_found(method):
+    result = minimize(Valley(), START, method, iterations=2000, value_tolerance=1e-300, gradient_tolerance=1e-9)
+    np.testing.assert_allclose(result.image, 100, rtol=0, atol=1e-2)
+
+
+def test_same_bits_at_any_thread_count():
+    start, target = (np.random.default_rng(seed).uniform(0, 255, (130, 140, 3)) for seed in range(2))
+    results = []
+    for threads in (1, 2, 3, 5):
+        result = minimize(Quadratic(target), start, "l-bfgs", iterations=15, workers=Workers(threads))
+        results.append(result.image.tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_style_transfer_is_under_way_within_a_few_iterations(method, tmp_path):
+    path = models.save(models.vgg(models.parameters((2, 2, 1))), tmp_path / "m.onnx")
+    content, style, initial = (models.random_image(16, 14, seed=seed) for seed in range(3))
+    objective = Objective(
+        load_network(path, threads=1),
+        content,
+        style,
+        content_layers=["conv2_2"],
+        style_layers=["conv1_1", "conv2_1"],
+        content_weight=1e-4,
+        style_weight=1e-6,
+    )
+    result = minimize(objective, initial, method, iterations=30)
+    assert result.value < 0.5 * result.initial_value
+    assert objective(result.image)[0] == result.value
+    assert objective.evaluations == result.evaluations + 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_image_returned_is_the_best_that_was_evaluated(method):
+    objective = Quadratic()
+    # Steps this long go past the minimum and back.
+    result = minimize(objective, START, method, iterations=25, learning_rate=60)
+    best = best_of(objective, objective.images)
+    assert result.value == objective.value(best)
+    np.testing.assert_array_equal(result.image, best)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_the_last_step_counts(iterations, method):
+    """No image that the run arrived at is better than the one it returns."""
+    objective, arrived = Quadratic(), []
+    result = minimize(objective, START, method, iterations, learning_rate=1, callback=lambda s: arrived.append(s.image))
+    assert len(arrived) == iterations
+    assert result.value <= objective.value(best_of(objective, arrived))
+    assert result.value < result.initial_value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_run_twice_gives_the_same_bits(method):
+    first, second = (minimize(Quadratic(), START, method, iterations=15) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+    assert first.value == second.value
+    assert first.evaluations == second.evaluations
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [2.0**20, 2.0**-20])
+def test_the_unit_of_the_loss_does_not_matter(factor, method):
+    """A power of two is exact, so that the whole path is the same to the bit."""
+    plain, scaled = Quadratic(), Quadratic(scale=factor)
+    expected, result = (minimize(objective, START, method, iterations=12) for objective in (plain, scaled))
+    assert len(plain.images) == len(scaled.images)
+    for one, other in zip(plain.images, scaled.images, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert result.value == factor * expected.value
+    assert result.stop == expected.stop
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [1e6, 1e-6])
+def test_any_other_unit_of_the_loss_changes_nothing_but_rounding(factor, method):
+    plain, scaled = Quadratic(), Quadratic(scale=factor)
+    for objective in (plain, scaled):
+        minimize(objective, START, method, iterations=8)
+    assert len(plain.images) == len(scaled.images)
+    np.testing.assert_allclose(scaled.images, plain.images, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_starting_at_the_minimum_stays_there(method):
+    result = minimize(Quadratic(), TARGET, method, iterations=5)
+    np.testing.assert_array_equal(result.image, TARGET)
+    assert result.value == result.initial_value == 0
+
+
+# ---- steps in grey levels ----
+
+
+@pytest.mark.parametrize("method", FIRST_ORDER)
+@pytest.mark.parametrize("rate", [0.5, 3.0])
+def test_the_learning_rate_is_in_grey_levels(rate, method):
+    objective = Quadratic(scale=1e-9)
+    minimize(objective, START, method, iterations=2, learning_rate=rate, bounds=None)
+    step = abs(objective.images[1] - START)
+    # Adam's first step is the same for all pixels, gradient descent's is the rate where the gradient is largest.
+    assert step.max() == pytest.approx(rate, rel=1e-3)
+    if method == "adam":
+        assert step.min() == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_first_trial_step_is_at_most_one_grey_level(scale, method):
+    objective = Quadratic(scale=scale)
+    minimize(objective, START, method, iterations=1)
+    assert 0 < abs(objective.images[1] - START).max() <= 1 + 1e-12
+
+
+def test_momentum_carries_on():
+    without, with_momentum = Quadratic(), Quadratic()
+    minimize(without, START, "sgd", iterations=3, learning_rate=1, momentum=0.0)
+    minimize(with_momentum, START, "sgd", iterations=3, learning_rate=1, momentum=0.5)
+    np.testing.assert_array_equal(with_momentum.images[1], without.images[1])
+    # x2 = x1 + 1/2 (x1 - x0) - rate * gradient at x1, and without momentum only the last term.
+    carried = with_momentum.images[2] - without.images[2]
+    np.testing.assert_allclose(carried, 0.5 * (without.images[1] - START), rtol=1e-9)
+
+
+# ---- bounds ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bounds", [(0, 255), (90.5, 180.25), (-10, 300)])
+def test_no_image_is_outside_the_bounds(bounds, method):
+    objective, arrived = Quadratic(FAR_TARGET), []
+    low, high = bounds
+    initial = np.clip(START, low, high)
+    result = minimize(
+        objective, initial, method, 40, bounds, callback=lambda state: arrived.append(state.image), learning_rate=20
+    )
+    for image in (*objective.images, *arrived, result.image):
+        assert image.min() >= low
+        assert image.max() <= high
+    assert result.image.min() == low
+    assert result.image.max() == high
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_bounds_the_image_may_go_anywhere(method):
+    result = minimize(Quadratic(FAR_TARGET), START, method, 100, bounds=None, learning_rate=20)
+    assert result.image.min() < -100
+    assert result.image.max() > 355
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_initial_image_outside_the_bounds_is_clipped_to_them(method):
+    initial = np.random.default_rng(3).uniform(-100, 400, SHAPE)
+    # The minimum lies outside: what is best there is not to be had.
+    objective = Quadratic(initial)
+    result = minimize(objective, initial, method, iterations=5)
+    assert result.initial_value == 0
+    for image in (*objective.images[1:], result.image):
+        assert image.min() >= 0
+        assert image.max() <= 255
+    assert result.value == objective.value(result.image) > 0
+
+
+# ---- what is left alone ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_the_initial_image_stays_as_it_is(dtype, method):
+    initial = START.astype(dtype)
+    copy = initial.copy()
+    result = minimize(Quadratic(), initial, method, iterations=5)
+    np.testing.assert_array_equal(initial, copy)
+    assert not np.shares_memory(result.image, initial)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_callback_may_do_what_it_likes_with_its_image(method):
+    def spoil(state):
+        state.image[:] = 0
+
+    plain, spoilt = Quadratic(), Quadratic()
+    expected = minimize(plain, START, method, iterations=6)
+    result = minimize(spoilt, START, method, iterations=6, callback=spoil)
+    np.testing.assert_array_equal(result.image, expected.image)
+
+
+# ---- iterations ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("iterations", [1, 2, 7])
+def test_iterations_and_evaluations_are_counted(iterations, method):
+    objective, seen = Quadratic(), []
+    result = minimize(objective, START, method, iterations, callback=seen.append)
+    assert [state.iteration for state in seen] == list(range(1, iterations + 1))
+    assert result.iterations == iterations
+    assert result.evaluations == len(objective.images)
+    assert seen[-1].evaluations <= result.evaluations
+    assert all(one.evaluations < other.evaluations for one, other in itertools.pairwise(seen))
+    assert (result.stop, result.stop_reason) == ("iterations", f"reached {iterations} iterations")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("function", [Quadratic, Valley])
+def test_the_callback_is_told_the_loss_of_the_image_it_gets(function, method):
+    objective, seen = function(), []
+    minimize(objective, START, method, iterations=60, learning_rate=2, callback=seen.append)
+    assert [state.value for state in seen] == [objective.value(state.image) for state in seen]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_callback_is_told_the_best_loss_so_far(method):
+    objective, seen = Quadratic(), []
+
+    def callback(state):
+        seen.append((state.best_value, min(map(objective.value, objective.images))))
+
+    minimize(objective, START, method, iterations=8, learning_rate=60, callback=callback)
+    assert [best for best, _ in seen] == [lowest for _, lowest in seen]
+
+
+# ---- reasons to stop ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_callback_can_stop_the_run(method):
+    result = minimize(Quadratic(), START, method, 50, callback=lambda state: state.iteration == 3)
+    assert result.iterations == 3
+    assert (result.stop, result.stop_reason) == ("callback", "stopped by the callback after 3 iterations")
+    assert result.value < result.initial_value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_callback_that_returns_nothing_goes_on(method):
+    assert minimize(Quadratic(), START, method, 4, callback=lambda state: None).stop == "iterations"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interruption_in_the_objective_returns_the_best_image(method):
+    objective = FailsAt(4, interrupt)
+    result = minimize(objective, START, method, learning_rate=1)
+    assert result.stop == "interrupted"
+    assert result.stop_reason == f"interrupted after {result.iterations} iterations"
+    best = best_of(objective, objective.images[:3])
+    np.testing.assert_array_equal(result.image, best)
+    assert result.value == objective.value(best) < result.initial_value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interruption_in_the_callback_returns_the_best_image(method):
+    objective = Quadratic()
+
+    def callback(state):
+        if state.iteration == 3:
+            raise KeyboardInterrupt
+
+    result = minimize(objective, START, method, learning_rate=1, callback=callback)
+    assert (result.stop, result.stop_reason) == ("interrupted", "interrupted after 3 iterations")
+    assert result.value == objective.value(best_of(objective, objective.images))
+
+
+FAILURES = [report, not_a_number, infinite, spoilt_gradient]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_image(failure, method):
+    objective = FailsAt(3, failure)
+    result = minimize(objective, START, method, iterations=20, learning_rate=1)
+    assert result.stop == "non-finite"
+    assert "not finite" in result.stop_reason
+    assert len(objective.images) == 3
+    best = best_of(objective, objective.images[:2])
+    np.testing.assert_array_equal(result.image, best)
+    assert result.value == objective.value(best) < result.initial_value
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_first_loss_that_is_not_finite_is_raised(failure, method):
+    with pytest.raises(NonFiniteError, match="not finite"):
+        minimize(FailsAt(1, failure), START, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_errors_of_the_objective_come_through(method):
+    with pytest.raises(ZeroDivisionError):
+        minimize(FailsAt(3, lambda result: 1 / 0), START, method)
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+def test_convergence_of_the_gradient_is_named(method):
+    result = minimize(Quadratic(), START, method, value_tolerance=1e-300, gradient_tolerance=1e-3)
+    assert result.stop == "converged"
+    assert result.stop_reason == "converged: the gradient fell below 0.001 of the first gradient"
+    objective = Quadratic()
+    first, last = (abs(objective(image)[1]).max() for image in (START, result.image))
+    assert last <= 1e-3 * first
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+def test_convergence_of_the_loss_is_named(method):
+    # Far from zero, so that its changes become small beside it.
+    result = minimize(Quadratic(offset=1e6), START, method, value_tolerance=1e-4, gradient_tolerance=1e-12)
+    assert result.stop == "converged"
+    assert result.stop_reason == "converged: the loss changed by less than 0.0001 of its value"
+    assert result.iterations < 30
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+def test_a_loss_that_goes_to_zero_has_not_converged_while_it_falls(method):
+    """The tolerance is a fraction of the loss itself, wherever that gets to."""
+    seen = []
+    result = minimize(
+        Quadratic(), START, method, value_tolerance=1e-2, gradient_tolerance=1e-12, callback=seen.append, iterations=40
+    )
+    values = [state.value for state in seen]
+    assert result.stop in ("iterations", "converged")
+    if result.stop == "converged":
+        assert values[-2] - values[-1] <= 1e-2 * values[-2]
+
+
+@pytest.mark.parametrize("method", LINE_SEARCH)
+def test_a_wrong_gradient_stalls_and_does_not_hang(method):
+    objective = Quadratic()
+
+    def uphill(image):
+        value, gradient = objective(image)
+        return value, -gradient
+
+    result = minimize(uphill, START, method, iterations=100)
+    assert result.stop == "stalled"
+    assert result.stop_reason == f"the line search found no lower loss after {result.iterations} iterations"
+    assert len(objective.images) < 100
+    np.testing.assert_array_equal(result.image, START)
+    assert result.value == result.initial_value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_of_few_digits_ends_and_keeps_what_was_gained(method):
+    """The rounding of a float32 network, exaggerated: the line search cannot tell two near images apart."""
+    objective = Quadratic()
+
+    def rounded(image):
+        value, gradient = objective(image)
+        return float(np.float16(value / 1e3)), gradient / 1e3
+
+    result = minimize(rounded, START, method, iterations=300)
+    assert len(objective.images) < 21 * 300
+    assert result.value < 0.01 * result.initial_value
+    assert result.stop in ("iterations", "converged", "stalled")
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "lbfgs"}, r"unknown optimiser 'lbfgs'; did you mean 'l-bfgs"),
+        ({"method": "Adam"}, r"unknown optimiser 'Adam'; did you mean 'adam'\?"),
+        ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
+        ({"iterations": 2.5}, "iterations must be a whole number of at least 1, got 2.5"),
+        ({"history": 0}, "history must be a whole number of at least 1, got 0"),
+        ({"method": "adam", "learning_rate": 0}, "learning_rate must be a finite number above 0, got 0"),
+        ({"method": "adam", "learning_rate": np.nan}, "learning_rate must be a finite number above 0, got nan"),
+        ({"method": "sgd", "momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
+        ({"method": "sgd", "momentum": -0.1}, "momentum must be at least 0 and below 1, got -0.1"),
+        ({"bounds": (255, 0)}, r"the lower bound must be below the upper one, got \(255, 0\)"),
+        ({"bounds": (7, 7)}, r"the lower bound must be below the upper one, got \(7, 7\)"),
+        ({"bounds": (np.nan, 7)}, "the lower bound must be below the upper one, got"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_is_evaluated(arguments, message):
+    objective = Quadratic()
+    with pytest.raises(ValueError, match=message):
+        minimize(objective, START, **arguments)
+    assert not objective.images
