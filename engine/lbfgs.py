@@ -3,12 +3,13 @@
 The direction is the two-loop recursion (Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4), carried out
 on coefficients: every vector in it is a combination of the stored steps s_i, the stored gradient changes y_i and the
 gradient, so that it needs no more than their inner products (Chen, Wang and Zhou, "Large-scale L-BFGS using MapReduce",
-2014). An iteration reads the stored vectors twice, once for the inner products with the three new vectors and once for
-the direction, where the recursion itself would read them four times and write as often.
+2014). An iteration reads the stored vectors twice, once for all inner products and once for the direction, where the
+recursion itself would read them four times and write twice as often.
 
 Bounds are kept by two-metric projection (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple
 Constraints", 1982): values that stand at a bound and whose gradient points outwards are held; the others take the
-quasi-Newton step of the gradient without the held ones, and the step is clipped to the bounds. The line search goes
+quasi-Newton step, in which the stored vectors and the gradient count without the held values, and the step is clipped
+to the bounds. The line search goes
 along the clipped path: Armijo's condition with the change that was really made, and the curvature condition in its weak
 form, which also makes <s, y> positive, so that every stored pair keeps the inverse Hessian positive definite.
 
@@ -18,7 +19,7 @@ Stored vectors are float32: they only shape the direction. Iterates, gradients a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from kernels.cpu.threads import Workers
 from kernels.geometry import strips
 
 Vector = NDArray[np.float64]
+Result = TypeVar("Result")
 Evaluate = Callable[[Vector], tuple[float, Vector]]
 
 # Decrease and curvature constants of the line search: the customary ones for quasi-Newton steps.
@@ -36,6 +38,38 @@ _SEARCH_EVALUATIONS = 20
 _STRIP = 1 << 15
 
 
+class Strips:
+    """Arithmetic on vectors of one size, strip by strip on all threads; sums are taken in the strips' order."""
+
+    def __init__(self, size: int, workers: Workers) -> None:
+        self.workers = workers
+        self.parts = [slice(*bounds) for bounds in strips(size, _STRIP)]
+
+    def map(self, function: Callable[[slice], Result]) -> list[Result]:
+        """Return what ``function`` gives for each strip."""
+        return self.workers.map(function, self.parts)
+
+    def dot(self, a: Vector, b: Vector) -> float:
+        """Return <a, b>."""
+        return float(sum(self.map(lambda part: float(a[part] @ b[part]))))
+
+    def subtract(self, a: Vector, b: Vector, out: Vector) -> None:
+        """Write a - b to ``out``."""
+        self.map(lambda part: np.subtract(a[part], b[part], out=out[part]))
+
+    def step(self, x: Vector, direction: Vector, length: float, bounds: tuple[float, float]) -> Vector:
+        """Return x + length * direction, clipped to the bounds."""
+        result = np.empty_like(x)
+
+        def move(part: slice) -> None:
+            np.multiply(direction[part], length, out=result[part])
+            result[part] += x[part]
+            np.clip(result[part], *bounds, out=result[part])
+
+        self.map(move)
+        return result
+
+
 class History:
     """The last pairs (s, y).
 
@@ -43,13 +77,12 @@ class History:
     ----------
     pairs : how many are kept.
     size : length of the vectors.
-    workers : the threads to use.
+    along : how to go through them.
     """
 
-    def __init__(self, pairs: int, size: int, workers: Workers) -> None:
+    def __init__(self, pairs: int, size: int, along: Strips) -> None:
         self.pairs = pairs
-        self.workers = workers
-        self.strips = strips(size, _STRIP)
+        self.along = along
         # Rows 0 .. pairs - 1 hold s, the others y; a pair's place in each half is that of its number modulo pairs.
         self.vectors = np.zeros((2 * pairs, size), np.float32)
         self.count = 0
@@ -63,38 +96,37 @@ class History:
         """Store a pair in place of the oldest."""
         place = self.count % self.pairs
 
-        def copy(bounds: tuple[int, int]) -> None:
-            part = slice(*bounds)
+        def copy(part: slice) -> None:
             self.vectors[place, part] = s[part]
             self.vectors[self.pairs + place, part] = y[part]
 
-        self.workers.map(copy, self.strips)
+        self.along.map(copy)
         self.count += 1
 
     def direction(self, gradient: Vector, held: NDArray[np.bool_]) -> Vector:
         """Return minus the inverse Hessian of the values that are not held, times ``gradient``; 0 for those held."""
+        size = 2 * self.pairs + 1
 
-        def inner(bounds: tuple[int, int]) -> NDArray[np.float64]:
-            part = slice(*bounds)
-            rows = self.workers.scratch("rows", (2 * self.pairs + 1, bounds[1] - bounds[0]), np.dtype(np.float32))
+        def inner(part: slice) -> NDArray[np.float64]:
+            rows = self.along.workers.scratch("rows", (size, part.stop - part.start), np.dtype(np.float32))
             rows[:-1] = self.vectors[:, part]
             rows[-1] = gradient[part]
             rows[:, held[part]] = 0
             return (rows @ rows.T).astype(np.float64)
 
-        size = 2 * self.pairs + 1
-        products = sum(self.workers.map(inner, self.strips), np.zeros((size, size)))
+        products = np.zeros((size, size))
+        for of_strip in self.along.map(inner):
+            products += of_strip
         weights = self._coefficients(products)
         of_gradient, of_vectors = weights[-1], weights[:-1].astype(np.float32)
         result = np.empty_like(gradient)
 
-        def combine(bounds: tuple[int, int]) -> None:
-            part = slice(*bounds)
+        def combine(part: slice) -> None:
             np.multiply(gradient[part], of_gradient, out=result[part])
             result[part] += of_vectors @ self.vectors[:, part]
             result[part][held[part]] = 0
 
-        self.workers.map(combine, self.strips)
+        self.along.map(combine)
         return result
 
     def _coefficients(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,59 +171,55 @@ def l_bfgs(
     bounds : lowest and highest value of each element.
     history : pairs that are kept.
     value_tolerance, gradient_tolerance : as in ``engine.optimize.minimize``, for a function scaled as it does.
+    workers : the threads to use.
 
     Returns
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
-    low, high = bounds
-    memory = History(history, start.size, workers)
-    cut = memory.strips
+    along = Strips(start.size, workers)
+    memory = History(history, start.size, along)
     x = start.copy()
     value, gradient = evaluate(x)
-    held, step, change = np.empty(x.shape, bool), np.empty_like(x), np.empty_like(x)
-
-    def reduce(part: Callable[[slice], tuple[float, ...]]) -> NDArray[np.float64]:
-        """Return the sums of what ``part`` gives for each strip, taken in order."""
-        return np.asarray(sum(np.array(values) for values in workers.map(lambda cut_: part(slice(*cut_)), cut)))
-
-    def project(part: slice) -> float:
-        """Note the held values; return the largest element of the projected gradient."""
-        at, downhill = x[part], gradient[part]
-        held[part] = ((at <= low) & (downhill > 0)) | ((at >= high) & (downhill < 0))
-        return float(np.abs(np.clip(at - downhill, low, high) - at).max())
-
+    step, change = np.empty_like(x), np.empty_like(x)
     while True:
-        if max(workers.map(lambda cut_: project(slice(*cut_)), cut)) <= gradient_tolerance:
+        held, largest = _held(x, gradient, bounds, along)
+        if largest <= gradient_tolerance:
             return "gradient"
         direction = memory.direction(gradient, held)
-        slope = float(reduce(lambda part: (float(direction[part] @ gradient[part]),))[0])
-        if not slope < 0:
+        if not along.dot(direction, gradient) < 0:
             # Rounding has spoilt the stored pairs: begin again with the steepest descent.
             memory.clear()
             direction = memory.direction(gradient, held)
-        found = _search(evaluate, x, value, gradient, direction, bounds, reduce, memory.count > 0)
+        found = _search(evaluate, x, value, gradient, direction, bounds, along, first=memory.count == 0)
         if found is None and memory.count:
             memory.clear()
             continue
         if found is None:
             return "stalled"
         new, new_value, new_gradient = found
-
-        def differ(part: slice, new: Vector = new, new_gradient: Vector = new_gradient) -> tuple[float, float]:
-            np.subtract(new[part], x[part], out=step[part])
-            np.subtract(new_gradient[part], gradient[part], out=change[part])
-            return float(step[part] @ change[part]), float(np.square(change[part]).sum())
-
-        curvature, size = reduce(differ)
-        if curvature > 1e-10 * size:
+        along.subtract(new, x, step)
+        along.subtract(new_gradient, gradient, change)
+        if along.dot(step, change) > 1e-10 * along.dot(change, change):
             memory.add(step, change)
-        lowered = value - new_value
-        scale = max(abs(value), abs(new_value), 1.0)
+        lowered, scale = value - new_value, max(abs(value), abs(new_value), 1.0)
         x, value, gradient = new, new_value, new_gradient
         finish_iteration(x)
         if lowered <= value_tolerance * scale:
             return "value"
+
+
+def _held(x: Vector, gradient: Vector, bounds: tuple[float, float], along: Strips) -> tuple[NDArray[np.bool_], float]:
+    """Return which values are held at a bound, and the largest element of the projected gradient."""
+    low, high = bounds
+    held = np.empty(x.shape, bool)
+
+    def project(part: slice) -> float:
+        at, uphill = x[part], gradient[part]
+        held[part] = ((at <= low) & (uphill > 0)) | ((at >= high) & (uphill < 0))
+        return float(np.abs(np.clip(at - uphill, low, high) - at).max())
+
+    return held, max(along.map(project))
 
 
 def _search(
@@ -201,35 +229,28 @@ def _search(
     gradient: Vector,
     direction: Vector,
     bounds: tuple[float, float],
-    reduce: Callable[[Callable[[slice], tuple[float, ...]]], NDArray[Any]],
-    lengthen: bool,
+    along: Strips,
+    *,
+    first: bool,
 ) -> tuple[Vector, float, Vector] | None:
     """Return a point on the clipped path from ``x`` that is enough lower, with its value and gradient, or None.
 
     A step that does not lower the value enough (Armijo) is shortened by interpolation, one after which the path still
-    falls nearly as steeply (weak curvature condition) is lengthened; both ends close in on a step that is neither.
+    falls nearly as steeply (weak curvature condition) is lengthened; both ends close in on a step that is neither. The
+    ``first`` step, along the gradient, is not lengthened: an evaluation is better spent on the next direction.
     """
     length, shortest, longest = 1.0, 0.0, np.inf
     best: tuple[Vector, float, Vector] | None = None
+    moved = np.empty_like(x)
     for _ in range(_SEARCH_EVALUATIONS):
-        new = np.empty_like(x)
-
-        def move(part: slice, length: float = length, new: Vector = new) -> tuple[float]:
-            np.multiply(direction[part], length, out=new[part])
-            new[part] += x[part]
-            np.clip(new[part], *bounds, out=new[part])
-            return (float(gradient[part] @ (new[part] - x[part])),)
-
-        falls = float(reduce(move)[0])
+        new = along.step(x, direction, length, bounds)
+        along.subtract(new, x, moved)
+        falls = along.dot(gradient, moved)
         new_value, new_gradient = evaluate(new)
         if new_value <= value + _ARMIJO * falls and new_value < value:
             if best is None or new_value < best[1]:
                 best = new, new_value, new_gradient
-
-            def slope(part: slice, new: Vector = new, new_gradient: Vector = new_gradient) -> tuple[float]:
-                return (float(new_gradient[part] @ (new[part] - x[part])),)
-
-            if not lengthen or float(reduce(slope)[0]) >= _CURVATURE * falls:
+            if first or along.dot(new_gradient, moved) >= _CURVATURE * falls:
                 return new, new_value, new_gradient
             shortest = length
             length = 2 * length if longest == np.inf else (shortest + longest) / 2

@@ -40,6 +40,8 @@ def content_loss(F: Array, P: Array) -> Number:
     ----------
     F, P : (H_l, W_l, N_l), of the same shape.
     """
+    if F.shape != P.shape:
+        raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
     total: Number = 0.0
     for y in range(len(F)):  # row by row: no array of the layer's size is made
         difference = F[y].astype(np.result_type(F.dtype, np.float64)) - P[y]
@@ -47,9 +49,16 @@ def content_loss(F: Array, P: Array) -> Number:
     return 0.5 * total
 
 
-def content_loss_gradient(F: Array, P: Array) -> Array:
-    """Equation 2: ``dL_content / dF_ij = (F - P)_ij``."""
-    return F - P
+def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None) -> Array:
+    """Equation 2: ``dL_content / dF_ij = (F - P)_ij``, times ``weight``.
+
+    With ``add_to``, of F's shape, it is added there in place.
+    """
+    gradient = np.empty_like(F) if add_to is None else add_to
+    for y in range(len(F)):  # row by row, in cache
+        difference = (F[y] - P[y]) * np.asarray(weight, F.real.dtype)
+        gradient[y] = difference if add_to is None else gradient[y] + difference
+    return gradient
 
 
 def gram_matrix(F: Array, workers: Workers = SERIAL) -> Array:
@@ -73,7 +82,13 @@ def style_layer_loss(G: Array, A: Array, M_l: int, M_a: int | None = None) -> Nu
 
 
 def style_layer_loss_gradient(
-    F: Array, G: Array, A: Array, M_a: int | None = None, weight: float = 1.0, workers: Workers = SERIAL
+    F: Array,
+    G: Array,
+    A: Array,
+    M_a: int | None = None,
+    weight: float = 1.0,
+    add_to: Array | None = None,
+    workers: Workers = SERIAL,
 ) -> Array:
     """Equation 6: ``dE_l / dF_ij = 1 / (N_l^2 M_l^2) ((F)^T (G - A))_ji``, that is (G - A) F / (N_l^2 M_l^2).
 
@@ -84,6 +99,7 @@ def style_layer_loss_gradient(
     ----------
     F : (H_l, W_l, N_l), the features that G is the Gram matrix of.
     weight : a factor on the result, taken into the small matrix instead of the large array.
+    add_to : (H_l, W_l, N_l), to which the gradient is added in place.
 
     Returns
     -------
@@ -91,7 +107,9 @@ def style_layer_loss_gradient(
     """
     N_l, M_l = len(G), F.shape[0] * F.shape[1]
     difference = G / M_l - A / (M_a or M_l)
-    gradient: Array = kernels_of(F).gram_product(difference * (weight / (N_l**2 * M_l)), F, workers=workers)
+    gradient: Array = kernels_of(F).gram_product(
+        difference * (weight / (N_l**2 * M_l)), F, add_to=add_to, workers=workers
+    )
     return gradient
 
 

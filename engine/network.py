@@ -24,6 +24,10 @@ DTYPES = ("float32", "float64", "complex128")
 DEVICES = ("auto", "cpu", "cuda")
 CONVOLUTIONS = ("auto", "direct")
 
+LayerGradient = Callable[[Array | None], Array]
+"""Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
+them from the layers above, or None: the sum of both, which may be made in place."""
+
 Observer = Callable[[str, Array], None]
 """Called with a node's label and its output, for looking into a run."""
 
@@ -122,16 +126,14 @@ class Network:
         tape.features = {name: values[self.outputs[name]] for name in wanted}
         return tape
 
-    def backward(
-        self, tape: Tape, gradients: Mapping[str, Callable[[], Array]], *, observe: Observer | None = None
-    ) -> Array:
+    def backward(self, tape: Tape, gradients: Mapping[str, LayerGradient], *, observe: Observer | None = None) -> Array:
         """Return the gradient with respect to the image of what depends on the layers through ``gradients``.
 
         Parameters
         ----------
         tape : of ``forward``; it is used up.
-        gradients : by layer, a function that returns the derivative with respect to its features, (H_l, W_l, N_l).
-            It is called when the backward pass gets there, so that not all of them take up memory at once.
+        gradients : by layer, a function for the derivative with respect to its features. It is called when the backward
+            pass gets there, so that not all of them take up memory at once.
 
         Returns
         -------
@@ -146,7 +148,7 @@ class Network:
             while tape.saved:
                 node, saved = tape.nodes[len(tape.saved) - 1], tape.saved.pop()
                 for name in injected.get(node.output, ()):
-                    _accumulate(flowing, node.output, gradients[name]())
+                    flowing[node.output] = gradients[name](flowing.get(node.output))
                 output = tape.features.pop(layers_of[node.output]) if node.output in layers_of else None
                 if node.output not in flowing:
                     continue
@@ -204,34 +206,40 @@ class Network:
         Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
         losses' targets and the optimiser.
         """
-        kept = {self.outputs[name] for name in self.checked(layers)}
+        wanted = self.checked(layers)
+        self.shapes(height, width, wanted)
+        kept = {self.outputs[name] for name in wanted}
         nodes = self._plan(kept)
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
-        held, peak = 0, 0
+        held, peak, scratch = 0, 0, 0
         for node in nodes:
             shapes[node.output] = node.operator.output_shape(shapes[node.input])
             input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
             peak = max(peak, held + input + output)
+            if isinstance(node.operator, ConvBlock):
+                scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input], self.workers.threads))
             held += _held_bytes(node, shapes, kept, self.dtype)
         for node in reversed(nodes):
             input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
             peak = max(peak, held + input + output + (output if node.output in kept else 0))
             held -= _held_bytes(node, shapes, kept, self.dtype)
-        return peak
+        return peak + scratch
 
     def weight_bytes(self, layers: Iterable[str]) -> int:
         """Return the bytes of the parameters up to ``layers``, in both directions."""
         total = 0
         for node in self._plan({self.outputs[name] for name in self.checked(layers)}):
-            # The weight itself and both directions: turned in the direct algorithm, 36 numbers for 9 in Winograd's.
-            total += node.operator.parameters * (9 if isinstance(node.operator, ConvBlock) else 2)
+            # The weight itself and what the algorithm makes of it: turned, or transformed to 36 numbers for 9.
+            total += node.operator.parameters * (5 if isinstance(node.operator, ConvBlock) else 2)
         return total * self.dtype.itemsize
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
         """Return the multiplications of all convolutions of one forward pass up to ``layers``."""
+        wanted = self.checked(layers)
+        self.shapes(height, width, wanted)
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
         total = 0
-        for node in self._leading_to({self.outputs[name] for name in self.checked(layers)}):
+        for node in self._leading_to({self.outputs[name] for name in wanted}):
             shapes[node.output] = node.operator.output_shape(shapes[node.input])
             if isinstance(node.operator, Conv):
                 rows, columns, _ = shapes[node.output]
@@ -255,7 +263,7 @@ class Network:
 
 
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
-    """Add a gradient to those that already flow into ``value``: the only place where gradients are summed."""
+    """Add the gradient from one more reader of ``value`` to those from others."""
     if value in flowing:
         flowing[value] += gradient
     else:

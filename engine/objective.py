@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from engine import losses
 from engine.errors import NonFiniteError
-from engine.network import Network, Tape
+from engine.network import LayerGradient, Network, Tape
 from engine.ops import Array
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 
-Layers = Iterable[str] | Mapping[str, float]
+Layers = str | Iterable[str] | Mapping[str, float]
 Styles = Array | Sequence[tuple[Array, float]]
 Term = tuple[str, str]
 """Kind of a term, ``"content"`` or ``"style"``, and its layer."""
@@ -108,6 +108,8 @@ class Objective:
 
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
         """Return the terms of the last call as they stand in the total: times alpha or beta and the layer's weight."""
+        if not self.evaluations:
+            raise ValueError("the objective has not been called yet, it has no terms")
         weighted: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         for (kind, layer), weight in self._weights().items():
             weighted[kind][layer] = weight * self.terms[kind][layer]
@@ -138,6 +140,8 @@ class Objective:
         paintings = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
         if not paintings:
             raise ValueError("the list of style images is empty")
+        if not all(isinstance(painting, tuple) and len(painting) == 2 for painting in paintings):
+            raise ValueError("style must be one image or a list of (image, weight)")
         shares = [_checked_weight("the weight of a style image", share) for _, share in paintings]
         if sum(shares) <= 0:
             raise ValueError("the weights of the style images are all zero")
@@ -166,21 +170,19 @@ class Objective:
 
     def _gradients(
         self, tape: Tape, grams: Mapping[str, Array], weights: Mapping[Term, float]
-    ) -> dict[str, Callable[[], Array]]:
+    ) -> dict[str, LayerGradient]:
         """Return, for each layer, a function for the derivative of the weighted terms with respect to its features."""
         workers = self.network.workers
 
-        def gradient(layer: str) -> Array:
-            F, parts = tape.features[layer], []
+        def gradient(layer: str, flowing: Array | None) -> Array:
+            F, total = tape.features[layer], flowing
             if ("style", layer) in weights:
                 G, A, weight = grams[layer], self._style[layer], weights["style", layer]
-                parts.append(losses.style_layer_loss_gradient(F, G, A, 1, weight, workers))
+                total = losses.style_layer_loss_gradient(F, G, A, 1, weight, total, workers)
             if ("content", layer) in weights:
-                parts.append(losses.content_loss_gradient(F, self._content[layer]))
-                parts[-1] *= weights["content", layer]
-            if len(parts) == 2:
-                parts[0] += parts[1]
-            return parts[0]
+                total = losses.content_loss_gradient(F, self._content[layer], weights["content", layer], total)
+            assert total is not None  # a layer is listed for at least one of its terms
+            return total
 
         return {layer: partial(gradient, layer) for layer in dict.fromkeys(layer for _, layer in weights)}
 
@@ -211,13 +213,16 @@ class Objective:
         return f"the loss or its gradient is not finite: it began at {where[0] if where else 'the sum of the terms'}"
 
 
+def layer_names(layers: Layers) -> list[str]:
+    """Return the names in a choice of layers: one name, several, or the keys of {name: weight}."""
+    return [layers] if isinstance(layers, str) else list(layers)
+
+
 def _weighted(layers: Layers, kind: str) -> dict[str, float]:
     """Return the weight of each layer, filled in where only names are given."""
-    if isinstance(layers, str):
-        layers = [layers]
     if isinstance(layers, Mapping):
         return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in layers.items()}
-    names = list(layers)
+    names = layer_names(layers)
     if len(set(names)) < len(names):
         raise ValueError(f"a {kind} layer is named twice in {', '.join(names)}")
     weight = 1.0 if kind == "content" else 1.0 / max(len(names), 1)

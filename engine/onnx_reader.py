@@ -154,17 +154,16 @@ class _Reader:
 
     def add(self, node: onnx.NodeProto) -> None:
         """Read one node; what cannot be run is noted in ``rejected``."""
-        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         handler = self._handlers.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         try:
-            if any(name in self._unavailable for name in node.input):
+            if any(name and name in self._unavailable for name in node.input):
                 # What stands behind a rejected node is left out with it, without a reason of its own.
                 self._unavailable.update(node.output)
                 return
             if handler is None:
                 domain = f"{node.domain}." if node.domain else ""
                 raise _RefusedError(f"operator {domain}{node.op_type} is not supported")
-            handler(node, attributes)
+            handler(node, {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute})
         except _RefusedError as refusal:
             self._unavailable.update(node.output)
             self.rejected.append(Rejected(_label(node), node.output[0] if node.output else "", str(refusal)))
@@ -172,6 +171,9 @@ class _Reader:
             raise
         except ValueError as error:
             raise ModelError(f"{_label(node)}: {error}") from None
+        except (TypeError, AttributeError, IndexError, KeyError):
+            # An attribute of another kind than the operator's, or an output that is not there.
+            raise ModelError(f"{_label(node)}: its attributes, inputs or outputs are damaged") from None
 
     # ---- values ----
 
@@ -212,6 +214,8 @@ class _Reader:
     def _weights(self, node: onnx.NodeProto, position: int, role: str) -> Array:
         """Return a constant input as finite floating-point numbers."""
         array = self._tensor(node, position, role)
+        if array.dtype.kind in "iub":
+            raise ModelError(f"{_label(node)}: {role} has the type {array.dtype}, expected floating point")
         dtype = np.float64 if array.dtype == np.float64 else np.float32
         try:
             values = array.astype(dtype)
@@ -237,8 +241,9 @@ class _Reader:
             file.seek(offset)
             data = file.read(min(length, expected))
         if length != expected or len(data) != expected:
+            found = length if length != expected else len(data)
             raise ModelError(
-                f"{what}: {len(data)} bytes in {info.location!r}, expected {expected} for shape {tuple(tensor.dims)}"
+                f"{what}: {found} bytes in {info.location!r}, expected {expected} for shape {tuple(tensor.dims)}"
             )
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(tensor.dims)
 
@@ -415,17 +420,23 @@ def _window(attributes: dict[str, Any]) -> Window:
     """Return the attributes of a Conv or a pool as a Window; raises ValueError where they do not fit together."""
     values = {}
     for name, default in (("kernel_shape", None), ("strides", (1, 1)), ("dilations", (1, 1)), ("pads", (0, 0, 0, 0))):
-        given = tuple(int(number) for number in attributes.get(name) or default or ())
+        found = attributes.get(name) or default or ()
+        if not isinstance(found, list | tuple) or not all(isinstance(number, int) for number in found):
+            raise ValueError(f"{name} is {found!r}, expected whole numbers")
+        given = tuple(found)
         expected = 4 if name == "pads" else 2
         if len(given) != expected:
             raise ValueError(f"{name} has {len(given)} values, expected {expected}")
         values[name] = given
-    auto_pad = attributes.get("auto_pad", b"NOTSET").decode() or "NOTSET"
+    text = attributes.get("auto_pad", b"NOTSET")
+    if not isinstance(text, bytes):
+        raise ValueError(f"auto_pad is {text!r}, expected text")
+    auto_pad = text.decode(errors="replace") or "NOTSET"
     return Window(
-        kernel=values["kernel_shape"],  # type: ignore[arg-type]  # two, as checked
-        strides=values["strides"],  # type: ignore[arg-type]
-        pads=values["pads"] if auto_pad == "NOTSET" else (0, 0, 0, 0),  # type: ignore[arg-type]  # four, as checked
-        dilations=values["dilations"],  # type: ignore[arg-type]
+        kernel=values["kernel_shape"],
+        strides=values["strides"],
+        pads=values["pads"] if auto_pad == "NOTSET" else (0, 0, 0, 0),
+        dilations=values["dilations"],
         ceil_mode=bool(attributes.get("ceil_mode", 0)),
         auto_pad=auto_pad,
     )

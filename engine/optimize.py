@@ -109,9 +109,10 @@ def minimize(
     callback : called after each iteration; when it returns True, the run stops.
     learning_rate : of Adam and SGD, in grey levels; None means ``LEARNING_RATES``.
     momentum : of SGD.
-    value_tolerance : L-BFGS-B has converged when an iteration lowers the loss by less than this fraction of it.
+    value_tolerance : L-BFGS has converged when an iteration lowers the loss by less than this fraction of it (of the
+        largest element of the first gradient, where the loss is below that).
         Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
-    gradient_tolerance : L-BFGS-B has converged when no element of the projected gradient is larger than this fraction
+    gradient_tolerance : L-BFGS has converged when no element of the projected gradient is larger than this fraction
         of the largest at the start.
     workers : threads for ``"l-bfgs"``.
 
@@ -180,7 +181,7 @@ class _Run:
         self.iterations = iterations
         self.iteration = 0
         self.evaluations = 1
-        value, gradient = objective(initial)
+        value, gradient = self._finite(initial)
         self.initial_value = self.value = float(value)
         largest = float(np.abs(gradient).max())
         self.scale = 1 / largest if largest > 0 else 1.0
@@ -196,12 +197,19 @@ class _Run:
         if self._first is not None:
             (value, gradient), self._first = self._first, None
         else:
-            value, gradient = self._objective(image)
+            value, gradient = self._finite(image)
             self.evaluations += 1
         self.value = float(value)
         if self.value < self.best_value:
             self.best_value, self.best_image = self.value, image.copy()
         return self.value * self.scale, np.asarray(gradient, np.float64) * self.scale
+
+    def _finite(self, image: NDArray[np.float64]) -> tuple[Any, Array]:
+        """Return the objective's value and gradient; raises NonFiniteError when they are not finite."""
+        value, gradient = self._objective(image)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            raise NonFiniteError("the loss or its gradient is not finite")
+        return value, gradient
 
     def finish_iteration(self, image: NDArray[np.float64]) -> None:
         """Count an iteration and tell the callback; raises _StopError when that was the last."""
@@ -301,12 +309,13 @@ def _adam(run: _Run, low: float, high: float, rate: float) -> None:
     beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
     image = run.best_image.copy()
     mean, square = np.zeros_like(image), np.zeros_like(image)
+    _, gradient = run.evaluate(image)
     for t in range(1, run.iterations + 1):
-        _, gradient = run.evaluate(image)
         mean += (1 - beta_1) * (gradient - mean)
         square += (1 - beta_2) * (gradient * gradient - square)
         step = mean / (1 - beta_1**t) / (np.sqrt(square / (1 - beta_2**t)) + epsilon)
         image = np.clip(image - rate * step, low, high)
+        _, gradient = run.evaluate(image)
         run.finish_iteration(image)
 
 
@@ -314,8 +323,9 @@ def _sgd(run: _Run, low: float, high: float, rate: float, momentum: float) -> No
     """Minimise by gradient descent with momentum (Polyak 1964), clipped to the bounds after each step."""
     image = run.best_image.copy()
     velocity = np.zeros_like(image)
+    _, gradient = run.evaluate(image)
     for _ in range(run.iterations):
-        _, gradient = run.evaluate(image)
         velocity = momentum * velocity - rate * gradient
         image = np.clip(image + velocity, low, high)
+        _, gradient = run.evaluate(image)
         run.finish_iteration(image)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import unknown_name
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
 from engine.optimize import Iteration, Result, minimize
 
@@ -141,12 +141,14 @@ def initial_image(init: str, content: Array, style: Array, seed: int) -> Array:
 
 def memory(network: Network, height: int, width: int, settings: Settings) -> int:
     """Return the bytes that a run at this size holds at its peak: network, targets and optimiser, estimated."""
-    layers = dict.fromkeys([*settings.content_layers, *settings.style_layers])
+    content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
+    layers = dict.fromkeys([*content_layers, *style_layers])
     shapes = network.shapes(height, width, layers)
-    targets = sum(int(np.prod(shapes[layer])) for layer in settings.content_layers)
+    targets = sum(int(np.prod(shapes[layer])) for layer in content_layers)
     image = height * width * 3 * 8
-    # scipy's workspace is (2 history + 5) vectors; iterate, gradient, bounds and their copies are a dozen more.
-    vectors = 2 * settings.history + 17 if settings.optimizer.startswith("l-bfgs") else 8
+    # In vectors of the image's size. scipy's workspace is 2 history + 5 and its lists of bounds take up as much as 20
+    # more; the project's own history is in float32. The rest are iterates, gradients and their copies.
+    vectors = {"l-bfgs-b": 2 * settings.history + 40, "l-bfgs": settings.history + 16}.get(settings.optimizer, 12)
     return (
         network.memory(height, width, layers)
         + network.weight_bytes(layers)

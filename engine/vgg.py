@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.onnx_reader import Node
-from engine.ops import AveragePool, Conv, MaxPool
+from engine.ops import Affine, AveragePool, Conv, MaxPool
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """How many convolutions stand before each pooling."""
@@ -131,7 +131,9 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
             break
         if node.input != value:
             return {}
-        if isinstance(operator, MaxPool | AveragePool):
+        if isinstance(operator, Affine) and not names:
+            pass  # preprocessing inside the network
+        elif isinstance(operator, MaxPool | AveragePool):
             counts.append(0)
         elif isinstance(operator, Conv) and operator.relu and operator.window.kernel == (3, 3):
             counts[-1] += 1

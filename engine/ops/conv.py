@@ -91,13 +91,6 @@ class Conv:
         transformed: Array = kernels_of(self.weight).transform_weight(self.weight)
         return transformed
 
-    @cached_property
-    def winograd_flipped(self) -> Array:
-        """The transposed convolution's weight as Winograd's algorithm takes it, transformed once."""
-        kernels = kernels_of(self.weight)
-        transformed: Array = kernels.transform_weight(kernels.flip_weight(self.weight, self.group))
-        return transformed
-
     def astype(self, dtype: np.dtype[Any]) -> Conv:
         """Return the convolution with weight and bias in ``dtype``."""
         bias = None if self.bias is None else self.bias.astype(dtype)

@@ -13,6 +13,7 @@ from engine.ops.operator import Array, Shape
 from engine.ops.pool import AveragePool
 from kernels import kernels_of
 from kernels.cpu.threads import Workers
+from kernels.cpu.winograd import TILE, scratch_bytes
 from kernels.geometry import Window, resolved_pads
 
 
@@ -84,7 +85,7 @@ class ConvBlock:
         input_shape, sign = saved
         gradient: Array = kernels_of(output_gradient).conv_block_input_gradient(
             output_gradient,
-            self.conv.winograd_flipped,
+            self.conv.winograd_weight,
             self.conv.output_shape(input_shape)[:2],
             resolved_pads(self.conv.window, *input_shape[:2]),
             pool=self.pool,
@@ -93,6 +94,13 @@ class ConvBlock:
             workers=workers,
         )
         return gradient
+
+    def scratch_bytes(self, shape: Shape, threads: int) -> int:
+        """Return the bytes of intermediate values for an input of ``shape``."""
+        rows, columns, filters = self.conv.output_shape(shape)
+        weight = self.conv.weight
+        places = (TILE * TILE, shape[2], filters)
+        return scratch_bytes(rows, columns, places, weight.itemsize, threads)
 
     def astype(self, dtype: np.dtype[Any]) -> ConvBlock:
         """Return the block with its parameters in ``dtype``."""

@@ -79,7 +79,7 @@ def conv_block(
 
 def conv_block_input_gradient(
     output_gradient: Array,
-    flipped: Array,
+    transformed: Array,
     size: tuple[int, int],
     pads: tuple[int, int, int, int],
     *,
@@ -93,7 +93,7 @@ def conv_block_input_gradient(
     Parameters
     ----------
     output_gradient : of the output's shape.
-    flipped : (36, K, C), ``transform_weight(flip_weight(weight))``.
+    transformed : (36, C, K), as in ``conv_block``.
     size : H' and W' of the convolution's output, before the pooling.
     pads : of the convolution.
     pool : as in ``conv_block``.
@@ -103,7 +103,7 @@ def conv_block_input_gradient(
     -------
     (H, W, C).
     """
-    channels = flipped.shape[2]
+    channels = transformed.shape[1]
     mirrored = (2 - pads[0], 2 - pads[1], 2 - pads[2], 2 - pads[3])
     height, width = size[0] + 2 - pads[0] - pads[2], size[1] + 2 - pads[1] - pads[3]
     gradient = np.empty((height, width, channels), output_gradient.dtype)
@@ -123,7 +123,7 @@ def conv_block_input_gradient(
     def store(down: slice, along: slice, values: Array) -> None:
         np.copyto(gradient[down, along], values)
 
-    winograd_conv(load, store, size, mirrored, flipped, workers=workers)
+    winograd_conv(load, store, size, mirrored, transformed, transposed=True, workers=workers)
     return gradient
 
 

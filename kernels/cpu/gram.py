@@ -13,7 +13,7 @@ from kernels.geometry import strips
 Array = NDArray[Any]
 
 # Positions a strip: long enough for the matrix product, short enough to give every thread several.
-_STRIP = 4096
+_STRIP = 2048
 
 
 def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
@@ -42,13 +42,14 @@ def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
     return total
 
 
-def gram_product(matrix: Array, features: Array, *, workers: Workers = SERIAL) -> Array:
+def gram_product(matrix: Array, features: Array, *, add_to: Array | None = None, workers: Workers = SERIAL) -> Array:
     """Return S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
 
     Parameters
     ----------
     matrix : (C, C), symmetric.
     features : (H, W, C), C-contiguous.
+    add_to : (H, W, C), C-contiguous, to which the product is added in place instead of going to a new array.
 
     Returns
     -------
@@ -56,12 +57,15 @@ def gram_product(matrix: Array, features: Array, *, workers: Workers = SERIAL) -
     """
     rows = features.reshape(-1, features.shape[-1])
     right = matrix.T.astype(features.dtype, copy=False)
-    product = np.empty_like(features)
+    product = np.empty_like(features) if add_to is None else add_to
     flat = product.reshape(rows.shape)
 
     def strip(bounds: tuple[int, int]) -> None:
         part = slice(*bounds)
-        np.matmul(rows[part], right, out=flat[part])
+        if add_to is None:
+            np.matmul(rows[part], right, out=flat[part])
+        else:
+            flat[part] += rows[part] @ right
 
     workers.map(strip, strips(len(rows), _STRIP))
     return product

@@ -76,15 +76,33 @@ def toom_cook(outputs: int, taps: int, points: Sequence[float]) -> tuple[Array, 
     return a, g, b
 
 
+def _turned(a: Array, g: Array, b: Array) -> tuple[Array, Array]:
+    """Return the transforms A^T and B^T with which a weight transformed by G acts as if its taps were turned round.
+
+    A polynomial read backwards is x^(taps - 1) g(1 / x). The points come in pairs p and 1 / p (0 and infinity are one),
+    so that the turned weight's transform is that of the weight itself with the two of each pair exchanged and each
+    multiplied by a number. The exchange goes into the order of A^T's columns and B^T's rows, the numbers into B^T.
+    """
+    turned_g = g[:, ::-1]
+    reciprocal = [len(g) - 1 if p == 0 else int(np.argmin(np.abs(np.array(POINTS) - 1 / p))) for p in POINTS] + [0]
+    factor = (turned_g * g[reciprocal]).sum(axis=1) / np.square(g[reciprocal]).sum(axis=1)
+    return a[:, reciprocal], (factor[:, None] * b)[reciprocal]
+
+
 _A, _G, _B = toom_cook(OUTPUTS, TAPS, POINTS)
-_INPUT_TRANSFORM = np.kron(_B, _B)
-_OUTPUT_TRANSFORM = np.kron(_A, _A)
+_A_TURNED, _B_TURNED = _turned(_A, _G, _B)
+_OUTPUT_TRANSFORM, _INPUT_TRANSFORM = np.kron(_A, _A), np.kron(_B, _B)
+_OUTPUT_TRANSFORM_TURNED, _INPUT_TRANSFORM_TURNED = np.kron(_A_TURNED, _A_TURNED), np.kron(_B_TURNED, _B_TURNED)
 
 
 def transform_weight(weight: Array) -> Array:
     """Return G g G^T for each pair of channels: (36, C, K), in the weight's dtype, from a weight of (3, 3, C, K)."""
-    transformed = np.einsum("ia,jb,abck->ijck", _G, _G, weight.astype(np.float64), optimize=True)
-    return np.ascontiguousarray(transformed.reshape(TILE * TILE, *weight.shape[2:]), weight.dtype)
+    _, _, channels, filters = weight.shape
+    transformed = np.empty((TILE * TILE, channels, filters), weight.dtype)
+    transform = np.kron(_G, _G)
+    for channel in range(channels):  # one at a time: double precision for all of them would take up twice the result
+        transformed[:, channel] = transform @ weight[:, :, channel].reshape(TAPS * TAPS, filters).astype(np.float64)
+    return transformed
 
 
 def winograd_conv(
@@ -95,6 +113,7 @@ def winograd_conv(
     transformed: Array,
     bias: Array | None = None,
     *,
+    transposed: bool = False,
     workers: Workers = SERIAL,
 ) -> None:
     """Convolve, tile by tile: input comes from ``load``, output goes to ``store``, so that both can do more on the way.
@@ -106,13 +125,15 @@ def winograd_conv(
     pads : zeros at the top, left, bottom and right.
     transformed : (36, C, K), from ``transform_weight``.
     bias : (K,) or None.
+    transposed : convolve with the taps turned by 180 degrees and the channels exchanged, which takes K channels to C:
+        with ``pads`` of 2 minus the convolution's, that is its input gradient.
     """
     rows, columns = size[0] + pads[0] + pads[2] - TAPS + 1, size[1] + pads[1] + pads[3] - TAPS + 1
     across = -(-columns // OUTPUTS)
     tile_bytes = TILE * TILE * max(transformed.shape[1:]) * transformed.itemsize
     blocks = _blocks(-(-rows // OUTPUTS), across, max(1, _STRIP_BYTES // tile_bytes))
-    job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, workers)
-    if transformed.nbytes <= _CACHED_WEIGHT_BYTES:
+    job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, transposed, workers)
+    if job.cached:
         workers.map(job.strip, blocks)
         return
     group: list[_Block] = []
@@ -123,6 +144,17 @@ def winograd_conv(
         if tiles * tile_bytes >= _GROUP_BYTES or block is blocks[-1]:
             job.group(group, tiles)
             group, tiles = [], 0
+
+
+def scratch_bytes(rows: int, columns: int, transformed_shape: tuple[int, int, int], itemsize: int, threads: int) -> int:
+    """Return the bytes of intermediate values that ``winograd_conv`` holds for an output of ``rows`` x ``columns``."""
+    places, channels, filters = transformed_shape
+    tiles = -(-rows // OUTPUTS) * -(-columns // OUTPUTS)
+    both = places * (channels + filters) * itemsize
+    of_strips = 2 * threads * min(tiles * both, 2 * _STRIP_BYTES)
+    if places * channels * filters * itemsize <= _CACHED_WEIGHT_BYTES:
+        return of_strips
+    return of_strips + min(tiles * both, 2 * (_GROUP_BYTES + _STRIP_BYTES))
 
 
 _Block = tuple[int, int, int, int]
@@ -153,14 +185,20 @@ class _Convolution:
         output_size: tuple[int, int],
         transformed: Array,
         bias: Array | None,
+        transposed: bool,
         workers: Workers,
     ) -> None:
         self.load, self.store = load, store
         self.size, self.pads, self.output_size = size, pads, output_size
-        self.transformed, self.bias, self.workers = transformed, bias, workers
+        self.bias, self.workers = bias, workers
+        self.cached = transformed.nbytes <= _CACHED_WEIGHT_BYTES
         self.dtype = transformed.dtype
-        self.input_transform = _INPUT_TRANSFORM.astype(self.dtype)
-        self.output_transform = _OUTPUT_TRANSFORM.astype(self.dtype)
+        self.transformed = transformed.transpose(0, 2, 1) if transposed else transformed
+        if self.cached:
+            # Matrix products as small as a strip's are slower with a transposed factor; larger ones are not.
+            self.transformed = np.ascontiguousarray(self.transformed)
+        self.input_transform = (_INPUT_TRANSFORM_TURNED if transposed else _INPUT_TRANSFORM).astype(self.dtype)
+        self.output_transform = (_OUTPUT_TRANSFORM_TURNED if transposed else _OUTPUT_TRANSFORM).astype(self.dtype)
 
     def strip(self, block: _Block) -> None:
         """Take a block through all steps."""

@@ -44,7 +44,12 @@ def random_gradients(network, image, layers, seed=5):
     rng = np.random.default_rng(seed)
     shapes = network.shapes(*image.shape[:2], layers)
     arrays = {name: rng.standard_normal(shapes[name]).astype(network.dtype) for name in layers}
-    return arrays, {name: arrays[name].copy for name in layers}
+    return arrays, {name: adding(arrays[name]) for name in layers}
+
+
+def adding(array):
+    """Return the function that adds ``array`` to the gradient that flows into a layer."""
+    return lambda flowing: array.copy() if flowing is None else flowing + array
 
 
 # ---- gradients ----
@@ -140,7 +145,7 @@ def test_two_names_of_one_value_are_both_injected():
     arrays, functions = random_gradients(network, IMAGE, layers)
     gradient = network.backward(network.forward(IMAGE, layers), functions)
     total = sum(arrays.values())
-    expected = network.backward(network.forward(IMAGE, ["left end"]), {"left end": total.copy})
+    expected = network.backward(network.forward(IMAGE, ["left end"]), {"left end": adding(total)})
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-13 * abs(gradient).max())
 
 
@@ -199,7 +204,7 @@ def test_a_layers_gradient_is_asked_for_when_its_turn_comes(paths):
         return np.ones(network.shapes(13, 11)[name], network.dtype)
 
     tape = network.forward(IMAGE, NAMES)
-    network.backward(tape, {name: lambda name=name: gradient(name) for name in NAMES})
+    network.backward(tape, {name: lambda flowing, name=name: gradient(name) for name in NAMES})
     assert asked == list(reversed(NAMES))
 
 
@@ -298,7 +303,7 @@ def test_fast_convolutions_equal_the_direct_ones(pooling, size, paths):
         gradients = []
         for network in (fast, direct, exact):
             arrays, _ = random_gradients(exact, image, layers)
-            functions = {name: (lambda a=a, n=network: a.astype(n.dtype)) for name, a in arrays.items()}
+            functions = {name: adding(a.astype(network.dtype)) for name, a in arrays.items()}
             gradients.append(network.backward(network.forward(image, layers), functions))
         # A response within rounding of zero may fall on the other side of the ReLU.
         assert relative(gradients[0], gradients[2]) < 1e-3, layers
@@ -313,6 +318,25 @@ def test_a_pooling_is_taken_into_the_convolution_unless_the_values_before_it_are
     pooled = [node.label for node in kept.nodes if getattr(node.operator, "pool", 0)]
     assert pooled == ["Conv 'conv2_2'"]
     assert sum(isinstance(node.operator, AveragePool) for node in kept.nodes) == 1
+
+
+def test_a_pooling_is_taken_into_the_convolution_only_if_nothing_else_reads_the_values_before_it():
+    pooling = AveragePool(Window((2, 2), strides=(2, 2)))
+    nodes = (
+        Node("first", convolution(0, 3, 16), "image", "a"),
+        Node("second", convolution(1, 16, 16), "a", "b"),
+        Node("pool", pooling, "b", "c"),
+        Node("left", convolution(2, 16, 16), "c", "left"),
+        Node("right", convolution(3, 16, 16), "b", "right"),
+    )
+    ends = {"left": "left", "right": "right"}
+    fast, exact = by_hand(nodes, ends, "float32"), by_hand(nodes, ends)
+    tape = fast.forward(IMAGE, ends)
+    assert [type(node.operator) for node in tape.nodes] == [Conv, ConvBlock, AveragePool, ConvBlock, ConvBlock]
+    for name, values in exact.forward(IMAGE, ends).features.items():
+        assert relative(tape.features[name], values) < 5e-6
+    # With only one of the two readers asked for, the pooling goes in.
+    assert [type(node.operator) for node in fast.forward(IMAGE, ["left"]).nodes] == [Conv, ConvBlock, ConvBlock]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -357,6 +381,14 @@ def test_the_tape_holds_signs_and_shapes_and_no_activation(paths):
         assert shape == input_shape
         assert sign.dtype == np.uint8
         assert sign.nbytes == bits(*output)
+
+
+def test_the_tape_of_other_operators_holds_signs_and_shapes_and_no_activation():
+    saved = saved_by_label(by_hand(BRANCHING, ENDS), ["left", "right end"])
+    assert saved["front"] is saved["turned"] is None
+    assert saved["left relu"] is None  # kept: its own features tell the signs
+    assert saved["right relu"].nbytes == bits(13, 11, 5)
+    assert saved["stem"] == ((13, 11, 3), None)
 
 
 def test_the_fast_algorithms_tape_holds_signs_and_shapes_and_no_activation(paths):
@@ -413,7 +445,7 @@ def test_estimated_memory_is_within_30_percent_of_what_is_allocated(layers, pool
     image = models.random_image(500, 600)
     shapes = network.shapes(500, 600)
     small = models.random_image(16, 16)
-    functions = {name: lambda name=name: np.ones(shapes[name], network.dtype) for name in layers}
+    functions = {name: adding(np.ones(shapes[name], network.dtype)) for name in layers}
     # Weights in the form of each algorithm, and the threads' own memory, are made at the first run.
     network.forward(small, layers)
     tracemalloc.start()

@@ -353,6 +353,12 @@ def test_a_wrong_argument_is_named(settings, message, load):
         make(load(), **arguments)
 
 
+@pytest.mark.parametrize("style", [(STYLE, 1.0), [STYLE, OTHER], [(STYLE, 1.0, 2.0)]], ids=["pair", "images", "triple"])
+def test_paintings_that_are_not_pairs_of_image_and_weight_are_named(style, load):
+    with pytest.raises(ValueError, match=r"style .*\(image, weight\)"):
+        make(load(), content=None, style=style, style_layers=["conv1_1"])
+
+
 def test_an_image_of_another_size_than_the_photograph_is_refused(load):
     objective = make(load(), **SETTINGS["content and style"])
     for call in (objective, objective.gradient_norms):

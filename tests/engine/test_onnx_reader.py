@@ -564,10 +564,11 @@ def test_external_data_that_is_too_short_is_named(tmp_path):
         load_network(path)
 
 
-def test_external_data_of_another_length_than_the_shape_is_named(tmp_path):
-    path, data = with_external_data(tmp_path, length="536")
+@pytest.mark.parametrize("length", ["536", "600"])
+def test_external_data_of_another_length_than_the_shape_is_named(length, tmp_path):
+    path, data = with_external_data(tmp_path, length=length)
     (tmp_path / "weights.bin").write_bytes(data)
-    with pytest.raises(ModelError, match=r"536 bytes in 'weights.bin', expected 540 for shape \(5, 3, 3, 3\)"):
+    with pytest.raises(ModelError, match=rf"{length} bytes in 'weights.bin', expected 540 for shape \(5, 3, 3, 3\)"):
         load_network(path)
 
 

@@ -10,7 +10,6 @@ from kernels.cpu import (
     conv_block,
     conv_block_input_gradient,
     conv_input_gradient,
-    flip_weight,
     relu_input_gradient,
     transform_weight,
 )
@@ -47,11 +46,11 @@ def test_input_gradient_equals_the_operators_one_after_the_other(size, pool, pad
     gradient = np.random.default_rng(2).standard_normal(output.shape)
     back = average_pool_input_gradient(gradient, response.shape, POOL) if pool else gradient
     expected = conv_input_gradient(relu_input_gradient(back, response), weight, input.shape, window)
-    flipped = transform_weight(flip_weight(weight))
-    result = conv_block_input_gradient(gradient, flipped, response.shape[:2], window.pads, pool=pool, sign=sign)
+    transformed = transform_weight(weight)
+    result = conv_block_input_gradient(gradient, transformed, response.shape[:2], window.pads, pool=pool, sign=sign)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
     if not pool:
-        by_output = conv_block_input_gradient(gradient, flipped, response.shape[:2], window.pads, output=output)
+        by_output = conv_block_input_gradient(gradient, transformed, response.shape[:2], window.pads, output=output)
         np.testing.assert_array_equal(by_output, result)
 
 
@@ -59,11 +58,11 @@ def test_adjoint_of_the_linear_part():
     # With a large bias every response is positive, and what is left is linear.
     input, weight, _, window = make((13, 18))
     bias = np.full(24, 1e3)
-    transformed, flipped = transform_weight(weight), transform_weight(flip_weight(weight))
+    transformed = transform_weight(weight)
     output, sign = conv_block(input, transformed, bias, window.pads, pool=True)
     constant, _ = conv_block(np.zeros_like(input), transformed, bias, window.pads, pool=True)
     gradient = np.random.default_rng(2).standard_normal(output.shape)
-    back = conv_block_input_gradient(gradient, flipped, input.shape[:2], window.pads, pool=True, sign=sign)
+    back = conv_block_input_gradient(gradient, transformed, input.shape[:2], window.pads, pool=True, sign=sign)
     linear = output - constant
     scale = np.linalg.norm(gradient) * np.linalg.norm(linear)
     assert abs(np.vdot(gradient, linear) - np.vdot(back, input)) < 1e-13 * scale
@@ -78,9 +77,9 @@ def test_not_a_number_is_passed_on():
 
 def test_gradient_without_signs_and_output_is_an_error():
     _, weight, _, window = make((8, 8))
-    flipped = transform_weight(flip_weight(weight))
+    transformed = transform_weight(weight)
     with pytest.raises(ValueError, match="needs its output or its signs"):
-        conv_block_input_gradient(np.ones((8, 8, 24)), flipped, (8, 8), window.pads)
+        conv_block_input_gradient(np.ones((8, 8, 24)), transformed, (8, 8), window.pads)
 
 
 @pytest.mark.parametrize("pool", [False, True])
@@ -93,7 +92,7 @@ def test_same_bits_at_any_thread_count(pool):
             output, sign = conv_block(input, transform_weight(weight), bias, window.pads, pool=pool, workers=workers)
             back = conv_block_input_gradient(
                 output,
-                transform_weight(flip_weight(weight)),
+                transform_weight(weight),
                 (61, 67),
                 window.pads,
                 pool=pool,

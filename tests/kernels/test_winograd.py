@@ -5,10 +5,10 @@ import importlib
 import numpy as np
 import pytest
 
-from kernels.cpu import conv, conv_input_gradient, flip_weight, transform_weight
+from kernels.cpu import conv, conv_input_gradient, transform_weight
 from kernels.cpu.threads import Workers
 from kernels.cpu.winograd import POINTS, toom_cook, winograd_conv
-from kernels.geometry import Window
+from kernels.geometry import Window, output_size
 from tests.kernels import naive
 
 winograd = importlib.import_module("kernels.cpu.winograd")
@@ -31,9 +31,9 @@ def make(case, dtype=np.float64):
     return (*(array.astype(dtype) for array in arrays), pads)
 
 
-def run(input, weight, bias, pads, workers):
+def run(input, weight, bias, pads, workers, transposed=False):
     size = input.shape[0] + pads[0] + pads[2] - 2, input.shape[1] + pads[1] + pads[3] - 2
-    output = np.full((*size, weight.shape[3]), np.nan, input.dtype)
+    output = np.full((*size, weight.shape[2 if transposed else 3]), np.nan, input.dtype)
     stored = np.zeros(size, int)
 
     def load(rows, columns, out):
@@ -44,7 +44,9 @@ def run(input, weight, bias, pads, workers):
         stored[rows, columns] += 1
         values[...] = np.nan  # it may be changed
 
-    winograd_conv(load, store, input.shape[:2], pads, transform_weight(weight), bias, workers=workers)
+    winograd_conv(
+        load, store, input.shape[:2], pads, transform_weight(weight), bias, transposed=transposed, workers=workers
+    )
     assert (stored == 1).all()
     return output
 
@@ -92,12 +94,15 @@ def test_same_bits_at_any_thread_count():
     assert len(results) == 1
 
 
-def test_with_the_turned_weight_it_is_the_input_gradient():
-    input, weight, _, pads = make("vgg")
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("case", CASES)
+def test_transposed_it_is_the_input_gradient(case):
+    input, weight, _, pads = make(case)
     window = Window((3, 3), pads=pads)
-    gradient = np.random.default_rng(1).standard_normal((*input.shape[:2], weight.shape[3]))
+    gradient = np.random.default_rng(1).standard_normal((*output_size(window, *input.shape[:2]), weight.shape[3]))
     expected = conv_input_gradient(gradient, weight, input.shape, window)
-    result = run(gradient, flip_weight(weight), None, pads, Workers(1))
+    mirrored = tuple(2 - pad for pad in pads)
+    result = run(gradient, weight, None, mirrored, Workers(2), transposed=True)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 

@@ -715,7 +715,7 @@ def support(network: Network, tape: Tape, layer: str, unit: tuple[int, int]) -> 
     """First and one-past-last row and column of the image that one value of a layer depends on, by its gradient."""
     one = np.zeros_like(tape.features[layer])
     one[unit] = 1
-    reached = (network.backward(tape.copy(), {layer: lambda: one}) != 0).any(2)
+    reached = (network.backward(tape.copy(), {layer: lambda flowing: one}) != 0).any(2)
     touched = [np.flatnonzero(reached.any(axis)) for axis in (1, 0)]
     return [(int(indices[0]), int(indices[-1]) + 1) for indices in touched]
 
