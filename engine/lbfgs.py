@@ -9,9 +9,9 @@ recursion itself would read them four times and write twice as often.
 Bounds are kept by two-metric projection (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple
 Constraints", 1982): values that stand at a bound and whose gradient points outwards are held; the others take the
 quasi-Newton step, in which the stored vectors and the gradient count without the held values, and the step is clipped
-to the bounds. The line search goes
-along the clipped path: Armijo's condition with the change that was really made, and the curvature condition in its weak
-form, which also makes <s, y> positive, so that every stored pair keeps the inverse Hessian positive definite.
+to the bounds. The line search goes along the clipped path: Armijo's condition with the change that was really made, and
+the curvature condition in its weak form. A pair without positive curvature is left out, so that the inverse Hessian
+stays positive definite.
 
 Stored vectors are float32: they only shape the direction. Iterates, gradients and all inner products are float64.
 """
@@ -28,6 +28,7 @@ from kernels.cpu.threads import Workers
 from kernels.geometry import strips
 
 Vector = NDArray[np.float64]
+Bounds = tuple[float, float]
 Result = TypeVar("Result")
 Evaluate = Callable[[Vector], tuple[float, Vector]]
 
@@ -53,25 +54,24 @@ class Strips:
         """Return <a, b>."""
         return float(sum(self.map(lambda part: float(a[part] @ b[part]))))
 
-    def subtract(self, a: Vector, b: Vector, out: Vector) -> None:
-        """Write a - b to ``out``."""
-        self.map(lambda part: np.subtract(a[part], b[part], out=out[part]))
-
-    def step(self, x: Vector, direction: Vector, length: float, bounds: tuple[float, float]) -> Vector:
-        """Return x + length * direction, clipped to the bounds."""
+    def step(
+        self, x: Vector, gradient: Vector, direction: Vector, length: float, bounds: Bounds
+    ) -> tuple[Vector, float]:
+        """Return x + length * direction, clipped to the bounds, and <gradient, what that changed>."""
         result = np.empty_like(x)
 
-        def move(part: slice) -> None:
-            np.multiply(direction[part], length, out=result[part])
-            result[part] += x[part]
-            np.clip(result[part], *bounds, out=result[part])
+        def move(part: slice) -> float:
+            new = result[part]
+            np.multiply(direction[part], length, out=new)
+            new += x[part]
+            np.clip(new, *bounds, out=new)
+            return float(gradient[part] @ (new - x[part]))
 
-        self.map(move)
-        return result
+        return result, float(sum(self.map(move)))
 
 
 class History:
-    """The last pairs (s, y).
+    """The last pairs (s, y) and the inner products of all of them.
 
     Parameters
     ----------
@@ -85,49 +85,68 @@ class History:
         self.along = along
         # Rows 0 .. pairs - 1 hold s, the others y; a pair's place in each half is that of its number modulo pairs.
         self.vectors = np.zeros((2 * pairs, size), np.float32)
+        self.products = np.zeros((2 * pairs, 2 * pairs))
         self.count = 0
 
     def clear(self) -> None:
         """Forget all pairs."""
         self.count = 0
         self.vectors[...] = 0
+        self.products[...] = 0
 
-    def add(self, s: Vector, y: Vector) -> None:
-        """Store a pair in place of the oldest."""
+    def add(self, new: Vector, old: Vector, new_gradient: Vector, old_gradient: Vector) -> None:
+        """Store the pair (new - old, new gradient - old gradient) in place of the oldest."""
         place = self.count % self.pairs
+        s, y = self.vectors[place], self.vectors[self.pairs + place]
 
-        def copy(part: slice) -> None:
-            self.vectors[place, part] = s[part]
-            self.vectors[self.pairs + place, part] = y[part]
+        def store(part: slice) -> None:
+            np.subtract(new[part], old[part], out=s[part], casting="same_kind")
+            np.subtract(new_gradient[part], old_gradient[part], out=y[part], casting="same_kind")
 
-        self.along.map(copy)
+        self.along.map(store)
         self.count += 1
 
-    def direction(self, gradient: Vector, held: NDArray[np.bool_]) -> Vector:
-        """Return minus the inverse Hessian of the values that are not held, times ``gradient``; 0 for those held."""
-        size = 2 * self.pairs + 1
-
-        def inner(part: slice) -> NDArray[np.float64]:
-            rows = self.along.workers.scratch("rows", (size, part.stop - part.start), np.dtype(np.float32))
-            rows[:-1] = self.vectors[:, part]
-            rows[-1] = gradient[part]
-            rows[:, held[part]] = 0
-            return (rows @ rows.T).astype(np.float64)
-
-        products = np.zeros((size, size))
-        for of_strip in self.along.map(inner):
-            products += of_strip
-        weights = self._coefficients(products)
+    def direction(self, gradient: Vector, free: NDArray[np.bool_]) -> Vector:
+        """Return minus the inverse Hessian of the free values, times ``gradient``; 0 for the others."""
+        held = np.flatnonzero(~free)
+        weights = self._coefficients(self._products(gradient) - self._products_of(held, gradient))
         of_gradient, of_vectors = weights[-1], weights[:-1].astype(np.float32)
         result = np.empty_like(gradient)
 
         def combine(part: slice) -> None:
             np.multiply(gradient[part], of_gradient, out=result[part])
             result[part] += of_vectors @ self.vectors[:, part]
-            result[part][held[part]] = 0
 
         self.along.map(combine)
+        result[held] = 0
         return result
+
+    def _products(self, gradient: Vector) -> NDArray[np.float64]:
+        """Return the inner products of all s, y and the gradient; only those of the newest pair are new."""
+        m = self.pairs
+        newest = (self.count - 1) % m
+        new = [newest, m + newest]
+
+        def inner(part: slice) -> NDArray[np.float64]:
+            rows = self.vectors[:, part]
+            others = self.along.workers.scratch("others", (3, part.stop - part.start), rows.dtype)
+            others[:2] = rows[new]
+            others[2] = gradient[part]
+            of_strip: NDArray[np.float64] = (rows @ others.T).astype(np.float64)
+            return of_strip
+
+        columns = np.zeros((2 * m, 3))
+        for of_strip in self.along.map(inner):
+            columns += of_strip
+        self.products[:, new] = columns[:, :2]
+        self.products[new] = columns[:, :2].T
+        return np.block([[self.products, columns[:, 2:]], [columns[:, 2:].T, np.zeros((1, 1))]])
+
+    def _products_of(self, held: NDArray[np.intp], gradient: Vector) -> NDArray[np.float64]:
+        """Return what some of the values contribute to the inner products."""
+        rows = np.concatenate([self.vectors[:, held], gradient[None, held].astype(np.float32)])
+        products: NDArray[np.float64] = (rows @ rows.T).astype(np.float64)
+        return products
 
     def _coefficients(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
         """Run the two-loop recursion on the coefficients of s, y and the gradient, whose inner products are given."""
@@ -155,7 +174,7 @@ def l_bfgs(
     evaluate: Evaluate,
     finish_iteration: Callable[[Vector], None],
     start: Vector,
-    bounds: tuple[float, float],
+    bounds: Bounds,
     history: int,
     value_tolerance: float,
     gradient_tolerance: float,
@@ -181,16 +200,15 @@ def l_bfgs(
     memory = History(history, start.size, along)
     x = start.copy()
     value, gradient = evaluate(x)
-    step, change = np.empty_like(x), np.empty_like(x)
     while True:
-        held, largest = _held(x, gradient, bounds, along)
+        free, largest = _free(x, gradient, bounds, along)
         if largest <= gradient_tolerance:
             return "gradient"
-        direction = memory.direction(gradient, held)
+        direction = memory.direction(gradient, free)
         if not along.dot(direction, gradient) < 0:
             # Rounding has spoilt the stored pairs: begin again with the steepest descent.
             memory.clear()
-            direction = memory.direction(gradient, held)
+            direction = memory.direction(gradient, free)
         found = _search(evaluate, x, value, gradient, direction, bounds, along, first=memory.count == 0)
         if found is None and memory.count:
             memory.clear()
@@ -198,10 +216,7 @@ def l_bfgs(
         if found is None:
             return "stalled"
         new, new_value, new_gradient = found
-        along.subtract(new, x, step)
-        along.subtract(new_gradient, gradient, change)
-        if along.dot(step, change) > 1e-10 * along.dot(change, change):
-            memory.add(step, change)
+        memory.add(new, x, new_gradient, gradient)
         lowered, scale = value - new_value, max(abs(value), abs(new_value), 1.0)
         x, value, gradient = new, new_value, new_gradient
         finish_iteration(x)
@@ -209,17 +224,19 @@ def l_bfgs(
             return "value"
 
 
-def _held(x: Vector, gradient: Vector, bounds: tuple[float, float], along: Strips) -> tuple[NDArray[np.bool_], float]:
-    """Return which values are held at a bound, and the largest element of the projected gradient."""
+def _free(x: Vector, gradient: Vector, bounds: Bounds, along: Strips) -> tuple[NDArray[np.bool_], float]:
+    """Return which values are not held at a bound, and the largest element of the projected gradient."""
     low, high = bounds
-    held = np.empty(x.shape, bool)
+    free = np.empty(x.shape, bool)
 
     def project(part: slice) -> float:
-        at, uphill = x[part], gradient[part]
-        held[part] = ((at <= low) & (uphill > 0)) | ((at >= high) & (uphill < 0))
-        return float(np.abs(np.clip(at - uphill, low, high) - at).max())
+        moved = np.clip(x[part] - gradient[part], low, high)
+        moved -= x[part]
+        # A value at a bound with its gradient pointing outwards does not move.
+        np.not_equal(moved, 0, out=free[part])
+        return float(max(moved.max(), -moved.min()))
 
-    return held, max(along.map(project))
+    return free, max(along.map(project))
 
 
 def _search(
@@ -228,7 +245,7 @@ def _search(
     value: float,
     gradient: Vector,
     direction: Vector,
-    bounds: tuple[float, float],
+    bounds: Bounds,
     along: Strips,
     *,
     first: bool,
@@ -241,16 +258,13 @@ def _search(
     """
     length, shortest, longest = 1.0, 0.0, np.inf
     best: tuple[Vector, float, Vector] | None = None
-    moved = np.empty_like(x)
     for _ in range(_SEARCH_EVALUATIONS):
-        new = along.step(x, direction, length, bounds)
-        along.subtract(new, x, moved)
-        falls = along.dot(gradient, moved)
+        new, falls = along.step(x, gradient, direction, length, bounds)
         new_value, new_gradient = evaluate(new)
         if new_value <= value + _ARMIJO * falls and new_value < value:
             if best is None or new_value < best[1]:
                 best = new, new_value, new_gradient
-            if first or along.dot(new_gradient, moved) >= _CURVATURE * falls:
+            if first or along.dot(new_gradient, new - x) >= _CURVATURE * falls:
                 return new, new_value, new_gradient
             shortest = length
             length = 2 * length if longest == np.inf else (shortest + longest) / 2

@@ -12,7 +12,7 @@ from engine.errors import unknown_name
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
-from engine.optimize import Iteration, Result, minimize
+from engine.optimize import HISTORIES, Iteration, Result, minimize
 
 INITS = ("noise", "content", "style")
 
@@ -39,7 +39,9 @@ class Settings:
     learning_rate: float | None = field(
         default=None, metadata={"help": "step of adam and sgd in grey levels (default 10)"}
     )
-    history: int = field(default=10, metadata={"help": "corrections that L-BFGS keeps"})
+    history: int | None = field(
+        default=None, metadata={"help": "corrections that L-BFGS keeps (default 10 for l-bfgs-b, 20 for l-bfgs)"}
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,8 @@ def memory(network: Network, height: int, width: int, settings: Settings) -> int
     image = height * width * 3 * 8
     # In vectors of the image's size. scipy's workspace is 2 history + 5 and its lists of bounds take up as much as 20
     # more; the project's own history is in float32. The rest are iterates, gradients and their copies.
-    vectors = {"l-bfgs-b": 2 * settings.history + 40, "l-bfgs": settings.history + 16}.get(settings.optimizer, 12)
+    history = settings.history or HISTORIES.get(settings.optimizer, 0)
+    vectors = {"l-bfgs-b": 2 * history + 40, "l-bfgs": history + 16}.get(settings.optimizer, 12)
     return (
         network.memory(height, width, layers)
         + network.weight_bytes(layers)
