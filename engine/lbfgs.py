@@ -35,16 +35,16 @@ Evaluate = Callable[[Vector], tuple[float, Vector]]
 # Decrease and curvature constants of the line search: the customary ones for quasi-Newton steps.
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
-# Values a strip: short enough that its vectors stay in a core's cache through all that is done with them.
-_STRIP = 1 << 15
+# Values a strip: long enough to be worth a call, and so short that a strip of all stored vectors stays in cache.
+_STRIP, _HISTORY_STRIP = 1 << 15, 1 << 13
 
 
 class Strips:
     """Arithmetic on vectors of one size, strip by strip on all threads; sums are taken in the strips' order."""
 
-    def __init__(self, size: int, workers: Workers) -> None:
+    def __init__(self, size: int, length: int, workers: Workers) -> None:
         self.workers = workers
-        self.parts = [slice(*bounds) for bounds in strips(size, _STRIP)]
+        self.parts = [slice(*bounds) for bounds in strips(size, length)]
 
     def map(self, function: Callable[[slice], Result]) -> list[Result]:
         """Return what ``function`` gives for each strip."""
@@ -77,12 +77,12 @@ class History:
     ----------
     pairs : how many are kept.
     size : length of the vectors.
-    along : how to go through them.
+    workers : the threads to use.
     """
 
-    def __init__(self, pairs: int, size: int, along: Strips) -> None:
+    def __init__(self, pairs: int, size: int, workers: Workers) -> None:
         self.pairs = pairs
-        self.along = along
+        self.along = Strips(size, _HISTORY_STRIP, workers)
         # Rows 0 .. pairs - 1 hold s, the others y; a pair's place in each half is that of its number modulo pairs.
         self.vectors = np.zeros((2 * pairs, size), np.float32)
         self.products = np.zeros((2 * pairs, 2 * pairs))
@@ -108,45 +108,44 @@ class History:
 
     def direction(self, gradient: Vector, free: NDArray[np.bool_]) -> Vector:
         """Return minus the inverse Hessian of the free values, times ``gradient``; 0 for the others."""
-        held = np.flatnonzero(~free)
-        weights = self._coefficients(self._products(gradient) - self._products_of(held, gradient))
+        weights = self._coefficients(self._free_products(gradient, free))
         of_gradient, of_vectors = weights[-1], weights[:-1].astype(np.float32)
         result = np.empty_like(gradient)
 
         def combine(part: slice) -> None:
             np.multiply(gradient[part], of_gradient, out=result[part])
             result[part] += of_vectors @ self.vectors[:, part]
+            result[part] *= free[part]
 
         self.along.map(combine)
-        result[held] = 0
         return result
 
-    def _products(self, gradient: Vector) -> NDArray[np.float64]:
-        """Return the inner products of all s, y and the gradient; only those of the newest pair are new."""
+    def _free_products(self, gradient: Vector, free: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the inner products of all s, y and the gradient, counting free values only.
+
+        Of the products over all values only the newest pair's and the gradient's are formed; few values are held as a
+        rule, and what these contribute is taken off.
+        """
         m = self.pairs
         newest = (self.count - 1) % m
         new = [newest, m + newest]
+        size = 2 * m + 1
 
-        def inner(part: slice) -> NDArray[np.float64]:
-            rows = self.vectors[:, part]
-            others = self.along.workers.scratch("others", (3, part.stop - part.start), rows.dtype)
-            others[:2] = rows[new]
-            others[2] = gradient[part]
-            of_strip: NDArray[np.float64] = (rows @ others.T).astype(np.float64)
-            return of_strip
+        def inner(part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            rows, scratch = self.vectors[:, part], self.along.workers.scratch
+            others = scratch("others", (3, part.stop - part.start), rows.dtype)
+            others[0], others[1], others[2] = rows[newest], rows[m + newest], gradient[part]
+            held = np.flatnonzero(~free[part])
+            of_held = np.concatenate([rows[:, held], others[2:, held]])
+            return (rows @ others.T).astype(np.float64), (of_held @ of_held.T).astype(np.float64)
 
-        columns = np.zeros((2 * m, 3))
-        for of_strip in self.along.map(inner):
+        columns, taken_off = np.zeros((2 * m, 3)), np.zeros((size, size))
+        for of_strip, of_held in self.along.map(inner):
             columns += of_strip
+            taken_off += of_held
         self.products[:, new] = columns[:, :2]
         self.products[new] = columns[:, :2].T
-        return np.block([[self.products, columns[:, 2:]], [columns[:, 2:].T, np.zeros((1, 1))]])
-
-    def _products_of(self, held: NDArray[np.intp], gradient: Vector) -> NDArray[np.float64]:
-        """Return what some of the values contribute to the inner products."""
-        rows = np.concatenate([self.vectors[:, held], gradient[None, held].astype(np.float32)])
-        products: NDArray[np.float64] = (rows @ rows.T).astype(np.float64)
-        return products
+        return np.block([[self.products, columns[:, 2:]], [columns[:, 2:].T, np.zeros((1, 1))]]) - taken_off
 
     def _coefficients(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
         """Run the two-loop recursion on the coefficients of s, y and the gradient, whose inner products are given."""
@@ -196,8 +195,8 @@ def l_bfgs(
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
-    along = Strips(start.size, workers)
-    memory = History(history, start.size, along)
+    along = Strips(start.size, _STRIP, workers)
+    memory = History(history, start.size, workers)
     x = start.copy()
     value, gradient = evaluate(x)
     while True:
