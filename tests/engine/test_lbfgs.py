@@ -1,0 +1,139 @@
+"""Our own L-BFGS: its direction is the textbook recursion's, its line search keeps its conditions and the bounds."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from engine.lbfgs import History, l_bfgs
+from engine.optimize import minimize
+from kernels.cpu.threads import SERIAL, Workers
+
+
+def two_loops(pairs, gradient, free):
+    """Nocedal and Wright, algorithm 7.4, on the free values: the slow twin of ``History.direction``."""
+    q = np.where(free, gradient, 0.0)
+    pairs = [(np.where(free, s, 0.0), np.where(free, y, 0.0)) for s, y in pairs]
+    pairs = [(s, y) for s, y in pairs if s @ y > 1e-10 * (y @ y)]
+    alphas = []
+    for s, y in reversed(pairs):
+        alphas.append((s @ q) / (s @ y))
+        q = q - alphas[-1] * y
+    if pairs:
+        s, y = pairs[-1]
+        q = q * (s @ y) / (y @ y)
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        q = q + (alpha - (y @ q) / (s @ y)) * s
+    return np.where(free, -q, 0.0)
+
+
+def walk(size, pairs, steps, seed=0):
+    """Fill a history with the pairs of a convex quadratic; return it with the pairs that it should hold."""
+    rng = np.random.default_rng(seed)
+    curvature = rng.uniform(0.5, 5.0, size)
+    history, kept = History(pairs, size, Workers(2)), []
+    point = rng.standard_normal(size)
+    for _ in range(steps):
+        new = point + rng.standard_normal(size)
+        history.add(new, point, curvature * new, curvature * point)
+        kept.append((new - point, curvature * (new - point)))
+        history.direction(curvature * new, np.ones(size, bool))
+        point = new
+    return history, kept[-pairs:], rng
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 5, 12])
+@pytest.mark.parametrize("held", [0.0, 0.2, 0.9])
+def test_direction_is_the_two_loop_recursion(steps, held):
+    size = 20_000  # several strips
+    history, pairs, rng = walk(size, 5, steps)
+    gradient, free = rng.standard_normal(size), rng.uniform(size=size) >= held
+    expected = two_loops(pairs, gradient, free)
+    direction = history.direction(gradient, free)
+    assert np.linalg.norm(direction - expected) < 1e-5 * np.linalg.norm(expected)
+    assert not direction[~free].any()
+
+
+def test_a_pair_without_curvature_is_passed_over():
+    history, pairs, rng = walk(50, 4, 3)
+    point, gradient = rng.standard_normal(50), rng.standard_normal(50)
+    step = rng.standard_normal(50)
+    history.add(point + step, point, gradient - step, gradient)
+    free = np.ones(50, bool)
+    expected = two_loops(pairs, gradient, free)
+    np.testing.assert_allclose(history.direction(gradient, free), expected, rtol=0, atol=1e-5)
+
+
+def test_a_cleared_history_gives_the_steepest_descent():
+    history, _, rng = walk(50, 4, 6)
+    history.clear()
+    gradient = rng.standard_normal(50)
+    np.testing.assert_array_equal(history.direction(gradient, np.ones(50, bool)), -gradient)
+
+
+def rosenbrock(x):
+    """Return the Rosenbrock function of many variables and its gradient."""
+    a, b = x[:-1], x[1:]
+    gradient = np.zeros_like(x)
+    gradient[:-1] = -400 * a * (b - a**2) - 2 * (1 - a)
+    gradient[1:] += 200 * (b - a**2)
+    return float((100 * (b - a**2) ** 2 + (1 - a) ** 2).sum()), gradient
+
+
+@pytest.mark.parametrize("bounds", [(-5.0, 5.0), (-5.0, 0.7), (0.2, 0.9)])
+def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
+    import scipy.optimize
+
+    start = np.clip(np.full(12, 0.3), *bounds)
+    exact = scipy.optimize.minimize(
+        rosenbrock,
+        start,
+        jac=True,
+        method="trust-constr",
+        bounds=[bounds] * 12,
+        options={"gtol": 1e-10, "maxiter": 5000},
+    )
+    seen = []
+
+    def follow(x):
+        assert x.min() >= bounds[0]
+        assert x.max() <= bounds[1]
+        seen.append(rosenbrock(x)[0])
+        if len(seen) > 2000:
+            raise AssertionError("no end")
+
+    outcome = l_bfgs(rosenbrock, follow, start, bounds, 10, 0.0, 1e-6, SERIAL)
+    assert outcome in ("gradient", "value", "stalled")
+    assert seen[-1] <= exact.fun + 1e-5
+    assert all(later <= earlier for earlier, later in itertools.pairwise(seen))
+
+
+def test_same_bits_at_any_thread_count():
+    rng = np.random.default_rng(0)
+    curvature, centre = rng.uniform(0.1, 10, (60, 400, 3)), rng.uniform(-10, 265, (60, 400, 3))
+
+    def quadratic(image):
+        difference = image - centre
+        return float((curvature * difference * difference).sum() / 2), curvature * difference
+
+    images = {
+        minimize(quadratic, np.full(centre.shape, 100.0), "l-bfgs", 12, workers=Workers(threads)).image.tobytes()
+        for threads in (1, 2, 3)
+    }
+    assert len(images) == 1
+
+
+def test_gets_as_low_as_scipy_in_about_as_many_evaluations_on_an_ill_conditioned_quadratic():
+    rng = np.random.default_rng(0)
+    curvature, centre = np.exp(rng.uniform(-3, 3, (20, 20, 3))), rng.uniform(-30, 285, (20, 20, 3))
+
+    def quadratic(image):
+        difference = image - centre
+        return float((curvature * difference * difference).sum() / 2), curvature * difference
+
+    start = np.full(centre.shape, 128.0)
+    lowest = quadratic(np.clip(centre, 0, 255))[0]
+    ours = minimize(quadratic, start, "l-bfgs", 60)
+    scipys = minimize(quadratic, start, "l-bfgs-b", 60)
+    assert ours.evaluations <= 1.1 * scipys.evaluations
+    assert ours.value - lowest <= 1.02 * (scipys.value - lowest) + 1e-9 * lowest
