@@ -58,6 +58,7 @@ def conv(
     taps = len(window.taps)
     per_group, kernels = channels // group, weight.shape[3] // group
     matrix = weight.reshape(taps * per_group, -1)
+    planes = per_group <= _FEW_CHANNELS and taps > 1
     output = np.empty((rows, columns, weight.shape[3]), input.dtype)
 
     def strip(block: tuple[int, int, int, int]) -> None:
@@ -65,7 +66,7 @@ def conv(
         part = output[y0:y1, x0:x1]
         for index in range(group):
             chosen = slice(index * per_group, (index + 1) * per_group)
-            patches = _patches(input[:, :, chosen], window, (top, left), block)
+            patches = _patches(input[:, :, chosen], window, (top, left), block, planes)
             filters = slice(index * kernels, (index + 1) * kernels)
             if group == 1:
                 np.matmul(patches, matrix, out=part.reshape(-1, kernels))
@@ -153,30 +154,33 @@ def _scattered_gradient(
     top, left = resolved_pads(window, height, width)[:2]
     taps, per_group, kernels = len(window.taps), channels // group, filters // group
     matrix = weight.reshape(taps * per_group, filters)
-    gradient = np.zeros(input_shape, output_gradient.dtype)
+    gradient = np.empty(input_shape, output_gradient.dtype)
     (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
 
     def strip(bounds: tuple[int, int]) -> None:
         # Input rows are shared out, not output rows, so that no two threads add to the same place.
         reach = window.extent[0] - 1
         first, last = reaching(-top, stride_y, bounds[0] - reach, bounds[1], rows)
-        if first == last:
-            return
         part = output_gradient[first:last]
         for index in range(group):
             of_group = slice(index * kernels, (index + 1) * kernels)
-            products = part[:, :, of_group].reshape(-1, kernels) @ matrix[:, of_group].T
-            products = products.reshape(last - first, columns, taps, per_group)
-            target = gradient[:, :, index * per_group : (index + 1) * per_group]
+            # A plane for each tap and channel: with few channels, adding planes is faster than adding pixels.
+            products = matrix[:, of_group] @ part[:, :, of_group].reshape(-1, kernels).T
+            products = products.reshape(taps, per_group, last - first, columns)
+            target = np.zeros((per_group, bounds[1] - bounds[0], width), gradient.dtype)
             for tap, (ky, kx) in enumerate(window.taps):
                 offset_y, offset_x = ky * dilation_y - top, kx * dilation_x - left
                 y0, y1 = reaching(offset_y, stride_y, *bounds, rows)
                 x0, x1 = reaching(offset_x, stride_x, 0, width, columns)
                 if y0 < y1 and x0 < x1:
+                    above = offset_y - bounds[0]
                     target[
-                        y0 * stride_y + offset_y : (y1 - 1) * stride_y + offset_y + 1 : stride_y,
+                        :,
+                        y0 * stride_y + above : (y1 - 1) * stride_y + above + 1 : stride_y,
                         x0 * stride_x + offset_x : (x1 - 1) * stride_x + offset_x + 1 : stride_x,
-                    ] += products[y0 - first : y1 - first, x0:x1, tap]
+                    ] += products[tap, :, y0 - first : y1 - first, x0:x1]
+            of_inputs = slice(index * per_group, (index + 1) * per_group)
+            gradient[slice(*bounds), :, of_inputs] = target.transpose(1, 2, 0)
 
     row_bytes = columns * taps * per_group * output_gradient.itemsize
     # The rows around a strip are multiplied twice, so a strip is several times the window's height.
@@ -194,14 +198,24 @@ def _blocks(rows: int, columns: int, patch_bytes: int) -> list[tuple[int, int, i
     return [(y, y + 1, x0, x1) for y in range(rows) for x0, x1 in strips(columns, length)]
 
 
-def _patches(input: Array, window: Window, origin: tuple[int, int], block: tuple[int, int, int, int]) -> Array:
-    """Return the input under each output of ``block``: (outputs, taps * C), zeros where the window lies on padding."""
+def _patches(
+    input: Array, window: Window, origin: tuple[int, int], block: tuple[int, int, int, int], planes: bool
+) -> Array:
+    """Return the input under each output of ``block``: (outputs, taps * C), zeros where the window lies on padding.
+
+    With ``planes`` it lies in memory as (taps * C, outputs): with few channels, copying planes is faster than copying
+    the few values of each pixel.
+    """
     height, width, channels = input.shape
     y0, y1, x0, x1 = block
     (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
     if len(window.taps) == 1 and window.strides == (1, 1) and origin == (0, 0) and x1 - x0 == width:
         return input[y0:y1].reshape(-1, channels)
-    patches = np.empty((y1 - y0, x1 - x0, len(window.taps), channels), input.dtype)
+    if planes:
+        in_planes = np.empty((len(window.taps), channels, y1 - y0, x1 - x0), input.dtype)
+        patches = in_planes.transpose(2, 3, 0, 1)
+    else:
+        patches = np.empty((y1 - y0, x1 - x0, len(window.taps), channels), input.dtype)
     for tap, (ky, kx) in enumerate(window.taps):
         offset_y = ky * dilation_y - origin[0] + y0 * stride_y
         offset_x = kx * dilation_x - origin[1] + x0 * stride_x
@@ -219,4 +233,6 @@ def _patches(input: Array, window: Window, origin: tuple[int, int], block: tuple
             of_tap[top:bottom, right:] = 0
         else:
             of_tap[...] = 0
+    if planes:
+        return in_planes.reshape(len(window.taps) * channels, -1).T
     return patches.reshape(-1, len(window.taps) * channels)
