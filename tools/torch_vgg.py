@@ -256,7 +256,8 @@ def _function(node: Node, layout: str) -> Callable[[Tensor], Tensor]:
 
     operator = node.operator
     if isinstance(operator, Relu):
-        return functional.relu
+        rectify: Callable[[Tensor], Tensor] = functional.relu
+        return rectify
     if not isinstance(operator, Conv | AveragePool | MaxPool):
         raise ValueError(f"{node.label}: the PyTorch twin has no {type(operator).__name__}")
     window = operator.window
