@@ -327,7 +327,7 @@ def load_network(
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
-    nodes = tuple(replace(node, operator=_pooled(node.operator, pooling).astype(np.dtype(dtype))) for node in nodes)
+    nodes = tuple(_in_dtype(node, _pooled(node.operator, pooling), np.dtype(dtype)) for node in nodes)
     network = Network(
         nodes=nodes,
         outputs=outputs,
@@ -395,6 +395,17 @@ def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]
         for node in graph.nodes[: last + 1]
     )
     return nodes, outputs
+
+
+def _in_dtype(node: Node, operator: Operator, dtype: np.dtype[Any]) -> Node:
+    """Return ``node`` with ``operator`` in ``dtype``; raises ModelError when its weights are too large for that."""
+    with np.errstate(over="ignore"):
+        converted = operator.astype(dtype)
+    for name in ("weight", "bias", "scale", "shift"):
+        values = getattr(converted, name, None)
+        if values is not None and not np.isfinite(values).all():
+            raise ModelError(f"{node.label}: its {name} has values too large for {dtype}, use float64")
+    return replace(node, operator=converted)
 
 
 def _pooled(operator: Operator, pooling: str) -> Operator:

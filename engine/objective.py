@@ -92,7 +92,12 @@ class Objective:
 
         Raises NonFiniteError, with the layer where it began, when value or gradient is not finite.
         """
-        tape = self.network.forward(self._checked_size(image), self.layers)
+        # What overflows is found below, and named.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._evaluate(self._checked_size(image))
+
+    def _evaluate(self, image: Array) -> tuple[Any, Array]:
+        tape = self.network.forward(image, self.layers)
         grams = self._grams(tape)
         self.terms = self._terms(tape, grams)
         self.evaluations += 1

@@ -88,8 +88,8 @@ def read_onnx(path: str | Path) -> Graph:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    if path.is_dir():
-        raise ModelError(f"{path}: is a directory, expected an ONNX file")
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, expected an ONNX file")
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except FileNotFoundError:
@@ -214,7 +214,8 @@ class _Reader:
     def _weights(self, node: onnx.NodeProto, position: int, role: str) -> Array:
         """Return a constant input as finite floating-point numbers."""
         array = self._tensor(node, position, role)
-        if array.dtype.kind in "iub":
+        # bfloat16 is of a kind of its own; what is left out are integers, complex numbers and text.
+        if array.dtype.kind not in "fV":
             raise ModelError(f"{_label(node)}: {role} has the type {array.dtype}, expected floating point")
         dtype = np.float64 if array.dtype == np.float64 else np.float32
         try:

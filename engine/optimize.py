@@ -28,6 +28,9 @@ LEARNING_RATES = {"adam": 10.0, "sgd": 10.0}
 HISTORIES = {"l-bfgs-b": 10, "l-bfgs": 20}
 """Default number of corrections: scipy's own, and what measured best at the same cost for the project's method."""
 
+MAX_HISTORY = 1000
+"""More corrections than this cost more than they can bring, in time and in memory."""
+
 
 class DifferentiableFunction(Protocol):
     """What is minimised: an ``Objective``, or any function of the image with its gradient."""
@@ -131,6 +134,8 @@ def minimize(
     for name, number in (("iterations", iterations), ("history", history)):
         if int(number) != number or number < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
+    if history > MAX_HISTORY:
+        raise ValueError(f"history must be at most {MAX_HISTORY}, got {history}")
     rate = LEARNING_RATES.get(method, 1.0) if learning_rate is None else learning_rate
     if not np.isfinite(rate) or rate <= 0:
         raise ValueError(f"learning_rate must be a finite number above 0, got {rate}")
@@ -144,7 +149,7 @@ def minimize(
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
-        with SERIAL.single_threaded_blas():
+        with SERIAL.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             if method == "l-bfgs-b":
                 _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
             elif method == "l-bfgs":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -23,6 +24,8 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
+    # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     name = main.__module__.rsplit(".", 1)[-1]
     if name == "__main__":
         spec = sys.modules["__main__"].__spec__

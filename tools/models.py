@@ -46,6 +46,7 @@ from kernels.geometry import Window
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run
 from tools.download import RemoteFile, download, sha256_of, verify
 from tools.files import check_writable, replacing
+from tools.memory import available_memory
 from tools.progress import Progress, byte_count
 
 NAME = "models"
@@ -303,6 +304,7 @@ def random_vgg(name: str, seed: int = 0, width: float = 1.0) -> tuple[Node, ...]
     random = np.random.default_rng(seed)
     nodes: list[Node] = []
     value, channels = "image", 3
+    _check_width(name, width)
     for block, (count, full_width) in enumerate(zip(CONVOLUTIONS[name], WIDTHS, strict=True), 1):
         if block > 1:
             label = f"pool{block - 1}"
@@ -334,6 +336,13 @@ def _check_width(name: str, width: float) -> None:
         raise ValueError(
             f"--width {width:g} makes {parameters:.3g} weights, one ONNX file holds at most {MAX_WEIGHT_BYTES // 4:.3g}"
         )
+    # The weights themselves, their float64 draft layer by layer, and the file's message and bytes.
+    free = available_memory()
+    if free is not None and 16 * parameters > free:
+        raise ValueError(
+            f"--width {width:g} needs about {byte_count(int(16 * parameters))} of memory, "
+            f"{byte_count(free)} are available"
+        )
 
 
 def _called_by_layer(graph: Graph) -> tuple[Node, ...]:
@@ -346,7 +355,7 @@ def _called_by_layer(graph: Graph) -> tuple[Node, ...]:
             pools += 1
             name = f"pool{pools}"
         elif names:
-            name = names[node.output]
+            name = names.get(node.output, "")  # none for a convolution cut off from its ReLU
         elif _is_layer(node):
             name = node.output
         called.append(replace(node, label=f"{type(node.operator).__name__} {name!r}") if name else node)
@@ -561,7 +570,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _random(arguments: argparse.Namespace) -> None:
     """Write the convolution part of a VGG with random weights (He-normal, biases zero): for tests and timings."""
     check_writable(arguments.output)
-    _check_width(arguments.architecture, arguments.width)
     nodes = random_vgg(arguments.architecture, arguments.seed, arguments.width)
     metadata = preprocessing_metadata(named_preprocessing(arguments.preprocessing))
     metadata["source"] = f"{arguments.architecture} of random weights, seed {arguments.seed}, width {arguments.width:g}"

@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.errors import unknown_name
 from engine.network import DEVICES, DTYPES, POOLINGS, Network, load_network
+from engine.objective import layer_names
 from engine.optimize import METHODS, Iteration, Result
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, Job, Settings, memory, prepare, shares
@@ -33,7 +34,7 @@ from tools.command_line import (
     run,
     weight,
 )
-from tools.images import Picture, check_output, load_image, save_image
+from tools.images import Picture, check_output, fit, load_image, resize, save_image
 from tools.memory import available_memory
 from tools.models import resolve_model
 from tools.progress import Progress, byte_count, duration
@@ -128,15 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _with_layer_weights(options)
     _check_files(arguments)
 
-    content = load_image(arguments.content, long_side=options.size)
-    height, width = content.pixels.shape[:2]
-    styles = [load_image(path, long_side=options.style_size or max(height, width)) for path in arguments.style]
-    if options.blend is not None and len(options.blend) != len(styles):
-        raise ValueError(f"--blend has {len(options.blend)} weights for {len(styles)} paintings")
-    initial = _initial(options, arguments.style[0], height, width)
+    if options.blend is not None and len(options.blend) != len(arguments.style):
+        raise ValueError(f"--blend has {len(options.blend)} weights for {len(arguments.style)} paintings")
+    content = load_image(arguments.content)
+    height, width = _fitted(content, options.size)
+    styles = [load_image(path) for path in arguments.style]
+    style_sizes = [_fitted(style, options.style_size or options.size) for style in styles]
 
+    model = resolve_model(options.model, arguments.cache)
+    _check_not_written(arguments, model)
     network = load_network(
-        resolve_model(options.model, arguments.cache),
+        model,
         pooling=options.pooling,
         device=options.device,
         dtype=options.dtype,
@@ -144,12 +147,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
     )
     needed = memory(network, height, width, options)
-    free = available_memory()
-    if free is not None and needed > free:
-        raise ValueError(
-            f"{width}x{height} pixels need about {byte_count(needed)} of memory, {byte_count(free)} are available: "
-            "choose a smaller --size"
-        )
+    _check_memory(needed, height, width, "--size")
+    for rows, columns in style_sizes:
+        _check_memory(network.memory(rows, columns, layer_names(options.style_layers)), rows, columns, "--style-size")
+    content = resize(content, height, width)
+    styles = [resize(style, *size) for style, size in zip(styles, style_sizes, strict=True)]
+    initial = _initial(options, arguments.style[0], height, width)
     blend = options.blend or (1.0,) * len(styles)
     paintings = [(painting.pixels, share) for painting, share in zip(styles, blend, strict=True)]
     job = prepare(network, content.pixels, paintings, options, initial)
@@ -283,8 +286,11 @@ class _Session:
 
     def _record(self, entry: Mapping[str, Any]) -> None:
         if self.log is not None:
-            self.log.write(json.dumps(entry) + "\n")
-            self.log.flush()
+            try:
+                self.log.write(json.dumps(entry) + "\n")
+                self.log.flush()
+            except OSError as error:
+                raise ValueError(f"cannot write {str(self.arguments.log)!r}: {error.strerror or error}") from None
 
     def _say(self, line: str) -> None:
         self.progress.write(f"{NAME}: {line}")
@@ -343,11 +349,52 @@ def _check_files(arguments: Any) -> None:
         inputs.append(Path(arguments.init))
         if not inputs[-1].exists():
             raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")
-    for target in filter(None, (arguments.output, arguments.log)):
-        if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
-            raise ValueError(f"{str(target)!r} is an input, it would be overwritten: choose another name")
-    if arguments.log is not None and arguments.log.is_dir():
-        raise ValueError(f"cannot write {str(arguments.log)!r}: it is a directory, give a file name")
+    for path in inputs:
+        _check_not_written(arguments, path)
+    log: Path | None = arguments.log
+    if log is not None:
+        if log.is_dir():
+            raise ValueError(f"cannot write {str(log)!r}: it is a directory, give a file name")
+        if log.is_fifo():
+            raise ValueError(f"cannot write {str(log)!r}: it is a pipe, give a file name")
+        if _same(log, arguments.output) or _is_snapshot(arguments, log):
+            raise ValueError(f"--log {str(log)!r} is also a picture's name: choose another")
+
+
+def _check_not_written(arguments: Any, path: Path) -> None:
+    """Raise ValueError when the run would write over ``path``, one of its inputs."""
+    written = [target for target in (arguments.output, arguments.log) if target is not None and _same(path, target)]
+    if written or _is_snapshot(arguments, path):
+        raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another name for the output")
+
+
+def _same(first: Path, second: Path) -> bool:
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.resolve() == second.resolve()
+
+
+def _is_snapshot(arguments: Any, path: Path) -> bool:
+    """Say whether ``path`` is called as a snapshot would be."""
+    output: Path = arguments.output
+    number = path.stem.removeprefix(f"{output.stem}-")
+    named = path.stem == f"{output.stem}-{number}" and number.isdigit() and path.suffix == output.suffix
+    return bool(arguments.save_every) and named and path.resolve().parent == output.resolve().parent
+
+
+def _check_memory(needed: int, height: int, width: int, option: str) -> None:
+    """Raise ValueError when there is less memory than is needed."""
+    free = available_memory()
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{width}x{height} pixels need about {byte_count(needed)} of memory, {byte_count(free)} are available: "
+            f"choose a smaller {option}"
+        )
+
+
+def _fitted(picture: Picture, long_side: int) -> tuple[int, int]:
+    height, width, _ = picture.pixels.shape
+    return fit(height, width, long_side)
 
 
 def _initial(options: Options, painting: Path, height: int, width: int) -> Any:
@@ -363,8 +410,12 @@ def _log(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    with path.open("w", encoding="utf-8") as file:
+    file = path.open("w", encoding="utf-8")
+    try:
         yield file
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written has been reported already
+            file.close()
 
 
 def _percentages(parts: Mapping[str, Mapping[str, float]]) -> str:

@@ -8,6 +8,7 @@ thread with a single-threaded BLAS, and sums over strips are taken in their orde
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import threading
@@ -58,7 +59,9 @@ class Workers:
             for index in todo:
                 results[index] = function(items[index])
 
-        helpers = [self._pool.submit(work) for _ in range(min(self.threads, len(items)) - 1)]
+        # Each with a copy of the caller's context: NumPy's treatment of overflow belongs to it.
+        count = min(self.threads, len(items)) - 1
+        helpers = [self._pool.submit(contextvars.copy_context().run, work) for _ in range(count)]
         try:
             work()
         finally:
