@@ -190,15 +190,30 @@ class Network:
         Raises ValueError when the image is too small for ``layers`` (all by default).
         """
         wanted = self.checked(self.layers if layers is None else layers)
+        try:
+            return self._shapes(height, width, wanted)
+        except ValueError as error:
+            smallest = next((size for size in range(1, 4096) if self._fits(size, wanted)), None)
+            least = f", it needs at least {smallest}x{smallest}" if smallest else ""
+            raise ValueError(
+                f"an image of {width}x{height} pixels is too small for the network{least}: {error}"
+            ) from None
+
+    def _shapes(self, height: int, width: int, layers: Sequence[str]) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
-        for node in self._leading_to({self.outputs[name] for name in wanted}):
+        for node in self._leading_to({self.outputs[name] for name in layers}):
             try:
                 shapes[node.output] = node.operator.output_shape(shapes[node.input])
             except ValueError as error:
-                raise ValueError(
-                    f"an image of {width}x{height} pixels is too small for the network: {node.label}: {error}"
-                ) from None
-        return {name: shapes[self.outputs[name]] for name in wanted}
+                raise ValueError(f"{node.label}: {error}") from None
+        return {name: shapes[self.outputs[name]] for name in layers}
+
+    def _fits(self, size: int, layers: Sequence[str]) -> bool:
+        try:
+            self._shapes(size, size, layers)
+        except ValueError:
+            return False
+        return True
 
     def memory(self, height: int, width: int, layers: Iterable[str]) -> int:
         """Return the bytes that one forward and backward pass holds at its peak, estimated from the shapes.

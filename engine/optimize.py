@@ -216,6 +216,8 @@ class _Run:
 
     def _finite(self, image: NDArray[np.float64]) -> tuple[Any, Array]:
         """Return the objective's value and gradient; raises NonFiniteError when they are not finite."""
+        if not np.isfinite(image).all():
+            raise NonFiniteError("the last step made the image infinite: try a smaller learning rate")
         value, gradient = self._objective(image)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             raise NonFiniteError("the loss or its gradient is not finite")

@@ -26,6 +26,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
     # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A closed terminal and a scheduler's limit shall keep the best picture just as well.
+    for other in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, other):
+            signal.signal(getattr(signal, other), signal.default_int_handler)
     name = main.__module__.rsplit(".", 1)[-1]
     if name == "__main__":
         spec = sys.modules["__main__"].__spec__

@@ -569,6 +569,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _random(arguments: argparse.Namespace) -> None:
     """Write the convolution part of a VGG with random weights (He-normal, biases zero): for tests and timings."""
+    if arguments.output.suffix != ".onnx":
+        raise ValueError(f"cannot write {str(arguments.output)!r}: a model's name ends in .onnx")
     check_writable(arguments.output)
     nodes = random_vgg(arguments.architecture, arguments.seed, arguments.width)
     metadata = preprocessing_metadata(named_preprocessing(arguments.preprocessing))

@@ -118,7 +118,7 @@ class Progress:
         if self._bar is not None and not self._closed:
             self._bar.write(line, file=self._stream)
         else:
-            print(line, file=self._stream, flush=True)
+            self._print(line)
 
     def close(self) -> None:
         """Show where the work ended and stop reporting; a second call does nothing."""
@@ -165,7 +165,14 @@ class Progress:
             parts.append(f"{duration(max(0.0, left))} left")
         if self._note:
             parts.append(self._note)
-        print(f"{self._description}: {', '.join(parts)}", file=self._stream, flush=True)
+        self._print(f"{self._description}: {', '.join(parts)}")
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:
+            # Nobody reads on (``| head``): that is no reason to give up the work.
+            self._quiet = True
 
 
 def duration(seconds: float) -> str:

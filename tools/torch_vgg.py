@@ -222,7 +222,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(f"the comparison needs PyTorch: pip install 'neural-style-by-hand[bench]' ({error})") from None
+        raise ValueError(f"the comparison needs PyTorch: pip install '.[bench]' ({error})") from None
     return torch
 
 

@@ -349,7 +349,7 @@ def test_without_pytorch_there_is_one_sentence(without_torch, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert "needs PyTorch: pip install 'neural-style-by-hand[bench]'" in captured.err
+    assert "needs PyTorch: pip install '.[bench]'" in captured.err
 
 
 # ---- memory ----

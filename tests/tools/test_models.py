@@ -870,7 +870,7 @@ def test_random_replaces_a_file_whole_or_not_at_all(tmp_path, call, monkeypatch)
         (("inspect", "vgg19", "--size", "big"), "'big' is not a whole number"),
         (("random", "vgg19"), "-o"),
         (("random", "vgg11", "-o", "{}/a.onnx"), "invalid choice: 'vgg11'"),
-        (("random", "vgg16", "-o", "{}"), "it is a directory"),
+        (("random", "vgg16", "-o", "{}"), "a model's name ends in .onnx"),
         (("random", "vgg16", "-o", "{}/missing/a.onnx"), "does not exist"),
         (("random", "vgg16", "-o", "{}/a.onnx", "--seed", "-1"), "'-1' is negative"),
         (("random", "vgg16", "-o", "{}/a.onnx", "--width", "0"), "'0' is not a finite number above 0"),
