@@ -218,7 +218,7 @@ class _Session:
         reports = 2 + iterations // self.arguments.report_every
         start, each = OPTIMIZER_SECONDS.get(self.options.optimizer, (0.0, 0.0))
         values: int = self.job.initial.size
-        return seconds * (iterations + 2 * reports) + values * (start + each * iterations)
+        return float(seconds * (iterations + 2 * reports) + values * (start + each * iterations))
 
     def iteration(self, state: Iteration) -> None:
         """Follow one iteration."""
