@@ -1,17 +1,16 @@
 """Limited-memory BFGS with bounds, in few passes over the image.
 
-The direction is the two-loop recursion (Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4), carried out
-on coefficients: every vector in it is a combination of the stored steps s_i, the stored gradient changes y_i and the
-gradient, so that it needs no more than their inner products (Chen, Wang and Zhou, "Large-scale L-BFGS using MapReduce",
-2014). An iteration reads the stored vectors twice, once for all inner products and once for the direction, where the
-recursion itself would read them four times and write twice as often.
+The direction is that of the compact form (Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton Matrices and
+their Use in Limited Memory Methods", 1994, theorem 2.3): a combination of the stored steps s, the stored gradient
+changes y and the gradient, whose coefficients follow from their inner products alone. An iteration reads the stored
+vectors twice, once for the inner products with the new ones and once for the direction.
 
-Bounds are kept by two-metric projection (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple
-Constraints", 1982): values that stand at a bound and whose gradient points outwards are held; the others take the
-quasi-Newton step, in which the stored vectors and the gradient count without the held values, and the step is clipped
-to the bounds. The line search goes along the clipped path: Armijo's condition with the change that was really made, and
-the curvature condition in its weak form. A pair without positive curvature is left out, so that the inverse Hessian
-stays positive definite.
+Bounds are kept as in L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995), but without its search for a Cauchy point: values that
+stand at a bound and whose gradient points outwards are held (Bertsekas, "Projected Newton Methods for Optimization
+Problems with Simple Constraints", 1982); the others take the exact step of the quasi-Newton model among themselves, and
+the step is clipped to the bounds. The line search goes along the clipped path: Armijo's condition with the change that
+was really made, and the curvature condition in its weak form. A pair without positive curvature is left out, so that
+the quasi-Newton matrix stays positive definite.
 
 Stored vectors are float32: they only shape the direction. Iterates, gradients and all inner products are float64.
 """
@@ -147,26 +146,37 @@ class History:
         self.products[new] = columns[:, :2].T
         return np.block([[self.products, columns[:, 2:]], [columns[:, 2:].T, np.zeros((1, 1))]]) - taken_off
 
-    def _coefficients(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Run the two-loop recursion on the coefficients of s, y and the gradient, whose inner products are given."""
+    def _coefficients(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what the direction is made of: its coefficients of s, y and the gradient.
+
+        With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
+        [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the
+        free values is inverted by the formula of Sherman, Morrison and Woodbury.
+
+        Parameters
+        ----------
+        free : inner products of all s, y and the gradient, counting free values only.
+        """
         m = self.pairs
-        r = np.zeros(2 * m + 1)
-        r[-1] = -1
-        newest_first = [number % m for number in range(self.count - 1, max(self.count - m, 0) - 1, -1)]
-        # Among the values that are free now, a pair may have lost the curvature it was stored for.
-        usable = [i for i in newest_first if products[i, m + i] > 1e-10 * products[m + i, m + i]]
-        if not usable:
-            return r
-        alpha = {}
-        for i in usable:
-            alpha[i] = products[i] @ r / products[i, m + i]
-            r[m + i] -= alpha[i]
-        newest = usable[0]
-        r *= products[newest, m + newest] / products[m + newest, m + newest]
-        for i in reversed(usable):
-            beta = products[m + i] @ r / products[i, m + i]
-            r[i] += alpha[i] - beta
-        return r
+        coefficients = np.zeros(2 * m + 1)
+        oldest_first = [number % m for number in range(max(self.count - m, 0), self.count)]
+        used = [i for i in oldest_first if self.products[i, m + i] > 1e-10 * self.products[m + i, m + i]]
+        if not used:
+            coefficients[-1] = -1
+            return coefficients
+        s = np.array(used)
+        y = m + s
+        sy, ss = self.products[np.ix_(s, y)], self.products[np.ix_(s, s)]
+        theta = self.products[y[-1], y[-1]] / sy[-1, -1]
+        lower = np.tril(sy, -1)
+        inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
+        order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
+        w_w = free[np.ix_(order, order)] * np.outer(scale, scale)
+        w_g = free[order, -1] * scale
+        z = np.linalg.solve(inverse_m - w_w / theta, w_g)
+        coefficients[-1] = -1 / theta
+        coefficients[order] = -z * scale / theta**2
+        return coefficients
 
 
 def l_bfgs(
