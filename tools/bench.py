@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_info
 from engine.network import CONVOLUTIONS, POOLINGS, Network, load_network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array, AveragePool, MaxPool
-from engine.optimize import Iteration, minimize
+from engine.optimize import METHODS, Iteration, minimize
 from engine.preprocessing import PREPROCESSING, named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers, available_cores
@@ -412,8 +412,9 @@ def measure_run(
     iterations: int,
     on_step: Callable[[], object],
     clock: Callable[[], float] = time.perf_counter,
+    method: str = "l-bfgs-b",
 ) -> list[OptimiserRun]:
-    """Time a whole run of L-BFGS, and PyTorch's with as many evaluations.
+    """Time a whole run of an optimiser, and PyTorch's L-BFGS with as many evaluations.
 
     Parameters
     ----------
@@ -424,6 +425,7 @@ def measure_run(
     iterations : of the engine's run.
     on_step : called ``iterations`` times in all for each program.
     clock : returns the time in seconds.
+    method : of ``engine.optimize.minimize``.
     """
     content, style, image = pictures(size, seed)
     objective = build_objective(network, content, style)
@@ -443,14 +445,14 @@ def measure_run(
         on_step()
 
     began = clock()
-    result = minimize(timed, image, iterations=iterations, callback=callback)
+    result = minimize(timed, image, method, iterations, callback=callback, workers=network.workers)
     seconds = clock() - began
     for _ in range(iterations - result.iterations):
         on_step()
     runs = [
         OptimiserRun(
             size,
-            ENGINE,
+            f"{ENGINE}, {method}",
             result.iterations,
             result.evaluations,
             seconds,
@@ -824,6 +826,7 @@ def build_parser() -> Parser:
     parser.add_argument("--memory", action="store_true", help="also the peak memory, each in a process of its own")
     parser.add_argument("--precision", action="store_true", help="also the distance of float32 from float64")
     parser.add_argument("--iterations", type=positive_int, metavar="N", help="also a whole run of N iterations")
+    parser.add_argument("--optimizer", choices=METHODS, default=METHODS[0], help="of the whole run (default l-bfgs-b)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
@@ -894,7 +897,7 @@ def measure(setup: Setup, arguments: Any) -> Report:
             if iterations:
                 opponent = speed[-1].opponent
                 layout = None if opponent is None else layouts[opponent]
-                runs += measure_run(network, size, setup.seed, layout, iterations, step)
+                runs += measure_run(network, size, setup.seed, layout, iterations, step, method=arguments.optimizer)
     threads = {ENGINE: network.workers.threads}
     if layouts:
         threads["torch"] = import_torch().get_num_threads()
