@@ -66,10 +66,14 @@ class Objective:
             raise ValueError("nothing to optimise: all weights are zero")
         self.shape: tuple[int, ...] | None = None
         self._content: dict[str, Array] = {}
+        self._style: dict[str, Array] = {}
         if content is not None and self.content_layers:
             self.shape = np.shape(content)
-            self._content = network.forward(content, self.content_layers).features
-        self._style = self._style_targets(style) if style is not None and self.style_layers else {}
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._content = network.forward(content, self.content_layers).features
+        if style is not None and self.style_layers:
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
+                self._style = self._style_targets(style)
         self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         self.evaluations = 0
 
@@ -148,8 +152,9 @@ class Objective:
         if not all(isinstance(painting, tuple) and len(painting) == 2 for painting in paintings):
             raise ValueError("style must be one image or a list of (image, weight)")
         shares = [_checked_weight("the weight of a style image", share) for _, share in paintings]
-        if sum(shares) <= 0:
+        if max(shares) <= 0:
             raise ValueError("the weights of the style images are all zero")
+        shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
         targets: dict[str, Array] = {}
         for (image, _), share in zip(paintings, shares, strict=True):
             tape = self.network.forward(image, self.style_layers)

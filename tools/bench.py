@@ -854,6 +854,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.json is not None:
         check_writable(arguments.json)
+        if arguments.json.exists() and Path(arguments.model).exists() and arguments.json.samefile(arguments.model):
+            raise ValueError(
+                f"--json {str(arguments.json)!r} is the model, it would be overwritten: choose another name"
+            )
     if arguments.against is not None:
         import_torch()
     if setup.model != "random":

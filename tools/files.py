@@ -13,6 +13,8 @@ def check_writable(path: Path) -> None:
     """Raise ValueError unless a file can be created or replaced at ``path``; nothing is left behind."""
     if path.is_dir():
         raise ValueError(f"cannot write {str(path)!r}: it is a directory, give a file name")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot write {str(path)!r}: it is a device or a pipe, give a file name")
     folder = path.parent
     if not folder.is_dir():
         raise ValueError(f"cannot write {str(path)!r}: the folder {str(folder)!r} does not exist")
@@ -27,6 +29,7 @@ def check_writable(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is renamed over ``path``, on any failure removed."""
     check_writable(path)
+    path = Path(os.path.realpath(path))  # a link stays, the file that it names is replaced
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

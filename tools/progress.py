@@ -170,8 +170,8 @@ class Progress:
     def _print(self, line: str) -> None:
         try:
             print(line, file=self._stream, flush=True)
-        except BrokenPipeError:
-            # Nobody reads on (``| head``): that is no reason to give up the work.
+        except OSError:
+            # Nobody reads on (``| head``), or its disk is full: that is no reason to give up the work.
             self._quiet = True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 from engine.errors import unknown_name
 from engine.network import DEVICES, DTYPES, POOLINGS, Network, load_network
 from engine.objective import layer_names
-from engine.optimize import METHODS, Iteration, Result
+from engine.optimize import MAX_HISTORY, METHODS, Iteration, Result
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, Job, Settings, memory, prepare, shares
 from tools.command_line import (
@@ -131,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     options = Options(**{item.name: getattr(arguments, item.name) for item in dataclasses.fields(Options)})
     options = _with_layer_weights(options)
+    if options.history is not None and options.history > MAX_HISTORY:
+        raise ValueError(f"--history must be at most {MAX_HISTORY}, got {options.history}")
     _check_files(arguments)
 
     if options.blend is not None and len(options.blend) != len(arguments.style):
@@ -142,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     model = resolve_model(options.model, arguments.cache)
     _check_not_written(arguments, model)
+    _check_not_written(arguments, Path(options.model))  # a large file is replaced by its part in the cache
     network = load_network(
         model,
         pooling=options.pooling,
@@ -196,7 +200,12 @@ class _Session:
         network: Network = self.job.objective.network
         height, width = self.job.initial.shape[:2]
         before = time.perf_counter()
-        value, _ = self.job.objective(self.job.initial)
+        value, gradient = self.job.objective(self.job.initial)
+        if not gradient.any():
+            raise ValueError(
+                "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
+                "the weights are too small, or it fits perfectly already"
+            )
         seconds = time.perf_counter() - before
         self._say(
             f"model {self.options.model}, {network.preprocessing.name} input, {self.options.pooling} pooling; "
@@ -393,15 +402,16 @@ def _check_not_written(arguments: Any, path: Path) -> None:
 def _same(first: Path, second: Path) -> bool:
     if first.exists() and second.exists():
         return first.samefile(second)
-    return first.resolve() == second.resolve()
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _is_snapshot(arguments: Any, path: Path) -> bool:
     """Say whether ``path`` is called as a snapshot would be."""
-    output: Path = arguments.output
+    # Not Path.resolve, which raises on a loop of links.
+    output, path = Path(os.path.realpath(arguments.output)), Path(os.path.realpath(path))
     number = path.stem.removeprefix(f"{output.stem}-")
     named = path.stem == f"{output.stem}-{number}" and number.isdigit() and path.suffix == output.suffix
-    return bool(arguments.save_every) and named and path.resolve().parent == output.resolve().parent
+    return bool(arguments.save_every) and named and path.parent == output.parent
 
 
 def _check_memory(needed: int, height: int, width: int, option: str) -> None:
