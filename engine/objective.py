@@ -67,12 +67,11 @@ class Objective:
         self.shape: tuple[int, ...] | None = None
         self._content: dict[str, Array] = {}
         self._style: dict[str, Array] = {}
-        if content is not None and self.content_layers:
-            self.shape = np.shape(content)
-            with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
+            if content is not None and self.content_layers:
+                self.shape = np.shape(content)
                 self._content = network.forward(content, self.content_layers).features
-        if style is not None and self.style_layers:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
+            if style is not None and self.style_layers:
                 self._style = self._style_targets(style)
         self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         self.evaluations = 0

@@ -34,7 +34,7 @@ from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers, available_cores
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run
 from tools.files import check_writable, replacing
-from tools.memory import available_memory
+from tools.memory import available_memory, kernel_bytes
 from tools.models import random_vgg, resolve_model
 from tools.progress import Progress, byte_count
 from tools.torch_vgg import LAYOUTS, TorchObjective, import_torch, minimize_with_torch, torch_objective
@@ -574,18 +574,18 @@ def _forget_peak() -> bool:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
-    return _from_status("VmHWM") is not None
+    return kernel_bytes(Path("/proc/self/status"), "VmHWM") is not None
 
 
 def _resident_memory() -> int:
     """Return the bytes this process has in memory, or its peak so far where the system tells that only."""
-    resident = _from_status("VmRSS")
+    resident = kernel_bytes(Path("/proc/self/status"), "VmRSS")
     return _peak_memory() if resident is None else resident
 
 
 def _peak_memory() -> int:
     # Linux's ru_maxrss is of no use here: a process inherits that of the one it was started from (man 2 getrusage).
-    peak = _from_status("VmHWM")
+    peak = kernel_bytes(Path("/proc/self/status"), "VmHWM")
     if peak is not None:
         return peak
     try:
@@ -594,15 +594,6 @@ def _peak_memory() -> int:
         raise ValueError("this system does not tell how much memory a process takes") from None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def _from_status(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    values = [line.split()[1] for line in lines if line.startswith(f"{key}:")]
-    return int(values[0]) * 1024 if values else None
 
 
 # ---- the machine ----

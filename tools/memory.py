@@ -7,7 +7,7 @@ from pathlib import Path
 
 def available_memory() -> int | None:
     """Return the bytes that can still be allocated without swapping, or None where the system does not tell."""
-    free = _meminfo("MemAvailable")
+    free = kernel_bytes(Path("/proc/meminfo"), "MemAvailable")
     group = _number(Path("/sys/fs/cgroup/memory.max"))
     if group is not None:
         used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
@@ -15,9 +15,10 @@ def available_memory() -> int | None:
     return free
 
 
-def _meminfo(key: str) -> int | None:
+def kernel_bytes(path: Path, key: str) -> int | None:
+    """Return the line ``key: N kB`` of one of Linux's files under /proc in bytes, or None where there is none."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         return None
     values = [line.split()[1] for line in lines if line.startswith(f"{key}:")]

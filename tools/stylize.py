@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -331,8 +332,6 @@ def _argument(parse: Any) -> Any:
     """Return an argparse type whose ValueError messages reach the user."""
 
     def argument(text: str) -> Any:
-        import argparse
-
         try:
             return parse(text)
         except ValueError as error:
