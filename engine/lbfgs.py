@@ -12,7 +12,8 @@ the step is clipped to the bounds. The line search goes along the clipped path: 
 was really made, and the curvature condition in its weak form. A pair without positive curvature is left out, so that
 the quasi-Newton matrix stays positive definite.
 
-Stored vectors are float32: they only shape the direction. Iterates, gradients and all inner products are float64.
+Stored vectors and the direction are float32: they only say where to look. Iterates and gradients are float64, and so is
+the sum of an inner product's pieces.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kernels.cpu.threads import Workers
 from kernels.geometry import strips
 
 Vector = NDArray[np.float64]
+Direction = NDArray[np.float32]
 Bounds = tuple[float, float]
 Result = TypeVar("Result")
 Evaluate = Callable[[Vector], tuple[float, Vector]]
@@ -34,27 +36,23 @@ Evaluate = Callable[[Vector], tuple[float, Vector]]
 # Decrease and curvature constants of the line search: the customary ones for quasi-Newton steps.
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
-# Values a strip: long enough to be worth a call, and so short that a strip of all stored vectors stays in cache.
-_STRIP, _HISTORY_STRIP = 1 << 15, 1 << 13
+# Values a strip, long enough to be worth the dozen calls for it, and values a piece of an inner product.
+_STRIP, _PIECE = 1 << 16, 1 << 10
 
 
 class Strips:
     """Arithmetic on vectors of one size, strip by strip on all threads; sums are taken in the strips' order."""
 
-    def __init__(self, size: int, length: int, workers: Workers) -> None:
+    def __init__(self, size: int, workers: Workers) -> None:
         self.workers = workers
-        self.parts = [slice(*bounds) for bounds in strips(size, length)]
+        self.parts = [slice(*bounds) for bounds in strips(size, _STRIP)]
 
     def map(self, function: Callable[[slice], Result]) -> list[Result]:
         """Return what ``function`` gives for each strip."""
         return self.workers.map(function, self.parts)
 
-    def dot(self, a: Vector, b: Vector) -> float:
-        """Return <a, b>."""
-        return float(sum(self.map(lambda part: float(a[part] @ b[part]))))
-
     def step(
-        self, x: Vector, gradient: Vector, direction: Vector, length: float, bounds: Bounds
+        self, x: Vector, gradient: Vector, direction: Direction, length: float, bounds: Bounds
     ) -> tuple[Vector, float]:
         """Return x + length * direction, clipped to the bounds, and <gradient, what that changed>."""
         result = np.empty_like(x)
@@ -64,115 +62,153 @@ class Strips:
             np.multiply(direction[part], length, out=new)
             new += x[part]
             np.clip(new, *bounds, out=new)
-            return float(gradient[part] @ (new - x[part]))
+            return float(np.dot(gradient[part], self.difference(new, x[part])))
 
         return result, float(sum(self.map(move)))
 
+    def slope(self, gradient: Vector, new: Vector, old: Vector) -> float:
+        """Return <gradient, new - old>."""
+        return float(sum(self.map(lambda part: float(np.dot(gradient[part], self.difference(new[part], old[part]))))))
+
+    def difference(self, a: Vector, b: Vector) -> Vector:
+        """Return a - b of a strip, in memory that lasts until the same thread's next difference."""
+        result: Vector = self.workers.scratch("difference", a.shape, a.dtype)
+        return np.subtract(a, b, out=result)
+
+
+def _products(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the inner products of all rows of ``a`` with all rows of ``b``.
+
+    They are taken piece by piece in one call: NumPy keeps the interpreter lock, and with it all other threads, during a
+    product whose result has fewer than 500 elements.
+    """
+    whole = a.shape[1] // _PIECE * _PIECE
+    pieces = a[:, :whole].reshape(len(a), -1, _PIECE).transpose(1, 0, 2)
+    others = b[:, :whole].reshape(len(b), -1, _PIECE).transpose(1, 2, 0)
+    of_pieces = (pieces @ others).sum(axis=0, dtype=np.float64)
+    total: NDArray[np.float64] = of_pieces + a[:, whole:] @ b[:, whole:].T
+    return total
+
 
 class History:
-    """The last pairs (s, y) and the inner products of all of them.
+    """The last pairs (s, y), and what the next direction follows from.
 
     Parameters
     ----------
     pairs : how many are kept.
     size : length of the vectors.
+    bounds : lowest and highest value of each element.
     workers : the threads to use.
     """
 
-    def __init__(self, pairs: int, size: int, workers: Workers) -> None:
+    def __init__(self, pairs: int, size: int, bounds: Bounds, workers: Workers) -> None:
         self.pairs = pairs
-        self.along = Strips(size, _HISTORY_STRIP, workers)
-        # Rows 0 .. pairs - 1 hold s, the others y; a pair's place in each half is that of its number modulo pairs.
+        self.bounds = bounds
+        self.along = Strips(size, workers)
+        # A pair's s is in row 2 * (its number modulo pairs), its y in the row below.
         self.vectors = np.zeros((2 * pairs, size), np.float32)
         self.products = np.zeros((2 * pairs, 2 * pairs))
         self.count = 0
+        self.free = np.ones(size, bool)
+        self.free_products = np.zeros((1, 1))
+        self.place: tuple[Vector, Vector] | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many vectors are stored."""
+        return 2 * min(self.count, self.pairs)
 
     def clear(self) -> None:
         """Forget all pairs."""
         self.count = 0
-        self.vectors[...] = 0
-        self.products[...] = 0
 
-    def add(self, new: Vector, old: Vector, new_gradient: Vector, old_gradient: Vector) -> None:
-        """Store the pair (new - old, new gradient - old gradient) in place of the oldest."""
-        place = self.count % self.pairs
-        s, y = self.vectors[place], self.vectors[self.pairs + place]
+    def move_to(self, x: Vector, gradient: Vector) -> float:
+        """Store the pair that leads from the last place to this one, in place of the oldest.
 
-        def store(part: slice) -> None:
-            np.subtract(new[part], old[part], out=s[part], casting="same_kind")
-            np.subtract(new_gradient[part], old_gradient[part], out=y[part], casting="same_kind")
+        Finds which values are free and forms all inner products that the direction needs, in one pass. Of those over
+        all values only the newest pair's and the gradient's are new; few values are held as a rule, and what these
+        contribute is taken off.
 
-        self.along.map(store)
-        self.count += 1
-
-    def direction(self, gradient: Vector, free: NDArray[np.bool_]) -> Vector:
-        """Return minus the inverse Hessian of the free values, times ``gradient``; 0 for the others."""
-        weights = self._coefficients(self._free_products(gradient, free))
-        of_gradient, of_vectors = weights[-1], weights[:-1].astype(np.float32)
-        result = np.empty_like(gradient)
-
-        def combine(part: slice) -> None:
-            np.multiply(gradient[part], of_gradient, out=result[part])
-            result[part] += of_vectors @ self.vectors[:, part]
-            result[part] *= free[part]
-
-        self.along.map(combine)
-        return result
-
-    def _free_products(self, gradient: Vector, free: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the inner products of all s, y and the gradient, counting free values only.
-
-        Of the products over all values only the newest pair's and the gradient's are formed; few values are held as a
-        rule, and what these contribute is taken off.
+        Returns
+        -------
+        The largest element of the projected gradient.
         """
-        m = self.pairs
-        newest = (self.count - 1) % m
-        new = [newest, m + newest]
-        size = 2 * m + 1
+        if self.place is not None:
+            self.count += 1
+        rows, s = self.rows, 2 * ((self.count - 1) % self.pairs)
+        old_x, old_gradient = self.place or (x, gradient)
+        scratch = self.along.workers.scratch
 
-        def inner(part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            rows, scratch = self.vectors[:, part], self.along.workers.scratch
-            others = scratch("others", (3, part.stop - part.start), rows.dtype)
-            others[0], others[1], others[2] = rows[newest], rows[m + newest], gradient[part]
-            held = np.flatnonzero(~free[part])
-            of_held = np.concatenate([rows[:, held], others[2:, held]])
-            return (rows @ others.T).astype(np.float64), (of_held @ of_held.T).astype(np.float64)
+        def visit(part: slice) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+            moved = self.along.difference(x[part], gradient[part])
+            np.clip(moved, *self.bounds, out=moved)
+            moved -= x[part]
+            # A value at a bound with its gradient pointing outwards does not move.
+            np.not_equal(moved, 0, out=self.free[part])
+            largest, held = float(max(moved.max(), -moved.min())), np.flatnonzero(moved == 0)
+            if not rows:
+                return largest, np.zeros((3, 0)), np.zeros((1, 1))
+            stored = self.vectors[:rows, part]
+            stored[s] = self.along.difference(x[part], old_x[part])
+            stored[s + 1] = self.along.difference(gradient[part], old_gradient[part])
+            new = scratch("new", (3, part.stop - part.start), stored.dtype)
+            new[0], new[1], new[2] = stored[s], stored[s + 1], gradient[part]
+            of_held = np.concatenate([stored[:, held], new[2:, held]])
+            return largest, _products(new, stored), (of_held @ of_held.T).astype(np.float64)
 
-        columns, taken_off = np.zeros((2 * m, 3)), np.zeros((size, size))
-        for of_strip, of_held in self.along.map(inner):
-            columns += of_strip
-            taken_off += of_held
-        self.products[:, new] = columns[:, :2]
-        self.products[new] = columns[:, :2].T
-        return np.block([[self.products, columns[:, 2:]], [columns[:, 2:].T, np.zeros((1, 1))]]) - taken_off
+        largest, products, of_held = zip(*self.along.map(visit), strict=True)
+        new_products = sum(products)
+        if rows:
+            self.products[s : s + 2, :rows] = new_products[:2]
+            self.products[:rows, s : s + 2] = new_products[:2].T
+        of_gradient = new_products[2:]
+        everything = np.block([[self.products[:rows, :rows], of_gradient.T], [of_gradient, np.zeros((1, 1))]])
+        self.free_products = everything - sum(of_held)
+        self.place = x, gradient
+        return float(max(largest))
 
-    def _coefficients(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+    def direction(self) -> tuple[Direction, float]:
+        """Return minus the inverse Hessian of the free values, times the gradient; 0 for the others; and its slope."""
+        assert self.place is not None  # there has been an evaluation
+        _, gradient = self.place
+        rows = self.rows
+        weights = self._coefficients()
+        of_gradient, of_vectors = weights[-1], weights[:rows].astype(np.float32)
+        result, scratch = np.empty(gradient.shape, np.float32), self.along.workers.scratch
+
+        def combine(part: slice) -> float:
+            along = np.matmul(of_vectors, self.vectors[:rows, part], out=result[part])
+            exact = scratch("exact", along.shape, gradient.dtype)
+            np.multiply(gradient[part], of_gradient, out=exact)
+            exact += along
+            exact *= self.free[part]
+            along[...] = exact
+            return float(np.dot(gradient[part], exact))
+
+        return result, float(sum(self.along.map(combine)))
+
+    def _coefficients(self) -> NDArray[np.float64]:
         """Return what the direction is made of: its coefficients of s, y and the gradient.
 
         With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
         [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the
         free values is inverted by the formula of Sherman, Morrison and Woodbury.
-
-        Parameters
-        ----------
-        free : inner products of all s, y and the gradient, counting free values only.
         """
-        m = self.pairs
-        coefficients = np.zeros(2 * m + 1)
-        oldest_first = [number % m for number in range(max(self.count - m, 0), self.count)]
-        used = [i for i in oldest_first if self.products[i, m + i] > 1e-10 * self.products[m + i, m + i]]
+        coefficients = np.zeros(self.rows + 1)
+        oldest_first = [2 * (number % self.pairs) for number in range(max(self.count - self.pairs, 0), self.count)]
+        used = [i for i in oldest_first if self.products[i, i + 1] > 1e-10 * self.products[i + 1, i + 1]]
         if not used:
             coefficients[-1] = -1
             return coefficients
         s = np.array(used)
-        y = m + s
+        y = s + 1
         sy, ss = self.products[np.ix_(s, y)], self.products[np.ix_(s, s)]
         theta = self.products[y[-1], y[-1]] / sy[-1, -1]
         lower = np.tril(sy, -1)
         inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
         order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
-        w_w = free[np.ix_(order, order)] * np.outer(scale, scale)
-        w_g = free[order, -1] * scale
+        w_w = self.free_products[np.ix_(order, order)] * np.outer(scale, scale)
+        w_g = self.free_products[order, -1] * scale
         z = np.linalg.solve(inverse_m - w_w / theta, w_g)
         coefficients[-1] = -1 / theta
         coefficients[order] = -z * scale / theta**2
@@ -205,75 +241,46 @@ def l_bfgs(
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
-    along = Strips(start.size, _STRIP, workers)
-    memory = History(history, start.size, workers)
+    memory = History(history, start.size, bounds, workers)
     x = start.copy()
     value, gradient = evaluate(x)
-    while True:
-        free, largest = _free(x, gradient, bounds, along)
-        if largest <= gradient_tolerance:
-            return "gradient"
-        direction = memory.direction(gradient, free)
-        if not along.dot(direction, gradient) < 0:
+    while memory.move_to(x, gradient) > gradient_tolerance:
+        found = _search(evaluate, x, value, gradient, memory)
+        if found is None and memory.count:
             # Rounding has spoilt the stored pairs: begin again with the steepest descent.
             memory.clear()
-            direction = memory.direction(gradient, free)
-        found = _search(evaluate, x, value, gradient, direction, bounds, along, first=memory.count == 0)
-        if found is None and memory.count:
-            memory.clear()
-            continue
+            found = _search(evaluate, x, value, gradient, memory)
         if found is None:
             return "stalled"
-        new, new_value, new_gradient = found
-        memory.add(new, x, new_gradient, gradient)
-        lowered, scale = value - new_value, max(abs(value), abs(new_value), 1.0)
-        x, value, gradient = new, new_value, new_gradient
+        lowered, scale = value - found[1], max(abs(value), abs(found[1]), 1.0)
+        x, value, gradient = found
         finish_iteration(x)
         if lowered <= value_tolerance * scale:
             return "value"
-
-
-def _free(x: Vector, gradient: Vector, bounds: Bounds, along: Strips) -> tuple[NDArray[np.bool_], float]:
-    """Return which values are not held at a bound, and the largest element of the projected gradient."""
-    low, high = bounds
-    free = np.empty(x.shape, bool)
-
-    def project(part: slice) -> float:
-        moved = np.clip(x[part] - gradient[part], low, high)
-        moved -= x[part]
-        # A value at a bound with its gradient pointing outwards does not move.
-        np.not_equal(moved, 0, out=free[part])
-        return float(max(moved.max(), -moved.min()))
-
-    return free, max(along.map(project))
+    return "gradient"
 
 
 def _search(
-    evaluate: Evaluate,
-    x: Vector,
-    value: float,
-    gradient: Vector,
-    direction: Vector,
-    bounds: Bounds,
-    along: Strips,
-    *,
-    first: bool,
+    evaluate: Evaluate, x: Vector, value: float, gradient: Vector, memory: History
 ) -> tuple[Vector, float, Vector] | None:
     """Return a point on the clipped path from ``x`` that is enough lower, with its value and gradient, or None.
 
     A step that does not lower the value enough (Armijo) is shortened by interpolation, one after which the path still
     falls nearly as steeply (weak curvature condition) is lengthened; both ends close in on a step that is neither. The
-    ``first`` step, along the gradient, is not lengthened: an evaluation is better spent on the next direction.
+    first step, along the gradient, is not lengthened: an evaluation is better spent on the next direction.
     """
+    direction, slope = memory.direction()
+    if not slope < 0:
+        return None
     length, shortest, longest = 1.0, 0.0, np.inf
     best: tuple[Vector, float, Vector] | None = None
     for _ in range(_SEARCH_EVALUATIONS):
-        new, falls = along.step(x, gradient, direction, length, bounds)
+        new, falls = memory.along.step(x, gradient, direction, length, memory.bounds)
         new_value, new_gradient = evaluate(new)
         if new_value <= value + _ARMIJO * falls and new_value < value:
             if best is None or new_value < best[1]:
                 best = new, new_value, new_gradient
-            if first or along.dot(new_gradient, new - x) >= _CURVATURE * falls:
+            if not memory.count or memory.along.slope(new_gradient, new, x) >= _CURVATURE * falls:
                 return new, new_value, new_gradient
             shortest = length
             length = 2 * length if longest == np.inf else (shortest + longest) / 2

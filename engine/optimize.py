@@ -203,7 +203,7 @@ class _Run:
             self.best_value, self._first = self.value, (value, gradient)
 
     def evaluate(self, image: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Return the scaled value and gradient."""
+        """Return the scaled value and gradient of an image, which is kept: it must not be changed afterwards."""
         if self._first is not None:
             (value, gradient), self._first = self._first, None
         else:
@@ -211,7 +211,7 @@ class _Run:
             self.evaluations += 1
         self.value = float(value)
         if self.value < self.best_value:
-            self.best_value, self.best_image = self.value, image.copy()
+            self.best_value, self.best_image = self.value, image
         return self.value * self.scale, np.asarray(gradient, np.float64) * self.scale
 
     def _finite(self, image: NDArray[np.float64]) -> tuple[Any, Array]:
@@ -245,7 +245,7 @@ def _l_bfgs_b(
     shape = run.best_image.shape
 
     def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = run.evaluate(flat.reshape(shape))
+        value, gradient = run.evaluate(flat.reshape(shape).copy())
         return value, gradient.ravel()
 
     while True:

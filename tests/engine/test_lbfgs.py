@@ -25,49 +25,64 @@ def dense_direction(pairs, gradient, free):
     return step
 
 
-def walk(size, pairs, steps, seed=0):
-    """Fill a history with the pairs of a convex quadratic; return it with the pairs that it should hold."""
+def walk(size, pairs, steps, held=0.0, seed=0):
+    """Move a history along a convex quadratic; return it with the pairs that it should hold and the last gradient.
+
+    The share ``held`` of the values ends at the lower bound with the gradient pointing outwards.
+    """
     rng = np.random.default_rng(seed)
-    curvature = rng.uniform(0.5, 5.0, size)
-    history, kept = History(pairs, size, Workers(2)), []
+    low = -10.0
+    curvature, centre = rng.uniform(0.5, 5.0, size), rng.standard_normal(size)
+    at_bound = rng.uniform(size=size) < held
+    centre[at_bound] = low - 5
+    history, kept = History(pairs, size, (low, np.inf), Workers(2)), []
     point = rng.standard_normal(size)
-    for _ in range(steps):
+    history.move_to(point, curvature * (point - centre))
+    for step in range(steps):
         new = point + rng.standard_normal(size)
-        history.add(new, point, curvature * new, curvature * point)
+        if step == steps - 1:
+            new[at_bound] = low
+        history.move_to(new, curvature * (new - centre))
         kept.append((new - point, curvature * (new - point)))
-        history.direction(curvature * new, np.ones(size, bool))
         point = new
-    return history, kept[-pairs:], rng
+    free = ~at_bound if steps else np.ones(size, bool)
+    return history, kept[-pairs:], point, curvature * (point - centre), free
 
 
-@pytest.mark.parametrize("strip", [7, 1 << 13])
+@pytest.mark.parametrize("strip", [7, 1 << 16])
+@pytest.mark.parametrize("piece", [5, 1 << 10])
 @pytest.mark.parametrize("steps", [0, 1, 3, 5, 12])
 @pytest.mark.parametrize("held", [0.0, 0.2, 0.9])
-def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(steps, held, strip, monkeypatch):
-    monkeypatch.setattr("engine.lbfgs._HISTORY_STRIP", strip)
-    history, pairs, rng = walk(120, 5, steps)
-    gradient, free = rng.standard_normal(120), rng.uniform(size=120) >= held
+def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(steps, held, piece, strip, monkeypatch):
+    monkeypatch.setattr("engine.lbfgs._STRIP", strip)
+    monkeypatch.setattr("engine.lbfgs._PIECE", piece)
+    history, pairs, _, gradient, free = walk(120, 5, steps, held)
     expected = dense_direction(pairs, gradient, free)
-    direction = history.direction(gradient, free)
+    direction, slope = history.direction()
     assert np.linalg.norm(direction - expected) < 1e-5 * np.linalg.norm(expected)
     assert not direction[~free].any()
+    assert slope == pytest.approx(gradient @ expected, rel=1e-5)
+
+
+def test_the_projected_gradient_stops_at_the_bounds():
+    history = History(3, 4, (0.0, 10.0), SERIAL)
+    # At a bound and held; near a bound; free; at a bound and leaving it.
+    assert history.move_to(np.array([0.0, 9.0, 5.0, 0.0]), np.array([7.0, -3.0, 0.5, -0.25])) == 1.0
+    np.testing.assert_array_equal(history.free, [False, True, True, True])
 
 
 def test_a_pair_without_curvature_is_passed_over():
-    history, pairs, rng = walk(50, 4, 3)
-    point, gradient = rng.standard_normal(50), rng.standard_normal(50)
-    step = rng.standard_normal(50)
-    history.add(point + step, point, gradient - step, gradient)
-    free = np.ones(50, bool)
-    expected = dense_direction(pairs, gradient, free)
-    np.testing.assert_allclose(history.direction(gradient, free), expected, rtol=0, atol=1e-5)
+    history, pairs, point, gradient, free = walk(50, 4, 3)
+    step = np.random.default_rng(1).standard_normal(50)
+    history.move_to(point + step, gradient - step)
+    expected = dense_direction(pairs, gradient - step, free)
+    np.testing.assert_allclose(history.direction()[0], expected, rtol=0, atol=1e-5)
 
 
 def test_a_cleared_history_gives_the_steepest_descent():
-    history, _, rng = walk(50, 4, 6)
+    history, _, _, gradient, _ = walk(50, 4, 6)
     history.clear()
-    gradient = rng.standard_normal(50)
-    np.testing.assert_array_equal(history.direction(gradient, np.ones(50, bool)), -gradient)
+    np.testing.assert_array_equal(history.direction()[0], -gradient.astype(np.float32))
 
 
 def rosenbrock(x):
@@ -109,7 +124,7 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
 
 def test_same_bits_at_any_thread_count():
     rng = np.random.default_rng(0)
-    curvature, centre = rng.uniform(0.1, 10, (60, 400, 3)), rng.uniform(-10, 265, (60, 400, 3))
+    curvature, centre = rng.uniform(0.1, 10, (60, 1200, 3)), rng.uniform(-10, 265, (60, 1200, 3))
 
     def quadratic(image):
         difference = image - centre
