@@ -91,7 +91,7 @@ def _products(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
 
 
 class History:
-    """The last pairs (s, y), and what the next direction follows from.
+    """The last pairs (s, y) and the gradient, and what the next direction follows from.
 
     Parameters
     ----------
@@ -105,18 +105,18 @@ class History:
         self.pairs = pairs
         self.bounds = bounds
         self.along = Strips(size, workers)
-        # A pair's s is in row 2 * (its number modulo pairs), its y in the row below.
-        self.vectors = np.zeros((2 * pairs, size), np.float32)
-        self.products = np.zeros((2 * pairs, 2 * pairs))
-        self.count = 0
-        self.free = np.ones(size, bool)
+        # The gradient is row 0; a pair's s is row 1 + 2 * (its number modulo pairs), its y the row below.
+        self.vectors = np.zeros((1 + 2 * pairs, size), np.float32)
+        self.products = np.zeros((1 + 2 * pairs, 1 + 2 * pairs))
         self.free_products = np.zeros((1, 1))
+        self.held: list[NDArray[np.intp]] = []
+        self.count = 0
         self.place: tuple[Vector, Vector] | None = None
 
     @property
     def rows(self) -> int:
         """How many vectors are stored."""
-        return 2 * min(self.count, self.pairs)
+        return 1 + 2 * min(self.count, self.pairs)
 
     def clear(self) -> None:
         """Forget all pairs."""
@@ -125,7 +125,7 @@ class History:
     def move_to(self, x: Vector, gradient: Vector) -> float:
         """Store the pair that leads from the last place to this one, in place of the oldest.
 
-        Finds which values are free and forms all inner products that the direction needs, in one pass. Of those over
+        Finds which values are held and forms all inner products that the direction needs, in one pass. Of those over
         all values only the newest pair's and the gradient's are new; few values are held as a rule, and what these
         contribute is taken off.
 
@@ -135,70 +135,63 @@ class History:
         """
         if self.place is not None:
             self.count += 1
-        rows, s = self.rows, 2 * ((self.count - 1) % self.pairs)
+        rows, s = self.rows, 1 + 2 * ((self.count - 1) % self.pairs)
+        new = [0, s, s + 1] if self.count else [0]
         old_x, old_gradient = self.place or (x, gradient)
         scratch = self.along.workers.scratch
 
-        def visit(part: slice) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        def visit(part: slice) -> tuple[float, NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
             moved = self.along.difference(x[part], gradient[part])
             np.clip(moved, *self.bounds, out=moved)
             moved -= x[part]
             # A value at a bound with its gradient pointing outwards does not move.
-            np.not_equal(moved, 0, out=self.free[part])
             largest, held = float(max(moved.max(), -moved.min())), np.flatnonzero(moved == 0)
-            if not rows:
-                return largest, np.zeros((3, 0)), np.zeros((1, 1))
             stored = self.vectors[:rows, part]
-            stored[s] = self.along.difference(x[part], old_x[part])
-            stored[s + 1] = self.along.difference(gradient[part], old_gradient[part])
-            new = scratch("new", (3, part.stop - part.start), stored.dtype)
-            new[0], new[1], new[2] = stored[s], stored[s + 1], gradient[part]
-            of_held = np.concatenate([stored[:, held], new[2:, held]])
-            return largest, _products(new, stored), (of_held @ of_held.T).astype(np.float64)
+            stored[0] = gradient[part]
+            if self.count:
+                stored[s] = self.along.difference(x[part], old_x[part])
+                stored[s + 1] = self.along.difference(gradient[part], old_gradient[part])
+            copies = scratch("new", (len(new), part.stop - part.start), stored.dtype)
+            for copy, row in zip(copies, new, strict=True):
+                copy[...] = stored[row]
+            of_held = stored[:, held]
+            return largest, held, _products(copies, stored), (of_held @ of_held.T).astype(np.float64)
 
-        largest, products, of_held = zip(*self.along.map(visit), strict=True)
-        new_products = sum(products)
-        if rows:
-            self.products[s : s + 2, :rows] = new_products[:2]
-            self.products[:rows, s : s + 2] = new_products[:2].T
-        of_gradient = new_products[2:]
-        everything = np.block([[self.products[:rows, :rows], of_gradient.T], [of_gradient, np.zeros((1, 1))]])
-        self.free_products = everything - sum(of_held)
+        largest, held, products, of_held = zip(*self.along.map(visit), strict=True)
+        self.held = list(held)
+        self.products[new, :rows] = sum(products)
+        self.products[:rows, new] = self.products[new, :rows].T
+        self.free_products = self.products[:rows, :rows] - sum(of_held)
         self.place = x, gradient
         return float(max(largest))
 
     def direction(self) -> tuple[Direction, float]:
         """Return minus the inverse Hessian of the free values, times the gradient; 0 for the others; and its slope."""
-        assert self.place is not None  # there has been an evaluation
-        _, gradient = self.place
         rows = self.rows
-        weights = self._coefficients()
-        of_gradient, of_vectors = weights[-1], weights[:rows].astype(np.float32)
-        result, scratch = np.empty(gradient.shape, np.float32), self.along.workers.scratch
+        coefficients = self._coefficients().astype(np.float32)
+        result = np.empty(self.vectors.shape[1], np.float32)
 
-        def combine(part: slice) -> float:
-            along = np.matmul(of_vectors, self.vectors[:rows, part], out=result[part])
-            exact = scratch("exact", along.shape, gradient.dtype)
-            np.multiply(gradient[part], of_gradient, out=exact)
-            exact += along
-            exact *= self.free[part]
-            along[...] = exact
-            return float(np.dot(gradient[part], exact))
+        def combine(item: tuple[slice, NDArray[np.intp]]) -> float:
+            part, held = item
+            along = np.matmul(coefficients, self.vectors[:rows, part], out=result[part])
+            along[held] = 0
+            return float(np.dot(self.vectors[0, part], along))
 
-        return result, float(sum(self.along.map(combine)))
+        items = list(zip(self.along.parts, self.held, strict=True))
+        return result, float(sum(self.along.workers.map(combine, items)))
 
     def _coefficients(self) -> NDArray[np.float64]:
-        """Return what the direction is made of: its coefficients of s, y and the gradient.
+        """Return what the direction is made of: the coefficient of each stored row.
 
         With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
         [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the
         free values is inverted by the formula of Sherman, Morrison and Woodbury.
         """
-        coefficients = np.zeros(self.rows + 1)
-        oldest_first = [2 * (number % self.pairs) for number in range(max(self.count - self.pairs, 0), self.count)]
+        coefficients = np.zeros(self.rows)
+        oldest_first = [1 + 2 * (number % self.pairs) for number in range(max(self.count - self.pairs, 0), self.count)]
         used = [i for i in oldest_first if self.products[i, i + 1] > 1e-10 * self.products[i + 1, i + 1]]
         if not used:
-            coefficients[-1] = -1
+            coefficients[0] = -1
             return coefficients
         s = np.array(used)
         y = s + 1
@@ -208,9 +201,9 @@ class History:
         inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
         order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
         w_w = self.free_products[np.ix_(order, order)] * np.outer(scale, scale)
-        w_g = self.free_products[order, -1] * scale
+        w_g = self.free_products[order, 0] * scale
         z = np.linalg.solve(inverse_m - w_w / theta, w_g)
-        coefficients[-1] = -1 / theta
+        coefficients[0] = -1 / theta
         coefficients[order] = -z * scale / theta**2
         return coefficients
 

@@ -68,7 +68,7 @@ def test_the_projected_gradient_stops_at_the_bounds():
     history = History(3, 4, (0.0, 10.0), SERIAL)
     # At a bound and held; near a bound; free; at a bound and leaving it.
     assert history.move_to(np.array([0.0, 9.0, 5.0, 0.0]), np.array([7.0, -3.0, 0.5, -0.25])) == 1.0
-    np.testing.assert_array_equal(history.free, [False, True, True, True])
+    np.testing.assert_array_equal(np.concatenate(history.held), [0])
 
 
 def test_a_pair_without_curvature_is_passed_over():
