@@ -210,7 +210,7 @@ class History:
 
 def l_bfgs(
     evaluate: Evaluate,
-    finish_iteration: Callable[[Vector], None],
+    finish_iteration: Callable[[Vector, float], None],
     start: Vector,
     bounds: Bounds,
     history: int,
@@ -223,7 +223,7 @@ def l_bfgs(
     Parameters
     ----------
     evaluate : returns value and gradient.
-    finish_iteration : called with each new iterate; ends the run by raising.
+    finish_iteration : called with each new iterate and its value; ends the run by raising.
     start : within the bounds.
     bounds : lowest and highest value of each element.
     history : pairs that are kept.
@@ -247,7 +247,7 @@ def l_bfgs(
             return "stalled"
         lowered, scale = value - found[1], max(abs(value), abs(found[1]), 1.0)
         x, value, gradient = found
-        finish_iteration(x)
+        finish_iteration(x, value)
         if lowered <= value_tolerance * scale:
             return "value"
     return "gradient"

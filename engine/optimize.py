@@ -289,9 +289,15 @@ def _l_bfgs(
         value, gradient = run.evaluate(flat.reshape(shape))
         return value, gradient.ravel()
 
+    def finish_iteration(flat: NDArray[np.float64], value: float) -> None:
+        if value != run.value * run.scale:
+            # A search that used up its evaluations returns the best of them, which need not be the last.
+            run.value = value / run.scale
+        run.finish_iteration(flat.reshape(shape))
+
     outcome = l_bfgs(
         evaluate,
-        lambda flat: run.finish_iteration(flat.reshape(shape)),
+        finish_iteration,
         run.best_image.ravel(),
         bounds,
         history,

@@ -109,7 +109,8 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
     )
     seen = []
 
-    def follow(x):
+    def follow(x, value):
+        assert value == rosenbrock(x)[0]
         assert x.min() >= bounds[0]
         assert x.max() <= bounds[1]
         seen.append(rosenbrock(x)[0])

@@ -1,6 +1,7 @@
 """The optimisers: they lower the loss within the bounds, keep the best image, and say why they stopped."""
 
 import itertools
+import zlib
 
 import numpy as np
 import pytest
@@ -479,3 +480,24 @@ def test_a_wrong_argument_is_named_before_anything_is_evaluated(arguments, messa
     with pytest.raises(ValueError, match=message):
         minimize(objective, START, **arguments)
     assert not objective.images
+
+
+def test_the_value_reported_is_that_of_the_image_even_where_noise_uses_up_a_search():
+    # A case in which a search ends with an earlier point than the last that it tried.
+    random = np.random.default_rng(41)
+    curvature, centre = 10 ** random.uniform(-2, 2, (3, 3, 3)), random.uniform(0, 255, (3, 3, 3))
+    start = random.uniform(0, 255, (3, 3, 3))
+    values, first = {}, (curvature * (start - centre) ** 2).sum() / 2
+
+    def noisy(image):
+        key = zlib.crc32(image.tobytes())
+        noise = np.random.default_rng(key).standard_normal(image.shape)
+        gradient = curvature * (image - centre)
+        value = float((gradient * (image - centre)).sum() / 2) + 1e-6 * first * (key % 1000) / 1000
+        values[image.tobytes()] = value
+        return value, gradient + 1e-3 * np.abs(curvature * (start - centre)).max() * noise
+
+    seen = []
+    minimize(noisy, start, "l-bfgs", 80, callback=seen.append, value_tolerance=1e-300, gradient_tolerance=1e-300)
+    for state in seen:
+        assert state.value == pytest.approx(values[state.image.tobytes()], rel=1e-15)
