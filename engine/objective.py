@@ -138,6 +138,10 @@ class Objective:
             norms[kind][layer] = float(np.linalg.norm(self.network.backward(copy, gradients)))
         return norms
 
+    def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
+        """Return what ``Network.backward`` needs for the total loss's gradient, for the image that made ``tape``."""
+        return self._gradients(tape, self._grams(tape), self._weights())
+
     def _weights(self) -> dict[Term, float]:
         """Return each term's weight in the total."""
         weights = {("content", layer): self.content_weight * weight for layer, weight in self.content_layers.items()}

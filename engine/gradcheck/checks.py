@@ -1,0 +1,296 @@
+"""The checks of a gradient: operator by operator, loss by loss, and of the whole objective from pixels to total.
+
+Five methods, strongest first. The *adjoint identity* <g, J x> = <J' g, x> holds to rounding for a linear operator and
+its input gradient. The *complex step* gives a derivative exact to rounding of everything that is analytic between its
+kinks. *The definition* is every operator and equation written once more without the engine's code, differentiated by a
+complex step: it also notices what is wrong in value and gradient alike. *Central differences* know nothing of how a
+function is computed, and are good to about half of the digits. *Another program's* gradient, PyTorch's, shares no code
+with the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine import losses
+from engine.gradcheck.definition import defined, loss_by_definition
+from engine.gradcheck.kinks import Selection, held_objective
+from engine.gradcheck.measures import (
+    Agreement,
+    agreement,
+    along,
+    central_difference,
+    complex_step,
+    random_directions,
+)
+from engine.gradcheck.problem import Problem, Visit, in_precision, visits
+from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from kernels.cpu.threads import Workers
+
+ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
+DEFINED_VALUE, DEFINITION = "definition, value", "definition, gradient"
+
+TOLERANCES = {
+    ADJOINT: 1e-13,
+    COMPLEX_STEP: 1e-12,
+    DEFINED_VALUE: 1e-11,
+    DEFINITION: 1e-10,
+    DIFFERENCES: 1e-5,
+    TORCH: 1e-10,
+}
+"""Largest relative error with which a check passes, in float64."""
+
+# Of the size of the values: linear operators have no truncation error, only rounding / h.
+_DIFFERENCE_STEP = 1e-6
+PIXEL_STEP = 1e-3
+"""Length of the differences in grey levels: about where truncation and rounding are equal, see the step-size study."""
+
+LayerReference = Callable[[Visit, Array], Array | None]
+"""Another program's input gradient of an operator, for the gradient of its output; None where it has none like it."""
+
+ObjectiveReference = Callable[[Problem], tuple[float, Array]]
+"""Another program's value and gradient."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Parameters
+    ----------
+    subject : what was checked.
+    method : how, one of ``TOLERANCES``.
+    agreement : what was found.
+    tolerance : the largest error that passes.
+    factor : the factor by which the two differ, in words, where they differ by nothing else.
+    """
+
+    subject: str
+    method: str
+    agreement: Agreement
+    tolerance: float
+    factor: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; one that is not a number is not."""
+        return self.agreement.error <= self.tolerance
+
+
+def _check(subject: str, method: str, found: Agreement, factors: Mapping[str, float] | None = None) -> Check:
+    return Check(subject, method, found, TOLERANCES[method], found.factor(factors))
+
+
+# ---- operators ----
+
+
+def check_layers(
+    problem: Problem, count: int, random: np.random.Generator, reference: LayerReference | None = None
+) -> list[Check]:
+    """Check each operator's input gradient where the image has led it.
+
+    Parameters
+    ----------
+    problem : in float64.
+    count : random directions for each of the methods that take some.
+    reference : of another program, None without one.
+    """
+    checks: list[Check] = []
+    workers = problem.network.workers
+    with workers.single_threaded_blas():
+        for visit in visits(problem.network, problem.image, problem.layers):
+            checks += check_operator(visit, count, random, workers, reference)
+    return checks
+
+
+def check_operator(
+    visit: Visit,
+    count: int,
+    random: np.random.Generator,
+    workers: Workers,
+    reference: LayerReference | None = None,
+) -> list[Check]:
+    """Check one operator's input gradient."""
+    operator, x, label = visit.node.operator, visit.input, visit.node.label
+    g = random.standard_normal(visit.output.shape)
+    directions = random_directions(x.shape, count, random)
+    checks = []
+    linear = _linear_part(operator)
+    if linear is not None:
+        pulled = _pull_back(linear, x, g, workers)
+        worst = max((_adjoint(linear, direction, g, pulled, workers) for direction in directions), key=_error)
+        checks.append(_check(label, ADJOINT, worst))
+    gradient = _pull_back(operator, x, g, workers)
+    complex_operator = operator.astype(np.dtype(np.complex128))
+
+    def pushed(input: Array) -> complex:
+        """Return <g, operator(input)>."""
+        of = complex_operator if np.iscomplexobj(input) else operator
+        return complex((g * of.forward(input, True, workers)[0]).sum())
+
+    expected = [complex_step(pushed, x, direction) for direction in directions]
+    checks.append(_check(label, COMPLEX_STEP, agreement(along(gradient, directions), np.array(expected))))
+    # Differences are taken with the operator's decisions held: across a kink there is no derivative to compare with.
+    fixed = _held_operator(operator, visit, workers)
+    step = _DIFFERENCE_STEP * float(np.sqrt(np.mean(x**2)) or 1.0)
+
+    def fixed_push(input: Array) -> float:
+        return float((g * fixed(input)).sum())
+
+    quotients = [central_difference(fixed_push, x, direction, step) for direction in directions]
+    checks.append(_check(label, DIFFERENCES, agreement(along(gradient, directions), np.array(quotients))))
+    other = reference(visit, g) if reference else None
+    if other is not None:
+        checks.append(_check(label, TORCH, agreement(gradient, other)))
+    return checks
+
+
+def _error(found: Agreement) -> float:
+    return found.error
+
+
+def _pull_back(operator: Operator, x: Array, g: Array, workers: Workers) -> Array:
+    """Return J' g at x."""
+    output, saved = operator.forward(x, True, workers)
+    return operator.input_gradient(g.copy(), output, saved, workers)
+
+
+def _linear_part(operator: Operator) -> Operator | None:
+    """Return the operator without what makes it other than linear, or None where nothing is left."""
+    if isinstance(operator, Conv):
+        return replace(operator, bias=None, relu=False)
+    if isinstance(operator, Affine):
+        return replace(operator, shift=np.zeros_like(operator.shift))
+    return operator if isinstance(operator, AveragePool) else None
+
+
+def _adjoint(operator: Operator, x: Array, g: Array, pulled: Array, workers: Workers) -> Agreement:
+    """Compare <J' g, x> with <g, J x>, as fractions of |g| |J x|."""
+    pushed = operator.forward(x, True, workers)[0]
+    scale = float(np.linalg.norm(g) * np.linalg.norm(pushed))
+    found, expected = float(np.vdot(pulled, x)), float(np.vdot(g, pushed))
+    compared = agreement(found, expected)
+    return replace(compared, error=abs(found - expected) / scale if scale else abs(found - expected))
+
+
+def _held_operator(operator: Operator, visit: Visit, workers: Workers) -> Callable[[Array], Array]:
+    """Return the operator as a function, with the decisions that it took at ``visit`` held."""
+    if isinstance(operator, Conv) and operator.relu:
+        positive, before = visit.output > 0, replace(operator, relu=False)
+        return lambda input: before.forward(input, True, workers)[0] * positive
+    if isinstance(operator, Relu):
+        positive = visit.output > 0
+        return lambda input: input * positive
+    if isinstance(operator, MaxPool):
+        winners = operator.forward(visit.input, True, workers)[1][0]
+        selection = Selection(winners, operator.window)
+        return lambda input: selection.forward(input, True, workers)[0]
+    return lambda input: operator.forward(input, True, workers)[0]
+
+
+# ---- losses ----
+
+
+def check_losses(problem: Problem, count: int, random: np.random.Generator) -> list[Check]:
+    """Check the gradient of each term with respect to its layer's features."""
+    F = problem.network.forward(problem.image, problem.layers).features
+    checks: list[Check] = []
+    if problem.content_layers:
+        P = problem.network.forward(problem.content, problem.content_layers).features
+        for layer in problem.content_layers:
+            checks += _check_loss(
+                f"content loss of {layer}",
+                lambda features, layer=layer: losses.content_loss(features, P[layer]),  # type: ignore[misc]
+                losses.content_loss_gradient(F[layer], P[layer]),
+                F[layer],
+                count,
+                random,
+            )
+    if problem.style_layers:
+        painting = problem.network.forward(problem.style, problem.style_layers).features
+        for layer in problem.style_layers:
+            A, M_a = losses.gram_matrix(painting[layer]), _positions(painting[layer])
+            N_l, M_l = F[layer].shape[2], _positions(F[layer])
+
+            def style(features: Array, A: Array = A, M_l: int = M_l, M_a: int = M_a) -> complex:
+                return losses.style_layer_loss(losses.gram_matrix(features), A, M_l, M_a)
+
+            checks += _check_loss(
+                f"style loss of {layer}",
+                style,
+                losses.style_layer_loss_gradient(F[layer], losses.gram_matrix(F[layer]), A, M_a),
+                F[layer],
+                count,
+                random,
+                {"M_l": M_l, "1/M_l": 1 / M_l, "N_l": N_l, "1/N_l": 1 / N_l, "4 N_l^2 M_l^2": 4.0 * N_l**2 * M_l**2},
+            )
+    return checks
+
+
+def _check_loss(
+    subject: str,
+    value: Callable[[Array], complex],
+    gradient: Array,
+    F: Array,
+    count: int,
+    random: np.random.Generator,
+    factors: Mapping[str, float] | None = None,
+) -> list[Check]:
+    directions = random_directions(F.shape, count, random)
+    expected = np.array([complex_step(value, F, direction) for direction in directions])
+    # A style loss is of the fourth degree: this length balances its third derivative with rounding.
+    step = 1e-4 * float(np.sqrt(np.mean(F**2)) or 1.0)
+    quotients = np.array([central_difference(value, F, direction, step).real for direction in directions])
+    found = along(gradient, directions)
+    return [
+        _check(subject, COMPLEX_STEP, agreement(found, expected), factors),
+        _check(subject, DIFFERENCES, agreement(found, quotients), factors),
+    ]
+
+
+def _positions(features: Array) -> int:
+    return int(features.shape[0] * features.shape[1])
+
+
+# ---- the whole objective ----
+
+
+def check_objective(
+    problem: Problem,
+    count: int,
+    random: np.random.Generator,
+    reference: ObjectiveReference | None = None,
+    subject: str = "whole objective",
+) -> list[Check]:
+    """Check the gradient with respect to the pixels, by complex steps through the whole network.
+
+    Parameters
+    ----------
+    problem : in float64.
+    count : random directions.
+    reference : of another program, None without one.
+    subject : what the checks are called.
+    """
+    x = problem.image
+    objective, analytic = problem.objective(), problem.objective(in_precision(problem.network, "complex128"))
+    smooth = held_objective(problem)
+    directions = random_directions(x.shape, count, random)
+    value, gradient = objective(x)
+    found = along(gradient, directions)
+    expected = np.array([complex_step(lambda image: analytic(image)[0], x, d) for d in directions])
+    quotients = np.array([central_difference(lambda image: smooth(image)[0], x, d, PIXEL_STEP) for d in directions])
+    checks = [
+        _check(subject, COMPLEX_STEP, agreement(found, expected)),
+        _check(subject, DIFFERENCES, agreement(found, quotients)),
+    ]
+    if defined(problem.network):
+        by_definition = loss_by_definition(problem)
+        slopes = np.array([complex_step(by_definition, x, d) for d in directions])
+        checks.append(_check(subject, DEFINED_VALUE, agreement(value, by_definition(x))))
+        checks.append(_check(subject, DEFINITION, agreement(found, slopes)))
+    if reference is not None:
+        checks.append(_check(subject, TORCH, agreement(gradient, reference(problem)[1])))
+    return checks

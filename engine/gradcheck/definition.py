@@ -1,0 +1,135 @@
+"""The loss by its definition: every operator and every equation once more, as directly as it can be written.
+
+Shares nothing with the kernels, the network, the preprocessing and the losses but the numbers they are given. What is
+wrong there in value and gradient alike, a bias left out or colours in another order, shows only against this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from engine.gradcheck.measures import Function
+from engine.gradcheck.problem import Problem
+from engine.network import Network
+from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from engine.preprocessing import Preprocessing
+from kernels.geometry import Window, output_size, resolved_pads
+
+
+def defined(network: Network) -> bool:
+    """Say whether all operators of a network have a definition here."""
+    return all(isinstance(node.operator, Conv | AveragePool | MaxPool | Relu | Affine) for node in network.nodes)
+
+
+def loss_by_definition(problem: Problem) -> Function:
+    """Return the total loss as a function of an image, real or complex."""
+    network = problem.network
+    P = features_by_definition(network, problem.content, problem.content_layers) if problem.content_layers else {}
+    painting = features_by_definition(network, problem.style, problem.style_layers) if problem.style_layers else {}
+    targets = {layer: _mean_gram(features) for layer, features in painting.items()}
+
+    def loss(image: Array) -> Any:
+        F, total = features_by_definition(network, image, problem.layers), 0.0
+        for layer in P:
+            total = total + problem.content_weight * 0.5 * np.sum((F[layer] - P[layer]) ** 2)
+        for layer, target in targets.items():
+            E_l = np.sum((_mean_gram(F[layer]) - target) ** 2) / (4 * F[layer].shape[2] ** 2)
+            total = total + problem.style_weight / len(targets) * E_l
+        return total
+
+    return loss
+
+
+def features_by_definition(network: Network, image: Array, layers: Iterable[str]) -> dict[str, Array]:
+    """Return the responses of some layers, (H_l, W_l, N_l)."""
+    wanted = {network.outputs[name]: name for name in layers}
+    values = {network.nodes[0].input: _preprocess(network.preprocessing, image)}
+    found = {}
+    for node in network.nodes:
+        values[node.output] = _apply(node.operator, values[node.input])
+        if node.output in wanted:
+            found[wanted.pop(node.output)] = values[node.output]
+        if not wanted:
+            break
+    return found
+
+
+def _mean_gram(F: Array) -> Array:
+    """Return 1 / M sum_k F_ik F_jk."""
+    gram: Array = np.einsum("hwi,hwj->ij", F, F) / (F.shape[0] * F.shape[1])
+    return gram
+
+
+def _preprocess(preprocessing: Preprocessing, image: Array) -> Array:
+    red, green, blue = (image[:, :, channel] * preprocessing.scale for channel in range(3))
+    ordered = (blue, green, red) if preprocessing.bgr else (red, green, blue)
+    planes = [
+        (plane - mean) / std for plane, mean, std in zip(ordered, preprocessing.mean, preprocessing.std, strict=True)
+    ]
+    return np.stack(planes, axis=2)
+
+
+def _apply(operator: Operator, x: Array) -> Array:
+    if isinstance(operator, Conv):
+        y = _correlation(operator, x)
+        return _positive(y) if operator.relu else y
+    if isinstance(operator, Relu):
+        return _positive(x)
+    if isinstance(operator, Affine):
+        return x * operator.scale + operator.shift
+    if isinstance(operator, AveragePool):
+        counted = under_taps(np.ones((*x.shape[:2], 1)), operator.window, fill=float(operator.count_include_pad))
+        mean: Array = sum(under_taps(x, operator.window)) / np.maximum(sum(counted), 1)
+        return mean
+    if isinstance(operator, MaxPool):
+        # Padding never wins; the first of equal ones does.
+        candidates = np.stack(under_taps(x, operator.window, fill=-np.inf, beyond=-np.inf))
+        first = np.argmax(candidates.real, axis=0)
+        winners: Array = np.take_along_axis(candidates, first[None], axis=0)[0]
+        return winners
+    raise ValueError(f"{type(operator).__name__} has no definition here")
+
+
+def _correlation(conv: Conv, x: Array) -> Array:
+    """Return the sum over taps and channels of input times weight, plus the bias."""
+    kernel_height, kernel_width, per_group, filters = conv.weight.shape
+    weight = conv.weight.reshape(kernel_height * kernel_width, per_group, filters)
+    of_group, parts = filters // conv.group, []
+    for group in range(conv.group):
+        channels = slice(group * per_group, (group + 1) * per_group)
+        chosen = slice(group * of_group, (group + 1) * of_group)
+        taps = under_taps(x[:, :, channels], conv.window)
+        parts.append(sum(np.einsum("hwc,ck->hwk", tap, weight[index, :, chosen]) for index, tap in enumerate(taps)))
+    y = np.concatenate(parts, axis=2)
+    return y if conv.bias is None else y + conv.bias
+
+
+def _positive(x: Array) -> Array:
+    """Return x where its real part is above 0, else 0."""
+    return np.where(x.real > 0, x, 0)
+
+
+def under_taps(x: Array, window: Window, fill: float = 0.0, beyond: float = 0.0) -> list[Array]:
+    """Return, for each tap of the window, the values it sees, (H', W', C).
+
+    Parameters
+    ----------
+    fill : what the padding holds.
+    beyond : what a window sees that ``ceil_mode`` puts beyond the padding.
+    """
+    (rows, columns), (top, left, bottom, right) = output_size(window, *x.shape[:2]), resolved_pads(window, *x.shape[:2])
+    (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
+    padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
+    reach_y, reach_x = (rows - 1) * stride_y + window.extent[0], (columns - 1) * stride_x + window.extent[1]
+    missing = (max(reach_y - padded.shape[0], 0), max(reach_x - padded.shape[1], 0))
+    padded = np.pad(padded, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=beyond)
+    return [
+        padded[
+            ky * dilation_y : ky * dilation_y + (rows - 1) * stride_y + 1 : stride_y,
+            kx * dilation_x : kx * dilation_x + (columns - 1) * stride_x + 1 : stride_x,
+        ]
+        for ky, kx in window.taps
+    ]

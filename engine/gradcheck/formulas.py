@@ -1,0 +1,748 @@
+"""An audit of published formulas: every form of the paper's equations that people copy, against the exact derivative.
+
+Letters are the paper's (``engine/losses.py``), on matrices in its shapes: F, P (N x M), A (N x N), ' for a transpose.
+F is the variable and has elements of both signs, as before a ReLU; F+ is max(F, 0), as behind it.
+
+A formula is a gradient or a value. A gradient is compared with the derivative of the loss that it is given for, which
+is taken from that loss's value alone, by a complex step in each element of F; a value is compared with that loss. Where
+they differ it is found out what the formula is instead: a multiple of it, the derivative of another loss in
+``LOSSES``, or of none at all, when its own Jacobian is not symmetric. Nothing of this is written down in ``FORMULAS``:
+all of it follows from the numbers, at sizes whose prime factors tell N from M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from engine import losses
+from engine.gradcheck.measures import COMPLEX_STEP
+from engine.ops import Array
+from kernels.cpu import relu, relu_input_gradient
+
+# Odd primes that differ from each other and from the image's 3 channels: a product of their powers names its factors.
+_SIZES = ((5, 11), (13, 7))
+_SQUARE = (6, 6)
+_POINTS = 3
+_IMAGE_CHANNELS, _IMAGE_POSITIONS = 3, 17
+_WEIGHT = 0.37
+_CLAMP = 0.8
+
+# Rounding of sums of a hundred terms leaves 1e-15. A fault smaller than the first of these would pass; none here is
+# smaller than 1e-1. A factor counts as constant, and a Jacobian as symmetric, to the second.
+_EXACT = 1e-12
+_CONSTANT = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Matrices to try a formula on, float64 (F also complex128).
+
+    Parameters
+    ----------
+    F : (N, M), responses to the generated image, of both signs.
+    P : (N, M), those to the photograph, behind a ReLU.
+    painting : (N, M), those to the painting, behind a ReLU.
+    W : (K, N), what makes the next layer's responses relu(W F) of them.
+    P_next : (K, M), the photograph's there, behind a ReLU.
+    """
+
+    F: Array
+    P: Array
+    painting: Array
+    W: Array
+    P_next: Array
+
+    @property
+    def A(self) -> Array:
+        """The painting's Gram matrix, (N, N)."""
+        return _gram(self.painting)
+
+    @property
+    def N(self) -> int:
+        """Number of feature maps."""
+        return len(self.F)
+
+    @property
+    def M(self) -> int:
+        """Their size."""
+        return int(self.F.shape[1])
+
+
+Loss = Callable[[Layer], Any]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula as it stands somewhere.
+
+    Parameters
+    ----------
+    name : what it is called here.
+    source : where it is from.
+    claim : the formula.
+    loss : what it is given for, a name in ``LOSSES``.
+    evaluate : the formula itself; branches by the real part and transposes plainly, so that it can be differentiated.
+    is_gradient : whether it is given for the loss's derivative, else for its value.
+    """
+
+    name: str
+    source: str
+    claim: str
+    loss: str
+    evaluate: Loss
+    is_gradient: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a formula turned out to be.
+
+    Parameters
+    ----------
+    name, source, claim, loss, is_gradient : as in ``Formula``.
+    right : whether it is what it is given for.
+    derivative_of : the loss in ``LOSSES``, or the multiple of its own, whose derivative it is (of a value: which it is
+        itself), or why there is none.
+    factor : of a formula that is wrong by a constant factor only: that factor, at N = 5, M = 11.
+    factor_text : the same in letters, which hold at all sizes; C_0 and M_0 are the image's channels and positions.
+    cosine : of the angle to what it should be, the least of all trials; None for values, and where shapes do not fit.
+    error : relative error (L2), the largest of all trials; None where shapes do not fit.
+    counter_example : where it is wrong, with the numbers found.
+    """
+
+    name: str
+    source: str
+    claim: str
+    loss: str
+    is_gradient: bool
+    right: bool
+    derivative_of: str
+    factor: float | None
+    factor_text: str | None
+    cosine: float | None
+    error: float | None
+    counter_example: str
+
+
+# ---- the losses that formulas are given for, or turn out to belong to ----
+
+
+def _plus(F: Array) -> Array:
+    return np.where(F.real > 0, F, 0)
+
+
+def _clamped(F: Array) -> Array:
+    return np.where(abs(F.real) < _CLAMP, F, np.sign(F.real) * _CLAMP)
+
+
+def _gram(F: Array) -> Array:
+    result: Array = np.einsum("ik,jk->ij", F, F)
+    return result
+
+
+def _difference(layer: Layer) -> Array:
+    """Return G - A."""
+    return _gram(layer.F) - layer.A
+
+
+def _content(layer: Layer) -> Any:
+    return ((layer.F - layer.P) ** 2).sum() / 2
+
+
+def _content_above(layer: Layer) -> Any:
+    return ((_plus(layer.W @ layer.F) - layer.P_next) ** 2).sum() / 2
+
+
+def _style(layer: Layer) -> Any:
+    return (_difference(layer) ** 2).sum() / (4 * layer.N**2 * layer.M**2)
+
+
+def _behind_relu(layer: Layer) -> Layer:
+    return replace(layer, F=_plus(layer.F))
+
+
+def _variation(layer: Layer) -> Any:
+    """Return half of the squared steps from each position to the next: the smoothness term, in one dimension."""
+    return (np.diff(layer.F) ** 2).sum() / 2
+
+
+def _positions(layer: Layer) -> Any:
+    """Return the sum of the squared differences of the M x M matrices F'F."""
+    return ((layer.F.T @ layer.F - layer.painting.T @ layer.painting) ** 2).sum()
+
+
+CONTENT = "L_content = 1/2 sum (F - P)^2"
+CONTENT_BEHIND_RELU = "1/2 sum (F+ - P)^2"
+CONTENT_OF_ALL = "sum_l 1/2 sum (F^l - P^l)^2"
+STYLE = "E_l = 1/(4 N^2 M^2) sum (F F' - A)^2"
+STYLE_BEHIND_RELU = "1/(4 N^2 M^2) sum (F+ F+' - A)^2"
+SQUARES = "sum (F F' - A)^2"
+TRIANGLE = "sum_{i<=j} (F F' - A)_ij^2"
+COLUMNS = "sum_j (sum_i (F F' - A)_ij)^2"
+WEIGHTED = "s E_l"
+VARIATION = "E_l + s TV"
+CLAMPED = "E_l of clamp(F)"
+POSITIONS = "sum (F'F - S'S)^2 of M x M matrices"
+GRAM = "G = F F'"
+
+LOSSES: dict[str, Loss] = {
+    CONTENT: _content,
+    CONTENT_BEHIND_RELU: lambda layer: _content(_behind_relu(layer)),
+    CONTENT_OF_ALL: lambda layer: _content(layer) + _content_above(layer),
+    STYLE: _style,
+    STYLE_BEHIND_RELU: lambda layer: _style(_behind_relu(layer)),
+    SQUARES: lambda layer: (_difference(layer) ** 2).sum(),
+    TRIANGLE: lambda layer: (np.triu(_difference(layer)) ** 2).sum(),
+    COLUMNS: lambda layer: (_difference(layer).sum(axis=0) ** 2).sum(),
+    WEIGHTED: lambda layer: _WEIGHT * _style(layer),
+    VARIATION: lambda layer: _style(layer) + _WEIGHT * _variation(layer),
+    CLAMPED: lambda layer: _style(replace(layer, F=_clamped(layer.F))),
+    POSITIONS: _positions,
+    GRAM: lambda layer: _gram(layer.F),
+}
+"""Definitions by name. S are the painting's responses, s is a weight; ``GRAM`` is a matrix, compared as values are."""
+
+
+# ---- the formulas ----
+
+
+def _masked(gradient: Array, F: Array) -> Array:
+    return np.where(F.real > 0, gradient, 0)
+
+
+def _equation_6(layer: Layer) -> Array:
+    """Return (G - A) F / (N^2 M^2)."""
+    gradient: Array = _difference(layer) @ layer.F / (layer.N**2 * layer.M**2)
+    return gradient
+
+
+def _equation_6_behind_relu(layer: Layer) -> Array:
+    return _masked(_equation_6(_behind_relu(layer)), layer.F)
+
+
+def _own_layout(F: Array) -> Array:
+    """Return (N, M) as the program keeps it, (1, M, N)."""
+    return np.ascontiguousarray(F.T)[np.newaxis]
+
+
+def _own_content(layer: Layer) -> Array:
+    F = relu(_own_layout(layer.F))
+    gradient: Array = relu_input_gradient(losses.content_loss_gradient(F, _own_layout(layer.P)), F)[0].T
+    return gradient
+
+
+def _own_style(layer: Layer) -> Array:
+    F = relu(_own_layout(layer.F))
+    plain = losses.style_layer_loss_gradient(F, losses.gram_matrix(F), layer.A)
+    gradient: Array = relu_input_gradient(plain, F)[0].T
+    return gradient
+
+
+def _by_sum_of_magnitudes(gradient: Array) -> Array:
+    scaled: Array = gradient / np.where(gradient.real > 0, gradient, -gradient).sum()
+    return scaled
+
+
+def _variation_gradient(layer: Layer) -> Array:
+    steps = np.diff(layer.F)
+    gradient = np.zeros_like(layer.F)
+    gradient[:, 1:] += steps
+    gradient[:, :-1] -= steps
+    return gradient
+
+
+def _doubled_diagonal(layer: Layer) -> Array:
+    of_gram = 2 * _difference(layer)
+    gradient: Array = (of_gram + np.diag(np.diag(of_gram))) @ layer.F
+    return gradient
+
+
+def _from_above(layer: Layer) -> Array:
+    """Return what the next layer's content loss sends down."""
+    responses = layer.W @ layer.F
+    gradient: Array = layer.W.T @ _masked(_plus(responses) - layer.P_next, responses)
+    return gradient
+
+
+PAPER = "Gatys, Ecker and Bethge 2015 (arXiv:1508.06576)"
+LECTURE = "a lecture on style transfer"
+KERAS = "keras-team/keras, neural style example; titu1994/Neural-Style-Transfer"
+MEAN_OF_SQUARES = "jcjohnson/neural-style, pytorch/tutorials, anishathalye/neural-style"
+
+FORMULAS: tuple[Formula, ...] = (
+    # Equation 2.
+    Formula(
+        "equation 2, of the loss behind the ReLU",
+        PAPER,
+        "dL/dF = F - P where F > 0, 0 where F < 0",
+        CONTENT_BEHIND_RELU,
+        lambda layer: _masked(layer.F - layer.P, layer.F),
+    ),
+    Formula(
+        "equation 2, of equation 1 as printed",
+        PAPER,
+        "dL/dF = F - P where F > 0, 0 where F < 0",
+        CONTENT,
+        lambda layer: _masked(layer.F - layer.P, layer.F),
+    ),
+    Formula("equation 2 without its mask", PAPER, "dL/dF = F - P", CONTENT, lambda layer: layer.F - layer.P),
+    Formula(
+        "the plain derivative behind the ReLU's own",
+        "engine/losses.py with kernels/cpu/relu.py",
+        "dL/dF = relu'(F) (F+ - P)",
+        CONTENT_BEHIND_RELU,
+        _own_content,
+    ),
+    # Equation 6.
+    Formula(
+        "equation 6, of the loss behind the ReLU",
+        PAPER,
+        "dE/dF_ij = 1/(N^2 M^2) ((F+)' (G - A))_ji where F > 0, 0 where F < 0, G = F+ F+'",
+        STYLE_BEHIND_RELU,
+        _equation_6_behind_relu,
+    ),
+    Formula(
+        "equation 6, of equation 4 as printed",
+        PAPER,
+        "dE/dF_ij = 1/(N^2 M^2) (F' (G - A))_ji where F > 0, 0 where F < 0, G = F F'",
+        STYLE,
+        lambda layer: _masked(_equation_6(layer), layer.F),
+    ),
+    Formula(
+        "equation 6 without its mask",
+        PAPER,
+        "dE/dF_ij = 1/(N^2 M^2) (F' (G - A))_ji",
+        STYLE,
+        lambda layer: (layer.F.T @ _difference(layer)).T / (layer.N**2 * layer.M**2),
+    ),
+    Formula(
+        "equation 6 with its indices in the other order",
+        PAPER + ", miscopied",
+        "dE/dF_ij = 1/(N^2 M^2) (F' (G - A))_ij",
+        STYLE,
+        lambda layer: layer.F.T @ _difference(layer) / (layer.N**2 * layer.M**2),
+    ),
+    Formula(
+        "the plain style derivative behind the ReLU's own",
+        "engine/losses.py with kernels/cpu/relu.py",
+        "dE/dF = relu'(F) (G - A) F+ / (N^2 M^2)",
+        STYLE_BEHIND_RELU,
+        _own_style,
+    ),
+    Formula(
+        "the authors' texture code",
+        "leongatys/DeepTextures, LossFunctions.py",
+        "dE/dF = (F' (G/M - A/M))' / (M N^2)",
+        STYLE,
+        lambda layer: (layer.F.T @ (_difference(layer) / layer.M)).T / (layer.M * layer.N**2),
+    ),
+    # A lecture's forms.
+    Formula(
+        "4 (G - A) F for the paper's E_l",
+        LECTURE,
+        "dE/dF = 4 (G - A) F",
+        STYLE,
+        lambda layer: 4 * _difference(layer) @ layer.F,
+    ),
+    Formula(
+        "4 (G - A) F for the plain sum",
+        LECTURE,
+        "dE/dF = 4 (G - A) F",
+        SQUARES,
+        lambda layer: 4 * _difference(layer) @ layer.F,
+    ),
+    Formula(
+        "E_l as a row times a matrix",
+        LECTURE,
+        "E = 1' (G - A) (G - A)'",
+        SQUARES,
+        lambda layer: np.ones(layer.N) @ _difference(layer) @ _difference(layer).T,
+        is_gradient=False,
+    ),
+    Formula(
+        "E_l as a row times a matrix, closed by a column",
+        LECTURE,
+        "E = 1' (G - A) (G - A)' 1",
+        SQUARES,
+        lambda layer: np.ones(layer.N) @ _difference(layer) @ _difference(layer).T @ np.ones(layer.N),
+        is_gradient=False,
+    ),
+    Formula(
+        "the sum of squares as a trace",
+        "what the lecture's form should be",
+        "E = tr (G - A) (G - A)'",
+        SQUARES,
+        lambda layer: np.trace(_difference(layer) @ _difference(layer).T),
+        is_gradient=False,
+    ),
+    Formula(
+        "M_l taken as N_l x M_l",
+        LECTURE,
+        "E = 1/(4 N^2 (N M)^2) sum (G - A)^2",
+        STYLE,
+        lambda layer: (_difference(layer) ** 2).sum() / (4 * layer.N**2 * (layer.N * layer.M) ** 2),
+        is_gradient=False,
+    ),
+    Formula(
+        "a content loss summed over all layers",
+        LECTURE,
+        "L_content = sum_l 1/2 sum (F^l - P^l)^2",
+        CONTENT,
+        lambda layer: _content(layer) + _content_above(layer),
+        is_gradient=False,
+    ),
+    Formula(
+        "its derivative taken layer by layer",
+        LECTURE,
+        "dL/dF^l = F^l - P^l",
+        CONTENT_OF_ALL,
+        lambda layer: layer.F - layer.P,
+    ),
+    Formula(
+        "its derivative with what flows down",
+        "engine/network.py, the backward pass",
+        "dL/dF^l = F^l - P^l + W' relu'(F^(l+1)) (F^(l+1) - P^(l+1))",
+        CONTENT_OF_ALL,
+        lambda layer: layer.F - layer.P + _from_above(layer),
+    ),
+    Formula(
+        "G = F'F with F as N x M",
+        LECTURE,
+        "G = F'F",
+        GRAM,
+        lambda layer: layer.F.T @ layer.F,
+        is_gradient=False,
+    ),
+    Formula(
+        "G = F'F with F stored as M x N",
+        "channels-last programs",
+        "G = F'F, F transposed",
+        GRAM,
+        lambda layer: np.ascontiguousarray(layer.F.T).T @ np.ascontiguousarray(layer.F.T),
+        is_gradient=False,
+    ),
+    Formula(
+        "the sum of squares with G = F'F",
+        LECTURE,
+        "E = sum (F'F - S'S)^2",
+        SQUARES,
+        _positions,
+        is_gradient=False,
+    ),
+    # Other normalisations: the loss is another multiple of E_l, which shifts what a weight means.
+    Formula(
+        "G / (C H W), mean of squares",
+        MEAN_OF_SQUARES,
+        "E = 1/N^2 sum (G/(N M) - A/(N M))^2",
+        STYLE,
+        lambda layer: ((_difference(layer) / (layer.N * layer.M)) ** 2).mean(),
+        is_gradient=False,
+    ),
+    Formula(
+        "G / (C H W), squared Frobenius norm",
+        "Johnson, Alahi and Fei-Fei 2016 (arXiv:1603.08155)",
+        "E = ||G/(N M) - A/(N M)||_F^2",
+        STYLE,
+        lambda layer: ((_difference(layer) / (layer.N * layer.M)) ** 2).sum(),
+        is_gradient=False,
+    ),
+    Formula(
+        "G / (H W), mean of squares",
+        "leongatys/PytorchNeuralStyleTransfer",
+        "E = 1/N^2 sum (G/M - A/M)^2",
+        STYLE,
+        lambda layer: ((_difference(layer) / layer.M) ** 2).mean(),
+        is_gradient=False,
+    ),
+    Formula(
+        "G as it is, mean of squares",
+        "mse_loss on plain Gram matrices",
+        "E = 1/N^2 sum (G - A)^2",
+        STYLE,
+        lambda layer: (_difference(layer) ** 2).mean(),
+        is_gradient=False,
+    ),
+    Formula(
+        "the image's channels and size in place of the layer's",
+        KERAS,
+        "E = 1/(4 C_0^2 M_0^2) sum (G - A)^2",
+        STYLE,
+        lambda layer: (_difference(layer) ** 2).sum() / (4 * _IMAGE_CHANNELS**2 * _IMAGE_POSITIONS**2),
+        is_gradient=False,
+    ),
+    Formula(
+        "content as a mean of squares",
+        MEAN_OF_SQUARES,
+        "L_content = 1/(N M) sum (F - P)^2",
+        CONTENT,
+        lambda layer: ((layer.F - layer.P) ** 2).mean(),
+        is_gradient=False,
+    ),
+    Formula(
+        "content without the 1/2",
+        KERAS,
+        "L_content = sum (F - P)^2",
+        CONTENT,
+        lambda layer: ((layer.F - layer.P) ** 2).sum(),
+        is_gradient=False,
+    ),
+    # Gradients that programs hand to the optimiser beside a value that they do not belong to.
+    Formula(
+        "smoothness in the gradient but not in the loss",
+        "jcjohnson/neural-style (#219), andersbll/neural_artistic_style, apache/mxnet example",
+        "value E_l, gradient dE/dF + s dTV/dF",
+        STYLE,
+        lambda layer: _equation_6(layer) + _WEIGHT * _variation_gradient(layer),
+    ),
+    Formula(
+        "gradient divided by the sum of its magnitudes, loss as it is",
+        "jcjohnson/neural-style -normalize_gradients, crowsonkb/style_transfer, andersbll/neural_artistic_style",
+        "value E_l, gradient (dE/dF) / ||dE/dF||_1",
+        STYLE,
+        lambda layer: _by_sum_of_magnitudes(_equation_6(layer)),
+    ),
+    Formula(
+        "gradient of the scalar loss normalised",
+        "ProGamerGov/neural-style-pt -normalize_gradients",
+        "value s E_l, gradient s^2 dE/dF",
+        WEIGHTED,
+        lambda layer: _WEIGHT**2 * _equation_6(layer),
+    ),
+    Formula(
+        "clamping behind the optimiser's back",
+        "pytorch/tutorials (#143)",
+        "value and gradient of E_l at clamp(F), both reported for F",
+        CLAMPED,
+        lambda layer: _equation_6(replace(layer, F=_clamped(layer.F))),
+    ),
+    Formula(
+        "Gram backward with the diagonal doubled",
+        "happynear/caffe-windows (#178)",
+        "dL/dF = (dL/dG, its diagonal twice) F",
+        SQUARES,
+        _doubled_diagonal,
+    ),
+)
+"""What is audited, in the order of the report."""
+
+
+# ---- the audit ----
+
+
+def audit(seed: int = 0, formulas: Sequence[Formula] = FORMULAS) -> tuple[Verdict, ...]:
+    """Evaluate formulas on random matrices and say what each of them is.
+
+    Parameters
+    ----------
+    seed : of the matrices; the verdicts do not depend on it, the numbers of the counter-examples do.
+    formulas : what to audit.
+    """
+    random = np.random.default_rng(seed)
+    trials = [_Trial(random_layer(N, M, random)) for N, M in (*_SIZES, _SQUARE) for _ in range(_POINTS)]
+    return tuple(_verdict(formula, trials) for formula in formulas)
+
+
+def random_layer(N: int, M: int, random: np.random.Generator) -> Layer:
+    """Return matrices to try formulas on; see ``Layer``."""
+    F, P, painting = random.standard_normal((3, N, M))
+    W, above = random.standard_normal((N + 1, N)), random.standard_normal((N + 1, M))
+    return Layer(F, _plus(P), _plus(painting), W, _plus(above))
+
+
+class _Trial:
+    """One set of matrices, with the exact values and derivatives there, each taken when first asked for."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._exact: dict[tuple[str, bool], Array] = {}
+
+    def exact(self, loss: str, is_gradient: bool) -> Array:
+        """Return the value of a loss in ``LOSSES``, or its derivative with respect to F."""
+        if (loss, is_gradient) not in self._exact:
+            of = LOSSES[loss]
+            value = self._jacobian(of) if is_gradient else np.asarray(of(self.layer))
+            self._exact[loss, is_gradient] = value.reshape(self.layer.F.shape) if is_gradient else value
+        return self._exact[loss, is_gradient]
+
+    def asymmetry(self, formula: Formula) -> float:
+        """Return ``|J - J'| / |J|`` for the Jacobian J of a gradient: 0 for the derivative of any function at all."""
+        jacobian = self._jacobian(formula.evaluate)
+        size = max(np.linalg.norm(jacobian), np.finfo(float).tiny)
+        return float(np.linalg.norm(jacobian - jacobian.T) / size)
+
+    def _jacobian(self, function: Loss) -> Array:
+        """Return the derivatives of a function's values (columns) in each element of F (rows), by complex steps."""
+        layer, rows = self.layer, []
+        for index in np.ndindex(layer.F.shape):
+            F = layer.F.astype(np.complex128)
+            F[index] += 1j * COMPLEX_STEP
+            rows.append(np.ravel(np.imag(function(replace(layer, F=F))) / COMPLEX_STEP))
+        return np.array(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """A formula's result beside what it should be.
+
+    Parameters
+    ----------
+    error : relative, in the L2 norm.
+    ratio : the factor that brings it nearest.
+    remainder : the relative error that this factor leaves.
+    """
+
+    trial: _Trial
+    found: Array
+    expected: Array
+    error: float
+    ratio: float
+    remainder: float
+
+    @property
+    def place(self) -> str:
+        return f"N = {self.trial.layer.N}, M = {self.trial.layer.M}"
+
+
+def _compared(formula: Formula, trial: _Trial, loss: str) -> _Comparison | None:
+    """Return the comparison with the value or derivative of a loss, or None where the shapes differ."""
+    found, expected = np.asarray(formula.evaluate(trial.layer)), trial.exact(loss, formula.is_gradient)
+    if found.shape != expected.shape:
+        return None
+    size = float(np.linalg.norm(expected))
+    ratio = float(np.vdot(expected, found)) / size**2
+    error, remainder = (float(np.linalg.norm(found - factor * expected)) / size for factor in (1.0, ratio))
+    return _Comparison(trial, found, expected, error, ratio, remainder)
+
+
+def _verdict(formula: Formula, trials: Sequence[_Trial]) -> Verdict:
+    # Square matrices, which a transposed shape fits, are for the formulas that fit nowhere else.
+    oblong = [trial for trial in trials if trial.layer.N != trial.layer.M]
+    square = [trial for trial in trials if trial.layer.N == trial.layer.M]
+    compared = [comparison for trial in oblong if (comparison := _compared(formula, trial, formula.loss))]
+    fits = len(compared) == len(oblong)
+    if not fits:
+        compared = [comparison for trial in square if (comparison := _compared(formula, trial, formula.loss))]
+    right = fits and max(comparison.error for comparison in compared) < _EXACT
+    factor, factor_text = (None, None) if right or not fits else _factor(compared)
+    cosine = min((_cosine(comparison) for comparison in compared), default=None) if formula.is_gradient else None
+    return Verdict(
+        name=formula.name,
+        source=formula.source,
+        claim=formula.claim,
+        loss=formula.loss,
+        is_gradient=formula.is_gradient,
+        right=right,
+        derivative_of=formula.loss if right else _origin(formula, oblong, fits, factor_text),
+        factor=factor,
+        factor_text=factor_text,
+        cosine=cosine,
+        error=max((comparison.error for comparison in compared), default=None),
+        counter_example="" if right else _counter_example(formula, oblong[0], compared, fits, factor),
+    )
+
+
+def _cosine(comparison: _Comparison) -> float:
+    """Return the cosine of the angle between the two; that of zero with anything is 0."""
+    a, b = comparison.found.ravel(), comparison.expected.ravel()
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
+
+
+def _factor(compared: Sequence[_Comparison]) -> tuple[float, str] | tuple[None, None]:
+    """Return the constant factor at the first size and in letters, or None where it is not constant."""
+    ratios: dict[tuple[int, int], list[float]] = {}
+    for comparison in compared:
+        if not comparison.ratio or comparison.remainder > _EXACT * abs(comparison.ratio):
+            return None, None
+        ratios.setdefault((comparison.trial.layer.N, comparison.trial.layer.M), []).append(comparison.ratio)
+    for of_size in ratios.values():
+        if max(of_size) - min(of_size) > _CONSTANT * abs(of_size[0]):
+            return None, None
+    first = {size: of_size[0] for size, of_size in ratios.items()}
+    return next(iter(first.values())), _in_letters(first)
+
+
+@cache
+def _exponents() -> Array:
+    """Return exponents of 2, N, M, C_0, M_0 and s, simplest first: the factors that can be written in letters."""
+    ranges = (range(-3, 4), range(-4, 5), range(-4, 5), (-2, 0, 2), (-2, 0, 2), (-1, 0, 1))
+    every = np.array(list(product(*ranges)))
+    return every[np.argsort(abs(every).sum(axis=1), kind="stable")]
+
+
+def _in_letters(ratios: dict[tuple[int, int], float]) -> str:
+    """Write a factor as a product of powers that holds at every size, or as its numbers where there is none."""
+    every = _exponents()
+    fits = np.ones(len(every), bool)
+    for (N, M), ratio in ratios.items():
+        logarithms = np.log([2, N, M, _IMAGE_CHANNELS, _IMAGE_POSITIONS, _WEIGHT])
+        fits &= abs(every @ logarithms - np.log(abs(ratio))) < _CONSTANT
+    signs = {np.sign(ratio) for ratio in ratios.values()}
+    if not fits.any() or len(signs) > 1:
+        return ", ".join(f"{ratio:.6g} at N = {N}, M = {M}" for (N, M), ratio in ratios.items())
+    two, *exponents = (int(exponent) for exponent in every[fits][0])
+    letters = list(zip(("N", "M", "C_0", "M_0", "s"), exponents, strict=True))
+    above = [_power(letter, exponent) for letter, exponent in letters if exponent > 0]
+    below = [_power(letter, -exponent) for letter, exponent in letters if exponent < 0]
+    if two:
+        (above if two > 0 else below).insert(0, str(2 ** abs(two)))
+    text = " ".join(above) or "1"
+    if below:
+        text += "/" + (below[0] if len(below) == 1 else f"({' '.join(below)})")
+    return ("-" if -1.0 in signs else "") + text
+
+
+def _power(letter: str, exponent: int) -> str:
+    return letter if exponent == 1 else f"{letter}^{exponent}"
+
+
+def _origin(formula: Formula, trials: Sequence[_Trial], fits: bool, factor_text: str | None) -> str:
+    """Say which loss a formula belongs to that is not what it is given for."""
+    for loss in LOSSES:
+        compared = [_compared(formula, trial, loss) for trial in trials if not formula.is_gradient or loss != GRAM]
+        if compared and all(comparison is not None and comparison.error < _EXACT for comparison in compared):
+            return loss
+    if factor_text is not None:
+        return f"{factor_text} times {formula.loss}"
+    if not fits:
+        return "nothing: its shape does not fit"
+    if not formula.is_gradient:
+        return "none of the losses here"
+    asymmetry = trials[0].asymmetry(formula)
+    if asymmetry > _CONSTANT:
+        return f"nothing: its Jacobian is not symmetric (by {asymmetry:.2g})"
+    return "none of the losses here, though its Jacobian is symmetric"
+
+
+def _counter_example(
+    formula: Formula, trial: _Trial, compared: Sequence[_Comparison], fits: bool, factor: float | None
+) -> str:
+    """Describe where a formula is wrong, with numbers."""
+    text = ""
+    if not fits:
+        shapes = (np.shape(formula.evaluate(trial.layer)), trial.exact(formula.loss, formula.is_gradient).shape)
+        found, expected = (f"the shape {shape}" if shape else "a single number" for shape in shapes)
+        text = f"N = {trial.layer.N}, M = {trial.layer.M}: gives {found}, expected {expected}"
+        if not compared:
+            return text
+        text += "; "
+    first = compared[0]
+    what = "the derivative is" if formula.is_gradient else "expected"
+    if not first.expected.shape:
+        return text + f"{first.place}: gives {first.found:.6g}, {what} {first.expected:.6g}"
+    index = np.unravel_index(int(abs(first.found - first.expected).argmax()), first.expected.shape)
+    where = ", ".join(str(int(i)) for i in index)
+    text += f"{first.place}: element ({where}) is {first.found[index]:.6g}, {what} {first.expected[index]:.6g}"
+    if (
+        fits
+        and factor is None
+        and all(comparison.remainder < _EXACT * abs(comparison.ratio) for comparison in compared)
+    ):
+        ratios = [f"{comparison.ratio:.6g}" for comparison in compared[:_POINTS]]
+        text += f"; parallel to it, by a factor that changes with F: {', '.join(ratios)}"
+    return text

@@ -1,0 +1,97 @@
+"""The checks along the path of an optimisation: gradients must be right where a run passes, not only at its start.
+
+Towards a minimum the terms of a gradient cancel, and what is left carries the rounding of all of them: it is allowed as
+much as at the start, and so more in relation to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.gradcheck.checks import Check, check_objective
+from engine.gradcheck.precision import PrecisionStudy, precision_study
+from engine.gradcheck.problem import Problem, in_precision
+from engine.optimize import Iteration, minimize
+
+
+@dataclass(frozen=True)
+class Station:
+    """The checks at one iterate.
+
+    Parameters
+    ----------
+    iteration : which; 0 is the beginning.
+    value : the loss there.
+    at_bounds : share of the pixels' values that stand at 0 or 255.
+    checks : of the whole objective.
+    precision : of the ways of computing.
+    """
+
+    iteration: int
+    value: float
+    at_bounds: float
+    checks: tuple[Check, ...]
+    precision: tuple[PrecisionStudy, ...]
+
+
+def path_study(
+    problem: Problem,
+    iterations: tuple[int, ...],
+    count: int,
+    random: np.random.Generator,
+    on_step: Callable[[], object] = lambda: None,
+) -> list[Station]:
+    """Minimise the loss in float32 and repeat the checks at some iterates.
+
+    Parameters
+    ----------
+    iterations : the iterates, rising, beginning with 0. A run that ends early is checked at its last one.
+    count : random directions.
+    on_step : called once an iteration, ``iterations[-1]`` times, and once for each station.
+    """
+    images: dict[int, NDArray[np.float64]] = {0: problem.image}
+    last = 0
+
+    def follow(state: Iteration) -> None:
+        nonlocal last
+        last = state.iteration
+        if state.iteration in iterations:
+            images[state.iteration] = state.image
+        on_step()
+
+    if iterations[-1] > 0:
+        fast = in_precision(problem.network, "float32", "auto")
+        result = minimize(
+            problem.objective(fast),
+            problem.image,
+            "l-bfgs",
+            iterations[-1],
+            callback=follow,
+            workers=problem.network.workers,
+        )
+        if last < iterations[-1]:
+            images[last] = result.image
+    for _ in range(iterations[-1] - last):
+        on_step()
+    stations = []
+    first = float(np.linalg.norm(problem.objective()(problem.image)[1]))
+    for iteration, image in images.items():
+        there = replace(problem, image=image)
+        norm = float(np.linalg.norm(there.objective()(image)[1]))
+        allowed = max(first / norm, 1.0) if norm else 1.0
+        checks = check_objective(there, count, random, subject=f"iterate {iteration}")
+        stations.append(
+            Station(
+                iteration,
+                float(there.objective()(image)[0]),
+                float(np.mean((image <= 0) | (image >= 255))),
+                tuple(replace(check, tolerance=check.tolerance * allowed) for check in checks),
+                tuple(precision_study(there)),
+            )
+        )
+        on_step()
+    return stations

@@ -1,0 +1,95 @@
+"""What is checked: a network, the pictures of its loss, and the image at which the gradient is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.network import Network
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
+from engine.onnx_reader import Node
+from engine.ops import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A loss whose gradient is to be checked, at one image.
+
+    Parameters
+    ----------
+    network : in float64; its twins in other precisions are made from it.
+    content, style : photograph and painting, (H, W, 3), RGB, 0..255.
+    image : where the gradient is taken, of the photograph's shape, float64.
+    content_layers, style_layers : names.
+    content_weight, style_weight : alpha and beta.
+    """
+
+    network: Network
+    content: Array
+    style: Array
+    image: NDArray[np.float64]
+    content_layers: tuple[str, ...] = PAPER_CONTENT_LAYERS
+    style_layers: tuple[str, ...] = PAPER_STYLE_LAYERS
+    content_weight: float = 1e-3
+    style_weight: float = 1.0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers that the loss looks at, each once."""
+        return tuple(dict.fromkeys([*self.style_layers, *self.content_layers]))
+
+    def objective(self, network: Network | None = None) -> Objective:
+        """Return the loss, computed by ``network`` (the problem's own by default)."""
+        return Objective(
+            network or self.network,
+            self.content if self.content_layers else None,
+            self.style if self.style_layers else None,
+            self.content_layers,
+            self.style_layers,
+            self.content_weight,
+            self.style_weight,
+        )
+
+    def parts(self) -> dict[str, Problem]:
+        """Return the problem of each single term, by a name such as ``"style conv1_1"``; all have the weight 1."""
+        alone = {
+            f"content {layer}": replace(self, content_layers=(layer,), style_layers=(), content_weight=1.0)
+            for layer in self.content_layers
+        }
+        return alone | {
+            f"style {layer}": replace(self, content_layers=(), style_layers=(layer,), style_weight=1.0)
+            for layer in self.style_layers
+        }
+
+
+def in_precision(network: Network, dtype: str, convolution: str = "direct") -> Network:
+    """Return the network computing in another precision, from the same weights.
+
+    Parameters
+    ----------
+    dtype : ``"float32"``, ``"float64"`` or ``"complex128"``.
+    convolution : as in ``engine.load_network``; other algorithms than ``"direct"`` are for float32.
+    """
+    chosen = np.dtype(dtype)
+    nodes = tuple(replace(node, operator=node.operator.astype(chosen)) for node in network.nodes)
+    return replace(network, nodes=nodes, dtype=chosen, convolution=convolution)
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One operator at work during a forward pass: what went in and what came out, (H, W, C) each."""
+
+    node: Node
+    input: Array
+    output: Array
+
+
+def visits(network: Network, image: Array, layers: tuple[str, ...]) -> tuple[Visit, ...]:
+    """Run the network on an image and return every operator with its input and output, in running order."""
+    outputs: list[Array] = []
+    tape = network.forward(image, layers, observe=lambda _, output: outputs.append(output))
+    values = {network.nodes[0].input: network.preprocessing.apply(np.asarray(image), network.dtype)}
+    values |= {node.output: output for node, output in zip(tape.nodes, outputs, strict=True)}
+    return tuple(Visit(node, values[node.input], values[node.output]) for node in tape.nodes)
