@@ -110,17 +110,18 @@ class Network:
         self.shapes(image.shape[0], image.shape[1], wanted)
         kept = {self.outputs[name] for name in wanted}
         nodes = self._plan(kept)
-        readers = Counter(node.input for node in nodes)
+        readers = Counter(name for node in nodes for name in node.inputs)
         values = {self.nodes[0].input: self.preprocessing.apply(image, self.dtype)}
         tape = Tape(nodes, {})
         with self.workers.single_threaded_blas():
             for node in nodes:
-                output, saved = node.operator.forward(values[node.input], node.output in kept, self.workers)
+                output, saved = node.forward(values, node.output in kept, self.workers)
                 tape.saved.append(saved)
                 values[node.output] = output
-                readers[node.input] -= 1
-                if not readers[node.input] and node.input not in kept:
-                    del values[node.input]
+                readers.subtract(node.inputs)
+                for name in set(node.inputs):
+                    if not readers[name] and name not in kept:
+                        del values[name]
                 if observe:
                     observe(node.label, output)
         tape.features = {name: values[self.outputs[name]] for name in wanted}
@@ -152,10 +153,11 @@ class Network:
                 output = tape.features.pop(layers_of[node.output]) if node.output in layers_of else None
                 if node.output not in flowing:
                     continue
-                gradient = node.operator.input_gradient(flowing.pop(node.output), output, saved, self.workers)
-                if observe:
-                    observe(node.label, gradient)
-                _accumulate(flowing, node.input, gradient)
+                found = node.input_gradients(flowing.pop(node.output), output, saved, self.workers)
+                for name, gradient in zip(node.inputs, found, strict=True):
+                    if observe:
+                        observe(node.label, gradient)
+                    _accumulate(flowing, name, gradient)
         if not flowing:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
         return self.preprocessing.input_gradient(flowing[self.nodes[0].input])
@@ -194,16 +196,19 @@ class Network:
             return self._shapes(height, width, wanted)
         except ValueError as error:
             smallest = next((size for size in range(1, 4096) if self._fits(size, wanted)), None)
-            least = f", it needs at least {smallest}x{smallest}" if smallest else ""
+            if not smallest or min(height, width) >= smallest:
+                # Branches may differ in size: each rounds odd ones in its own way.
+                raise ValueError(f"an image of {width}x{height} pixels does not suit the network: {error}") from None
             raise ValueError(
-                f"an image of {width}x{height} pixels is too small for the network{least}: {error}"
+                f"an image of {width}x{height} pixels is too small for the network, it needs at least "
+                f"{smallest}x{smallest}: {error}"
             ) from None
 
     def _shapes(self, height: int, width: int, layers: Sequence[str]) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
         for node in self._leading_to({self.outputs[name] for name in layers}):
             try:
-                shapes[node.output] = node.operator.output_shape(shapes[node.input])
+                shapes[node.output] = node.output_shape(shapes)
             except ValueError as error:
                 raise ValueError(f"{node.label}: {error}") from None
         return {name: shapes[self.outputs[name]] for name in layers}
@@ -225,19 +230,30 @@ class Network:
         self.shapes(height, width, wanted)
         kept = {self.outputs[name] for name in wanted}
         nodes = self._plan(kept)
-        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
+        image = self.nodes[0].input
+        shapes: dict[str, Shape] = {image: (height, width, 3)}
+        readers = Counter(name for node in nodes for name in node.inputs)
         held, peak, scratch = 0, 0, 0
+        # What other branches still have to read: values on the way forward, gradients on the way back.
+        waiting = {image}
         for node in nodes:
-            shapes[node.output] = node.operator.output_shape(shapes[node.input])
-            input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
-            peak = max(peak, held + input + output)
+            shapes[node.output] = node.output_shape(shapes)
+            around = waiting - {*node.inputs, *kept}
+            peak = max(peak, held + sum(_bytes(shapes[name], self.dtype) for name in (*around, *node.values)))
             if isinstance(node.operator, ConvBlock):
                 scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input], self.workers.threads))
             held += _held_bytes(node, shapes, kept, self.dtype)
+            readers.subtract(node.inputs)
+            waiting = {name for name in (*waiting, node.output) if readers[name]}
+        waiting = set()
         for node in reversed(nodes):
-            input, output = _bytes(shapes[node.input], self.dtype), _bytes(shapes[node.output], self.dtype)
-            peak = max(peak, held + input + output + (output if node.output in kept else 0))
+            output = _bytes(shapes[node.output], self.dtype) if node.output in kept else 0
+            # An input that another reader has sent a gradient to is there twice until the two are added.
+            around = waiting - {node.output}
+            busy = sum(_bytes(shapes[name], self.dtype) for name in (*around, *node.values))
+            peak = max(peak, held + busy + output)
             held -= _held_bytes(node, shapes, kept, self.dtype)
+            waiting = {*waiting, *node.inputs} - {node.output}
         return peak + scratch
 
     def weight_bytes(self, layers: Iterable[str]) -> int:
@@ -255,7 +271,7 @@ class Network:
         shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
         total = 0
         for node in self._leading_to({self.outputs[name] for name in wanted}):
-            shapes[node.output] = node.operator.output_shape(shapes[node.input])
+            shapes[node.output] = node.output_shape(shapes)
             if isinstance(node.operator, Conv):
                 rows, columns, _ = shapes[node.output]
                 total += rows * columns * node.operator.weight.size
@@ -273,7 +289,7 @@ class Network:
         for node in reversed(self.nodes):
             if node.output in needed:
                 chosen.append(node)
-                needed.add(node.input)
+                needed.update(node.inputs)
         return tuple(reversed(chosen))
 
 
@@ -434,12 +450,12 @@ def _pooled(operator: Operator, pooling: str) -> Operator:
 
 def _check_channels(network: Network, path: Path) -> None:
     """Raise ModelError when some operator's channels do not fit the one before it."""
-    channels = {network.nodes[0].input: 3}
+    # Large enough for any window: what may fail is the channels.
+    size = 1 << 20
+    shapes: dict[str, Shape] = {network.nodes[0].input: (size, size, 3)}
     for node in network.nodes:
-        # Large enough for any window: what may fail is the channels.
-        size = 1 << 20
         try:
-            channels[node.output] = node.operator.output_shape((size, size, channels[node.input]))[2]
+            shapes[node.output] = (size, size, node.output_shape(shapes)[2])
         except ValueError as error:
             raise ModelError(f"{path}: {node.label}: {error}") from None
 

@@ -2,37 +2,82 @@
 
 Exporters write the same network in many ways. What does not change the result is resolved here: constants, Identity,
 Dropout, Cast, Transpose (a value's axes are tracked, nothing is moved), Pad before a convolution, bias as a separate
-Add, BatchNormalization behind a convolution, Relu behind a convolution. An operator that the engine does not have is
-not an error as long as nothing behind it is asked for: a classifier is simply left in the file.
+Add, BatchNormalization behind a convolution, Relu behind a convolution. Branches may meet again in an Add, a Sum or a
+Concat of channels. An operator that the engine does not have is not an error as long as nothing behind it is asked for:
+a classifier is simply left in the file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from engine.errors import ModelError
-from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from engine.onnx_graph import parse_onnx, read_node
+from engine.onnx_ops import OPERATORS
+from engine.onnx_ops.windows import window_of
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, MaxPool, Operator, Relu, Shape
+from kernels.cpu.threads import SERIAL, Workers
 from kernels.geometry import Window
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of the network: ``output = operator(input)``; ``label`` is how messages call it."""
+    """One operator of the network: ``output = operator(input)``.
+
+    Parameters
+    ----------
+    label : how messages call it.
+    operator : what it computes.
+    input, output : names of values.
+    others : the further inputs of an operator of several, a ``Junction``.
+    """
 
     label: str
     operator: Operator
     input: str
     output: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs, in order; a value that is read twice stands there twice."""
+        return (self.input, *self.others)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Inputs and output: what is there while the operator runs."""
+        return (*self.inputs, self.output)
+
+    def output_shape(self, shapes: Mapping[str, Shape]) -> Shape:
+        """Return the output's shape from those of the values; raises ValueError when they do not fit."""
+        if isinstance(self.operator, Junction):
+            return self.operator.joined_shape([shapes[name] for name in self.inputs])
+        return self.operator.output_shape(shapes[self.input])
+
+    def forward(self, values: Mapping[str, Array], output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
+        """Return the output and what ``input_gradients`` needs beside it, see ``Operator.forward``."""
+        if isinstance(self.operator, Junction):
+            inputs = [values[name] for name in self.inputs]
+            return self.operator.join(inputs, workers), tuple(one.shape for one in inputs)
+        return self.operator.forward(values[self.input], output_is_kept, workers)
+
+    def input_gradients(
+        self, output_gradient: Array, output: Array | None, saved: Any, workers: Workers
+    ) -> list[Array]:
+        """Return the gradient with respect to each of the inputs, see ``Operator.input_gradient``."""
+        if isinstance(self.operator, Junction):
+            return self.operator.input_gradients(output_gradient, saved, workers)
+        return [self.operator.input_gradient(output_gradient, output, saved, workers)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +118,7 @@ def read_onnx(path: str | Path) -> Graph:
     Raises ModelError when the file is missing, not ONNX, or its weights are missing, misshapen or not finite.
     """
     path = Path(path)
-    model = _parse(path)
+    model = parse_onnx(path)
     reader = _Reader(path, model)
     for node in model.graph.node:
         reader.add(node)
@@ -85,22 +130,6 @@ def read_onnx(path: str | Path) -> Graph:
         metadata={entry.key: entry.value for entry in model.metadata_props},
         operators=dict(Counter(node.op_type for node in model.graph.node)),
     )
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, expected an ONNX file")
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such model file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except DecodeError:
-        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from None
-    if not model.ir_version or not model.graph.node:
-        raise ModelError(f"{path}: not an ONNX file: it holds no network")
-    return model
 
 
 # Where a value of the file comes from: the value of the engine it equals once its axes are put in order.
@@ -121,7 +150,11 @@ class _Reader:
     def __init__(self, path: Path, model: onnx.ModelProto) -> None:
         self.path = path
         self.folder = path.resolve().parent
-        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        # Constants: as they are stored, or a function that computes one from others when it is needed.
+        self.tensors: dict[str, onnx.TensorProto | Callable[[], Array]] = {
+            tensor.name: tensor for tensor in model.graph.initializer
+        }
+        self.opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
         if model.graph.sparse_initializer:
             raise ModelError(f"{path}: sparse weights are not supported")
         self.nodes: list[Node] = []
@@ -135,10 +168,11 @@ class _Reader:
         self._unavailable.update(value.name for value in inputs[1:])
         self.activations = {self.input: _Activation(self.input, _input_axes(inputs[0], model, path))}
         self._handlers: dict[str, Callable[[onnx.NodeProto, dict[str, Any]], None]] = {
-            "Add": self._arithmetic,
+            "Add": self._add,
             "AveragePool": self._pool,
             "BatchNormalization": self._batch_normalization,
             "Cast": self._same,
+            "Concat": self._concat,
             "Constant": self._constant,
             "Conv": self._conv,
             "Div": self._arithmetic,
@@ -149,6 +183,7 @@ class _Reader:
             "Pad": self._pad,
             "Relu": self._relu,
             "Sub": self._arithmetic,
+            "Sum": self._sum,
             "Transpose": self._transpose,
         }
 
@@ -159,6 +194,9 @@ class _Reader:
             if any(name and name in self._unavailable for name in node.input):
                 # What stands behind a rejected node is left out with it, without a reason of its own.
                 self._unavailable.update(node.output)
+                return
+            if handler != self._same and self._is_constant(node):
+                self._compute(node)
                 return
             if handler is None:
                 domain = f"{node.domain}." if node.domain else ""
@@ -203,6 +241,8 @@ class _Reader:
             raise ModelError(f"{_label(node)}: {role} {name!r} is missing from the file")
         tensor = self.tensors[name]
         try:
+            if not isinstance(tensor, onnx.TensorProto):
+                return tensor()
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return self._external(tensor, f"{_label(node)}: {role} {name!r}")
             return numpy_helper.to_array(tensor)
@@ -248,9 +288,28 @@ class _Reader:
             )
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(tensor.dims)
 
-    def _emit(self, node: onnx.NodeProto, operator: Operator, input: _Activation) -> None:
-        self.nodes.append(Node(_label(node), operator, input.name, node.output[0]))
+    def _emit(self, node: onnx.NodeProto, operator: Operator, input: _Activation, *others: _Activation) -> None:
+        names = tuple(other.name for other in others)
+        self.nodes.append(Node(_label(node), operator, input.name, node.output[0], names))
         self.activations[node.output[0]] = _Activation(node.output[0], input.axes)
+
+    # ---- constants ----
+
+    def _is_constant(self, node: onnx.NodeProto) -> bool:
+        """Say whether a node computes a constant from others, as exporters write shapes and unfolded weights."""
+        inputs = [name for name in node.input if name]
+        known = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS
+        return known and bool(inputs) and all(name in self.tensors for name in inputs)
+
+    def _compute(self, node: onnx.NodeProto) -> None:
+        """Note how a constant is computed; it may be large, and part of a classifier that nobody asks for."""
+
+        def computed(output: str) -> Array:
+            inputs = tuple(self._tensor(node, at, "input") if name else None for at, name in enumerate(node.input))
+            return read_node(node, self.opset).forward(inputs, SERIAL)[output]
+
+        for output in node.output:
+            self.tensors[output] = partial(computed, output)
 
     # ---- operators ----
 
@@ -278,10 +337,6 @@ class _Reader:
         self._unavailable.update(node.output[1:])
 
     def _transpose(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
-        if node.input and node.input[0] in self.tensors:
-            array = np.transpose(self._tensor(node, 0, "input"), attributes.get("perm"))
-            self.tensors[node.output[0]] = numpy_helper.from_array(np.ascontiguousarray(array))
-            return
         value = self._activation(node, pads_allowed=True)
         order = attributes.get("perm", [3, 2, 1, 0])
         if sorted(order) != [0, 1, 2, 3]:
@@ -366,6 +421,34 @@ class _Reader:
         factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
         self._emit(node, Affine(factor, shift - mean * factor), value)
 
+    def _add(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        """Add: of two branches, or of a value and a constant."""
+        if any(name in self.tensors for name in node.input):
+            self._arithmetic(node, attributes)
+        else:
+            self._sum(node, attributes)
+
+    def _sum(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        self._join(node, Add())
+
+    def _concat(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
+        values = [self._activation(node, position) for position in range(len(node.input))]
+        axis = int(attributes.get("axis", 1))
+        if values and not (-4 <= axis < 4 and values[0].axes[axis] == "C"):
+            raise _RefusedError(f"Concat along axis {axis} is not supported, only along the channels")
+        self._join(node, Concat())
+
+    def _join(self, node: onnx.NodeProto, junction: Junction) -> None:
+        """Read a node in which branches meet."""
+        first, *others = (self._activation(node, position) for position in range(max(len(node.input), 1)))
+        for other in others:
+            if other.axes != first.axes:
+                raise _RefusedError(f"its inputs have the axes {first.axes} and {other.axes}")
+        if others:
+            self._emit(node, junction, first, *others)
+        else:
+            self.activations[node.output[0]] = first
+
     def _arithmetic(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         """Add, Sub, Mul or Div of a value and a constant number for each channel."""
         constant_at = next((i for i, name in enumerate(node.input) if name in self.tensors), None)
@@ -419,33 +502,14 @@ def _input_axes(value: onnx.ValueInfoProto, model: onnx.ModelProto, path: Path) 
 
 def _window(attributes: dict[str, Any]) -> Window:
     """Return the attributes of a Conv or a pool as a Window; raises ValueError where they do not fit together."""
-    values = {}
-    for name, default in (("kernel_shape", None), ("strides", (1, 1)), ("dilations", (1, 1)), ("pads", (0, 0, 0, 0))):
-        found = attributes.get(name) or default or ()
-        if not isinstance(found, list | tuple) or not all(isinstance(number, int) for number in found):
-            raise ValueError(f"{name} is {found!r}, expected whole numbers")
-        given = tuple(found)
-        expected = 4 if name == "pads" else 2
-        if len(given) != expected:
-            raise ValueError(f"{name} has {len(given)} values, expected {expected}")
-        values[name] = given
-    text = attributes.get("auto_pad", b"NOTSET")
-    if not isinstance(text, bytes):
-        raise ValueError(f"auto_pad is {text!r}, expected text")
-    auto_pad = text.decode(errors="replace") or "NOTSET"
-    return Window(
-        kernel=values["kernel_shape"],
-        strides=values["strides"],
-        pads=values["pads"] if auto_pad == "NOTSET" else (0, 0, 0, 0),
-        dilations=values["dilations"],
-        ceil_mode=bool(attributes.get("ceil_mode", 0)),
-        auto_pad=auto_pad,
-    )
+    text = attributes.get("auto_pad", "")
+    decoded = {"auto_pad": text.decode(errors="replace") if isinstance(text, bytes) else text}
+    return window_of(attributes | decoded)
 
 
 def _fuse(nodes: list[Node]) -> Iterator[Node]:
     """Fold scale-and-shift and Relu into the convolution before them, where nothing else reads its output."""
-    readers = Counter(node.input for node in nodes)
+    readers = Counter(name for node in nodes for name in node.inputs)
     producer: dict[str, int] = {}
     fused: list[Node] = []
     for node in nodes:

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Node
-from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Relu
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Relu
 from kernels.geometry import Window
 
 OPSET = 13
@@ -42,7 +42,8 @@ def write_onnx(path: str | Path, nodes: Sequence[Node], metadata: Mapping[str, s
     Raises ModelError when the nodes do not fit together or ONNX cannot express one of them, ValueError for a wrong
     ``dtype``, OSError when the file cannot be written.
 
-    Source: ONNX operators of opset 13: Conv and AveragePool (since 11), MaxPool (12), Relu and BatchNormalization.
+    Source: ONNX operators of opset 13: Conv and AveragePool (since 11), MaxPool (12), Relu, BatchNormalization, Add,
+    Sum and Concat.
     """
     if dtype not in DTYPES:
         raise ValueError(unknown_name("dtype", dtype, DTYPES))
@@ -79,21 +80,21 @@ class _Writer:
 
     def add(self, node: Node) -> None:
         """Append one node, with its weights."""
-        if node.input not in self._value_of:
-            raise ModelError(
-                f"{node.label}: its input {node.input!r} is neither the image nor an earlier node's output"
-            )
+        for name in node.inputs:
+            if name not in self._value_of:
+                raise ModelError(f"{node.label}: its input {name!r} is neither the image nor an earlier node's output")
         if node.output in self._value_of:
             raise ModelError(f"{node.label}: its output {node.output!r} is there already")
-        input = self._value_of[node.input]
+        inputs = [self._value_of[name] for name in node.inputs]
         try:
             # Large enough for any window: what may fail is the channels.
-            channels = node.operator.output_shape((1 << 20, 1 << 20, self._channels[input]))[2]
+            shapes = {name: (1 << 20, 1 << 20, self._channels[self._value_of[name]]) for name in node.inputs}
+            channels = node.output_shape(shapes)[2]
         except ValueError as error:
             raise ModelError(f"{node.label}: {error}") from None
         name = _free(node.label.partition(" ")[2].strip("'\"") or node.output, self._names)
-        self._emit(node, name, input, channels)
-        self._read.add(input)
+        self._emit(node, name, inputs, channels)
+        self._read.update(inputs)
         self._value_of[node.output] = node.output
         self._channels[node.output] = channels
 
@@ -108,8 +109,8 @@ class _Writer:
         ]
         return helper.make_graph(self.nodes, "network", [image], outputs, self.tensors)
 
-    def _emit(self, node: Node, name: str, input: str, channels: int) -> None:
-        operator = node.operator
+    def _emit(self, node: Node, name: str, inputs: Sequence[str], channels: int) -> None:
+        operator, input = node.operator, inputs[0]
         if isinstance(operator, Conv):
             _check(not operator.window.ceil_mode, node, "a Conv with ceil_mode")
             weight = self._tensor(node, f"{name}.weight", operator.weight.transpose(3, 2, 0, 1))
@@ -140,6 +141,10 @@ class _Writer:
                 for role, array in values.items()
             ]
             self._node("BatchNormalization", name, [input, *weights], node.output, {"epsilon": 0.0, "momentum": 1.0})
+        elif isinstance(operator, Add):
+            self._node("Add" if len(inputs) == 2 else "Sum", name, inputs, node.output)
+        elif isinstance(operator, Concat):
+            self._node("Concat", name, inputs, node.output, {"axis": 1})
         else:
             raise ModelError(f"{node.label}: a {type(operator).__name__} cannot be written as ONNX")
 

@@ -15,7 +15,7 @@ def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
 
     A pooling is taken into the block before it unless the values between the two are in ``kept`` or read elsewhere.
     """
-    readers = Counter(node.input for node in nodes)
+    readers = Counter(name for node in nodes for name in node.inputs)
     result: list[Node] = []
     for node in nodes:
         operator, before = node.operator, result[-1] if result else None

@@ -258,14 +258,17 @@ def layer_table(graph: Graph, height: int, width: int) -> tuple[list[Row], str]:
     shapes: dict[str, Shape | None] = {graph.input: (height, width, 3)}
     reach = {graph.input: ((1, 1), (1, 1))}
     for node in _called_by_layer(graph):
-        operator, input_shape = node.operator, shapes[node.input]
+        operator = node.operator
         shape: Shape | None = None
-        if input_shape is not None:
+        input_shapes = {name: known for name in node.inputs if (known := shapes[name]) is not None}
+        if len(input_shapes) == len(set(node.inputs)):
             try:
-                shape = operator.output_shape(input_shape)
+                shape = node.output_shape(input_shapes)
             except ValueError as error:
                 obstacle = obstacle or f"an image of {width}x{height} pixels does not get past {node.label}: {error}"
-        field, stride = reach[node.input]
+        # Where branches meet, the one that sees the most tells.
+        fields, strides = zip(*(reach[name] for name in node.inputs), strict=True)
+        field, stride = _pair(map(max, *fields, (0, 0))), _pair(map(max, *strides, (0, 0)))
         window = getattr(operator, "window", Window((1, 1)))
         field = _pair(f + (extent - 1) * s for f, extent, s in zip(field, window.extent, stride, strict=True))
         stride = _pair(s * step for s, step in zip(stride, window.strides, strict=True))

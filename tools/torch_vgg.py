@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.gradcheck.problem import Visit
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.onnx_reader import Node
@@ -155,6 +156,26 @@ def torch_objective(
     return TorchObjective(preprocess, steps, P, A, content_weight, style_weight, dtype, layout)
 
 
+def operator_input_gradient(visit: Visit, output_gradient: Array) -> Array | None:
+    """Return what autograd gives for one operator at work, (H, W, C), or None where PyTorch has no operator like it.
+
+    Parameters
+    ----------
+    visit : the operator and its input.
+    output_gradient : of its output's shape.
+    """
+    torch = import_torch()
+    try:
+        function = _function(visit.node, "contiguous")
+    except ValueError:
+        return None
+    values = _tensor(visit.input, torch.from_numpy(visit.input).dtype, "contiguous").requires_grad_()
+    pushed = function(values)
+    (gradient,) = torch.autograd.grad(pushed, values, _tensor(output_gradient, pushed.dtype, "contiguous"))
+    result: Array = gradient[0].permute(1, 2, 0).contiguous().numpy()
+    return result
+
+
 def minimize_with_torch(
     objective: TorchObjective,
     initial: Array,
@@ -238,7 +259,7 @@ def _steps(network: Network, layers: Sequence[str], layout: str) -> tuple[Step, 
     steps: list[Step] = []
     value = network.nodes[0].input
     for node in network.nodes:
-        if node.input != value:
+        if node.inputs != (value,):
             raise ValueError(
                 f"{node.label}: the PyTorch twin runs a chain of operators only, this network has branches"
             )

@@ -27,7 +27,7 @@ from engine.gradcheck.measures import (
     random_directions,
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
-from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from engine.ops import Affine, Array, AveragePool, Conv, Junction, MaxPool, Operator, Relu
 from kernels.cpu.threads import Workers
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
@@ -114,6 +114,8 @@ def check_operator(
     reference: LayerReference | None = None,
 ) -> list[Check]:
     """Check one operator's input gradient."""
+    if isinstance(visit.node.operator, Junction):
+        return [_check_junction(visit, visit.node.operator, count, random, workers)]
     operator, x, label = visit.node.operator, visit.input, visit.node.label
     g = random.standard_normal(visit.output.shape)
     directions = random_directions(x.shape, count, random)
@@ -148,6 +150,21 @@ def check_operator(
     return checks
 
 
+def _check_junction(
+    visit: Visit, junction: Junction, count: int, random: np.random.Generator, workers: Workers
+) -> Check:
+    """Check where branches meet: linear in all of its inputs together."""
+    g = random.standard_normal(visit.output.shape)
+    shapes = [input.shape for input in visit.inputs]
+    pulled = junction.input_gradients(g.copy(), shapes, workers)
+    found = []
+    for _ in range(count):
+        xs = [random.standard_normal(shape) for shape in shapes]
+        back = sum(float(np.vdot(gradient, x)) for gradient, x in zip(pulled, xs, strict=True))
+        found.append(_adjoint_agreement(back, g, junction.join(xs, workers)))
+    return _check(visit.node.label, ADJOINT, max(found, key=_error))
+
+
 def _error(found: Agreement) -> float:
     return found.error
 
@@ -169,9 +186,11 @@ def _linear_part(operator: Operator) -> Operator | None:
 
 def _adjoint(operator: Operator, x: Array, g: Array, pulled: Array, workers: Workers) -> Agreement:
     """Compare <J' g, x> with <g, J x>, as fractions of |g| |J x|."""
-    pushed = operator.forward(x, True, workers)[0]
-    scale = float(np.linalg.norm(g) * np.linalg.norm(pushed))
-    found, expected = float(np.vdot(pulled, x)), float(np.vdot(g, pushed))
+    return _adjoint_agreement(float(np.vdot(pulled, x)), g, operator.forward(x, True, workers)[0])
+
+
+def _adjoint_agreement(found: float, g: Array, pushed: Array) -> Agreement:
+    scale, expected = float(np.linalg.norm(g) * np.linalg.norm(pushed)), float(np.vdot(g, pushed))
     compared = agreement(found, expected)
     return replace(compared, error=abs(found - expected) / scale if scale else abs(found - expected))
 

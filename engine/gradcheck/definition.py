@@ -6,7 +6,7 @@ wrong there in value and gradient alike, a bias left out or colours in another o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ import numpy as np
 from engine.gradcheck.measures import Function
 from engine.gradcheck.problem import Problem
 from engine.network import Network
-from engine.ops import Affine, Array, AveragePool, Conv, MaxPool, Operator, Relu
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Relu
 from engine.preprocessing import Preprocessing
 from kernels.geometry import Window, output_size, resolved_pads
 
 
 def defined(network: Network) -> bool:
     """Say whether all operators of a network have a definition here."""
-    return all(isinstance(node.operator, Conv | AveragePool | MaxPool | Relu | Affine) for node in network.nodes)
+    known = Conv | AveragePool | MaxPool | Relu | Affine | Add | Concat
+    return all(isinstance(node.operator, known) for node in network.nodes)
 
 
 def loss_by_definition(problem: Problem) -> Function:
@@ -49,7 +50,7 @@ def features_by_definition(network: Network, image: Array, layers: Iterable[str]
     values = {network.nodes[0].input: _preprocess(network.preprocessing, image)}
     found = {}
     for node in network.nodes:
-        values[node.output] = _apply(node.operator, values[node.input])
+        values[node.output] = _apply(node.operator, [values[name] for name in node.inputs])
         if node.output in wanted:
             found[wanted.pop(node.output)] = values[node.output]
         if not wanted:
@@ -72,7 +73,13 @@ def _preprocess(preprocessing: Preprocessing, image: Array) -> Array:
     return np.stack(planes, axis=2)
 
 
-def _apply(operator: Operator, x: Array) -> Array:
+def _apply(operator: Operator, inputs: Sequence[Array]) -> Array:
+    if isinstance(operator, Add):
+        total: Array = sum(inputs[1:], inputs[0])
+        return total
+    if isinstance(operator, Concat):
+        return np.concatenate(inputs, axis=2)
+    (x,) = inputs
     if isinstance(operator, Conv):
         y = _correlation(operator, x)
         return _positive(y) if operator.relu else y

@@ -82,8 +82,13 @@ class Visit:
     """One operator at work during a forward pass: what went in and what came out, (H, W, C) each."""
 
     node: Node
-    input: Array
+    inputs: tuple[Array, ...]
     output: Array
+
+    @property
+    def input(self) -> Array:
+        """The first input; most operators have no other."""
+        return self.inputs[0]
 
 
 def visits(network: Network, image: Array, layers: tuple[str, ...]) -> tuple[Visit, ...]:
@@ -92,4 +97,4 @@ def visits(network: Network, image: Array, layers: tuple[str, ...]) -> tuple[Vis
     tape = network.forward(image, layers, observe=lambda _, output: outputs.append(output))
     values = {network.nodes[0].input: network.preprocessing.apply(np.asarray(image), network.dtype)}
     values |= {node.output: output for node, output in zip(tape.nodes, outputs, strict=True)}
-    return tuple(Visit(node, values[node.input], values[node.output]) for node in tape.nodes)
+    return tuple(Visit(node, tuple(values[name] for name in node.inputs), values[node.output]) for node in tape.nodes)

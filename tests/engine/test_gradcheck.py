@@ -30,7 +30,7 @@ from engine.gradcheck.problem import in_precision, visits
 from engine.gradcheck.steps import fit_steps, step_study
 from engine.gradcheck.study import Plan, run_study
 from engine.onnx_reader import Node
-from engine.ops import Affine, AveragePool, Conv, MaxPool, Relu
+from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
 
@@ -141,6 +141,35 @@ def test_each_term_alone_passes(problem):
     for name, part in parts.items():
         checks = check_objective(part, 2, np.random.default_rng(0), subject=name)
         assert all(check.passed for check in checks)
+
+
+def test_a_network_with_branches_passes_and_its_junctions_are_checked(problem):
+    random = np.random.default_rng(3)
+
+    def convolution(label, channels, filters, source):
+        weight = random.standard_normal((3, 3, channels, filters)) / np.sqrt(4.5 * channels)
+        bias = random.uniform(-0.2, 0.4, filters)
+        return Node(label, Conv(weight, bias, Window((3, 3), pads=(1, 1, 1, 1)), relu=True), source, label)
+
+    nodes = (
+        convolution("stem", 3, 18, "image"),
+        convolution("left", 18, 18, "stem"),
+        convolution("right", 18, 18, "stem"),
+        Node("sum", Add(), "left", "sum", ("stem", "right")),
+        Node("joined", Concat(), "sum", "joined", ("left",)),
+        convolution("top", 36, 5, "joined"),
+    )
+    names = ("stem", "left", "right", "top")
+    branching = replace(
+        problem,
+        network=replace(problem.network, nodes=nodes, outputs={name: name for name in names}),
+        content_layers=("left",),
+        style_layers=("stem", "top"),
+    )
+    checks = check_layers(branching, 3, random) + check_objective(branching, 3, random)
+    assert [check for check in checks if not check.passed] == []
+    assert {("sum", ADJOINT), ("joined", ADJOINT)} <= {(check.subject, check.method) for check in checks}
+    assert {check.method for check in checks} >= {DEFINED_VALUE, DEFINITION}
 
 
 def test_a_reference_that_differs_fails_and_is_named(problem):

@@ -24,7 +24,7 @@ from engine.errors import ModelError
 from engine.network import Network, Tape, load_network
 from engine.onnx_reader import Node, read_onnx
 from engine.onnx_writer import write_onnx
-from engine.ops import AveragePool, Conv, MaxPool, Relu
+from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.vgg import KNOWN_FILES, KnownFile, KnownWeights
 from kernels.geometry import Window
@@ -709,6 +709,27 @@ def test_a_network_that_is_no_vgg_is_shown_by_the_names_its_layers_are_asked_for
     ]
     assert list(table(printed)) == ["layer", "stem/out", "(b)", "second", "total"]
     assert set(load_network(tmp_path / "model.onnx").layers) == {"stem/out", "second"}
+
+
+def test_where_branches_meet_the_one_that_sees_the_most_tells(tmp_path, call):
+    def conv(channels, size, relu=False):
+        weight = np.ones((size, size, channels, 4), np.float32)
+        return Conv(weight, None, Window((size, size), pads=(size // 2,) * 4), relu=relu)
+
+    nodes = [
+        Node("Conv 'stem'", conv(3, 3, relu=True), "x", "stem"),
+        Node("Conv 'a'", conv(4, 1), "stem", "a"),
+        Node("Conv 'b'", conv(4, 5), "stem", "b"),
+        Node("Add 'sum'", Add(), "a", "sum", ("b", "stem")),
+        Node("Concat 'row'", Concat(), "sum", "row", ("stem",)),
+        Node("Relu 'end'", Relu(), "row", "end"),
+    ]
+    write_onnx(tmp_path / "model.onnx", nodes, CAFFE)
+    rows = table(call("inspect", tmp_path / "model.onnx", "--size", 31))
+    assert list(rows) == ["layer", "stem", "(a)", "(b)", "(sum)", "(row)", "end", "total"]
+    assert [rows[name][2] for name in ("stem", "(a)", "(b)", "(sum)", "(row)", "end")] == ["3", "3", "7", "7", "7", "7"]
+    assert rows["(sum)"][:2] == ["Add", "4 x 31 x 31"]
+    assert rows["(row)"][:2] == ["Concat", "8 x 31 x 31"]
 
 
 def support(network: Network, tape: Tape, layer: str, unit: tuple[int, int]) -> list[tuple[int, int]]:

@@ -1,0 +1,43 @@
+"""ONNX's operators on arrays of any batch size and rank, laid out as ONNX lays them out, channels second.
+
+One family of operators a file; each operator's forward stands directly above the gradients with respect to its inputs.
+Arguments carry the names that ONNX gives to inputs and attributes. Convolution, pooling and ReLU are those of
+``kernels``, image by image. Arrays are never changed in place; a result may be a view of an input.
+"""
+
+from engine.onnx_ops import (
+    activation,
+    arithmetic,
+    conv,
+    elementary,
+    linear,
+    logic,
+    normalization,
+    pool,
+    reduce,
+    select,
+    shape,
+    value,
+)
+from engine.onnx_ops.operator import Call, Gradients, Operator, UnsupportedError
+from engine.onnx_ops.value import DTYPES
+
+_FAMILIES = (
+    activation,
+    arithmetic,
+    conv,
+    elementary,
+    linear,
+    logic,
+    normalization,
+    pool,
+    reduce,
+    select,
+    shape,
+    value,
+)
+
+OPERATORS = {operator.name: operator for family in _FAMILIES for operator in family.OPERATORS}
+"""All operators by their ONNX name."""
+
+__all__ = ["DTYPES", "OPERATORS", "Call", "Gradients", "Operator", "UnsupportedError"]

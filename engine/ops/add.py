@@ -1,0 +1,44 @@
+"""The sum of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.ops.junction import Junction
+from engine.ops.operator import Array, Shape
+from kernels.cpu.threads import Workers
+
+
+@dataclass(frozen=True)
+class Add(Junction):
+    """The sum of activations of one shape. Source: ONNX Add (opset 14) and Sum (opset 13), without broadcasting."""
+
+    def joined_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """Return the inputs' shape."""
+        for shape in shapes[1:]:
+            if shape != shapes[0]:
+                raise ValueError(f"inputs of the shapes {_listed(shapes)} cannot be added, they must be the same")
+        return shapes[0]
+
+    def join(self, inputs: Sequence[Array], workers: Workers) -> Array:
+        """Return the sum, taken in the order of the inputs."""
+        output = np.empty_like(inputs[0])
+
+        def row(y: int) -> None:
+            output[y] = inputs[0][y]
+            for other in inputs[1:]:
+                output[y] += other[y]
+
+        workers.map(row, range(len(output)))
+        return output
+
+    def input_gradients(self, output_gradient: Array, shapes: Sequence[Shape], workers: Workers) -> list[Array]:
+        """Return the gradient with respect to each input: the output's, copied for all but the first."""
+        return [output_gradient, *(output_gradient.copy() for _ in shapes[1:])]
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
