@@ -358,7 +358,7 @@ def load_network(
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
-    nodes = tuple(_in_dtype(node, _pooled(node.operator, pooling), np.dtype(dtype)) for node in nodes)
+    nodes = tuple(_in_dtype(with_pooling(node, pooling), np.dtype(dtype)) for node in nodes)
     network = Network(
         nodes=nodes,
         outputs=outputs,
@@ -428,10 +428,10 @@ def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]
     return nodes, outputs
 
 
-def _in_dtype(node: Node, operator: Operator, dtype: np.dtype[Any]) -> Node:
-    """Return ``node`` with ``operator`` in ``dtype``; raises ModelError when its weights are too large for that."""
+def _in_dtype(node: Node, dtype: np.dtype[Any]) -> Node:
+    """Return ``node`` in ``dtype``; raises ModelError when its weights are too large for that."""
     with np.errstate(over="ignore"):
-        converted = operator.astype(dtype)
+        converted = node.operator.astype(dtype)
     for name in ("weight", "bias", "scale", "shift"):
         values = getattr(converted, name, None)
         if values is not None and not np.isfinite(values).all():
@@ -439,13 +439,22 @@ def _in_dtype(node: Node, operator: Operator, dtype: np.dtype[Any]) -> Node:
     return replace(node, operator=converted)
 
 
-def _pooled(operator: Operator, pooling: str) -> Operator:
-    """Return the operator with its pooling replaced as asked for."""
+def with_pooling(node: Node, pooling: str) -> Node:
+    """Return the node with its pooling replaced as asked for, and called by what it is now.
+
+    Parameters
+    ----------
+    pooling : as in ``load_network``.
+    """
+    operator: Operator = node.operator
     if pooling == "average" and isinstance(operator, MaxPool):
-        return AveragePool(operator.window, count_include_pad=False)
-    if pooling == "max" and isinstance(operator, AveragePool):
-        return MaxPool(operator.window)
-    return operator
+        operator = AveragePool(operator.window, count_include_pad=False)
+    elif pooling == "max" and isinstance(operator, AveragePool):
+        operator = MaxPool(operator.window)
+    else:
+        return node
+    label = node.label.replace(type(node.operator).__name__, type(operator).__name__, 1)
+    return replace(node, label=label, operator=operator)
 
 
 def _check_channels(network: Network, path: Path) -> None:

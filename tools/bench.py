@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from engine.network import CONVOLUTIONS, POOLINGS, Network, load_network
+from engine.network import CONVOLUTIONS, POOLINGS, Network, load_network, with_pooling
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
-from engine.ops import Array, AveragePool, MaxPool
+from engine.ops import Array
 from engine.optimize import METHODS, Iteration, minimize
 from engine.preprocessing import PREPROCESSING, named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
@@ -288,12 +288,7 @@ def build_network(setup: Setup) -> Network:
             threads=setup.threads,
             convolution=setup.convolution,
         )
-    nodes = random_vgg("vgg19", setup.seed, setup.width)
-    if setup.pooling == "average":
-        nodes = tuple(
-            replace(node, operator=AveragePool(node.operator.window)) if isinstance(node.operator, MaxPool) else node
-            for node in nodes
-        )
+    nodes = tuple(with_pooling(node, setup.pooling) for node in random_vgg("vgg19", setup.seed, setup.width))
     return Network(
         nodes=nodes,
         outputs=layer_names(nodes),
