@@ -344,7 +344,7 @@ def test_norms_of_the_terms_gradients_obey_the_triangle_inequality(setting, load
         ({"style": [(STYLE, -1.0)]}, "the weight of a style image must be a finite number of at least 0, got -1"),
         (
             {"style": np.zeros((3, 3, 3))},
-            "an image of 3x3 pixels is too small for the network, it needs at least 4x4: MaxPool 'maxpool2'",
+            "an image of 3x3 pixels is too small for the network, it needs at least 4x4: AveragePool 'maxpool2'",
         ),
         ({"content": np.zeros((9, 9))}, r"an image must have the shape \(H, W, 3\), got \(9, 9\)"),
         ({"style": [(np.zeros((9, 9, 4)), 1)]}, r"an image must have the shape \(H, W, 3\), got \(9, 9, 4\)"),
