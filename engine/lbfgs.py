@@ -107,8 +107,10 @@ class History:
         self.along = Strips(size, workers)
         # The gradient is row 0; a pair's s is row 1 + 2 * (its number modulo pairs), its y the row below.
         self.vectors = np.zeros((1 + 2 * pairs, size), np.float32)
+        # Inner products of the rows: over all values, and over the free ones only.
         self.products = np.zeros((1 + 2 * pairs, 1 + 2 * pairs))
-        self.free_products = np.zeros((1, 1))
+        self.free_products = np.zeros_like(self.products)
+        self.free = np.ones(size, bool)
         self.held: list[NDArray[np.intp]] = []
         self.count = 0
         self.place: tuple[Vector, Vector] | None = None
@@ -125,9 +127,9 @@ class History:
     def move_to(self, x: Vector, gradient: Vector) -> float:
         """Store the pair that leads from the last place to this one, in place of the oldest.
 
-        Finds which values are held and forms all inner products that the direction needs, in one pass. Of those over
-        all values only the newest pair's and the gradient's are new; few values are held as a rule, and what these
-        contribute is taken off.
+        Finds which values are held and forms all inner products that the direction needs, in one pass. New are only
+        those of the newest pair and of the gradient; to the others, over the free values, come the few values that
+        have been held until now, and those go that are held from now on.
 
         Returns
         -------
@@ -136,7 +138,7 @@ class History:
         if self.place is not None:
             self.count += 1
         rows, s = self.rows, 1 + 2 * ((self.count - 1) % self.pairs)
-        new = [0, s, s + 1] if self.count else [0]
+        pair, new = ([s, s + 1], [s, s + 1, 0]) if self.count else ([], [0])
         old_x, old_gradient = self.place or (x, gradient)
         scratch = self.along.workers.scratch
 
@@ -145,23 +147,32 @@ class History:
             np.clip(moved, *self.bounds, out=moved)
             moved -= x[part]
             # A value at a bound with its gradient pointing outwards does not move.
-            largest, held = float(max(moved.max(), -moved.min())), np.flatnonzero(moved == 0)
+            largest, free = float(max(moved.max(), -moved.min())), moved != 0
+            held, changed = np.flatnonzero(~free), np.flatnonzero(free != self.free[part])
+            self.free[part] = free
             stored = self.vectors[:rows, part]
             stored[0] = gradient[part]
-            if self.count:
+            if pair:
                 stored[s] = self.along.difference(x[part], old_x[part])
                 stored[s + 1] = self.along.difference(gradient[part], old_gradient[part])
-            copies = scratch("new", (len(new), part.stop - part.start), stored.dtype)
-            for copy, row in zip(copies, new, strict=True):
+            copies = scratch("new", (len(pair) + len(new), part.stop - part.start), stored.dtype)
+            for copy, row in zip(copies, pair + new, strict=True):
                 copy[...] = stored[row]
-            of_held = stored[:, held]
-            return largest, held, _products(copies, stored), (of_held @ of_held.T).astype(np.float64)
+            copies[len(pair) :, held] = 0
+            of_changed = stored[:, changed]
+            come = of_changed * np.where(free[changed], np.float32(1), np.float32(-1))
+            return largest, held, _products(copies, stored), (come @ of_changed.T).astype(np.float64)
 
-        largest, held, products, of_held = zip(*self.along.map(visit), strict=True)
+        largest, held, products, come = zip(*self.along.map(visit), strict=True)
         self.held = list(held)
-        self.products[new, :rows] = sum(products)
-        self.products[:rows, new] = self.products[new, :rows].T
-        self.free_products = self.products[:rows, :rows] - sum(of_held)
+        of_new = sum(products)
+        self.free_products[:rows, :rows] += sum(come)
+        for of_all, chosen, found in (
+            (self.products, pair, of_new[: len(pair)]),
+            (self.free_products, new, of_new[len(pair) :]),
+        ):
+            of_all[chosen, :rows] = found
+            of_all[:rows, chosen] = found.T
         self.place = x, gradient
         return float(max(largest))
 

@@ -105,7 +105,7 @@ class Objective:
         self.terms = self._terms(tape, grams)
         self.evaluations += 1
         L_style = losses.style_loss(self.terms["style"], self.style_layers)
-        L_content = losses.style_loss(self.terms["content"], self.content_layers)
+        L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
         if not np.isfinite(value):
             raise NonFiniteError(self._locate(image))

@@ -71,6 +71,17 @@ def _checks(study: Study) -> str:
         [subject, *(_check_cell(found.get(method)) for method in methods)]
         for subject, found in by_subject(study.checks).items()
     ]
+    everything: list[list[_Cell | str]] = [
+        [
+            check.subject,
+            _Cell(check.method, "text"),
+            f"{check.agreement.error:.2e}",
+            f"{check.tolerance:.0e}",
+            f"{1 - check.agreement.cosine:.1e}",
+            f"{check.agreement.ratio - 1:+.1e}",
+        ]
+        for check in study.all_checks
+    ]
     allowed = {check.method: check.tolerance for check in study.checks}
     limits = ["allowed", *(f"{allowed[method]:.0e}" for method in methods)]
     return (
@@ -78,8 +89,11 @@ def _checks(study: Study) -> str:
         "part, by |g| |J x|. <b>Complex step</b>: Im f(x + i h d) / h along random directions, nothing is subtracted. "
         "<b>Definition</b>: the operators and equations written once more without the engine's code. <b>Central "
         "differences</b> with the decisions of ReLUs and maxima held. <b>PyTorch</b>: its autograd, where it is "
-        "installed. Cosine and ratio of the norms stand in the hint over a cell; a wrong factor is named.</p>"
+        "installed. A gradient that is wrong by a factor alone has the cosine 1: the factor is then named.</p>"
         + _table(["", *methods], [*rows, limits])
+        + "<details><summary>Error, cosine and ratio of the norms of every comparison</summary>"
+        + _table(["", "method", "error", "allowed", "1 - cosine", "ratio - 1"], everything)
+        + "</details>"
     )
 
 

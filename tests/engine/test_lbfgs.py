@@ -40,8 +40,8 @@ def walk(size, pairs, steps, held=0.0, seed=0):
     history.move_to(point, curvature * (point - centre))
     for step in range(steps):
         new = point + rng.standard_normal(size)
-        if step == steps - 1:
-            new[at_bound] = low
+        # Values come to the bound and leave it again; in the end they all stand there.
+        new[at_bound & ((rng.uniform(size=size) < 0.5) | (step == steps - 1))] = low
         history.move_to(new, curvature * (new - centre))
         kept.append((new - point, curvature * (new - point)))
         point = new

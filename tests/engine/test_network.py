@@ -479,7 +479,9 @@ def test_shapes_are_those_of_the_features(paths):
 
 def test_an_image_that_is_too_small_is_refused_with_the_node_that_it_does_not_reach(paths):
     network = load_network(paths["tiny"], threads=1)
-    message = r"an image of 9x3 pixels is too small for the network, it needs at least \d+x\d+: AveragePool 'maxpool2': "
+    message = (
+        r"an image of 9x3 pixels is too small for the network, it needs at least \d+x\d+: AveragePool 'maxpool2': "
+    )
     with pytest.raises(ValueError, match=message):
         network.features(np.zeros((3, 9, 3)), ["conv3_1"])
     # Layers before that are fine.
