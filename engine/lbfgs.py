@@ -37,7 +37,7 @@ Evaluate = Callable[[Vector], tuple[float, Vector]]
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
 # Values a strip, long enough to be worth the dozen calls for it, and values a piece of an inner product.
-_STRIP, _PIECE = 1 << 16, 1 << 10
+_STRIP, _PIECE = 1 << 16, 1 << 9
 
 
 class Strips:
@@ -83,9 +83,9 @@ def _products(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
     product whose result has fewer than 500 elements.
     """
     whole = a.shape[1] // _PIECE * _PIECE
-    pieces = a[:, :whole].reshape(len(a), -1, _PIECE).transpose(1, 0, 2)
-    others = b[:, :whole].reshape(len(b), -1, _PIECE).transpose(1, 2, 0)
-    of_pieces = (pieces @ others).sum(axis=0, dtype=np.float64)
+    pieces = a[:, :whole].reshape(len(a), -1, _PIECE).transpose(1, 2, 0)
+    others = b[:, :whole].reshape(len(b), -1, _PIECE).transpose(1, 0, 2)
+    of_pieces = (others @ pieces).sum(axis=0, dtype=np.float64).T
     total: NDArray[np.float64] = of_pieces + a[:, whole:] @ b[:, whole:].T
     return total
 
@@ -158,7 +158,8 @@ class History:
             copies = scratch("new", (len(pair) + len(new), part.stop - part.start), stored.dtype)
             for copy, row in zip(copies, pair + new, strict=True):
                 copy[...] = stored[row]
-            copies[len(pair) :, held] = 0
+            for copy in copies[len(pair) :]:
+                copy[held] = 0
             of_changed = stored[:, changed]
             come = of_changed * np.where(free[changed], np.float32(1), np.float32(-1))
             return largest, held, _products(copies, stored), (come @ of_changed.T).astype(np.float64)

@@ -188,6 +188,7 @@ class _Run:
     ) -> None:
         self._objective = objective
         self._callback = callback
+        self._bounded = bool(np.isfinite(bounds).all())
         self.iterations = iterations
         self.iteration = 0
         self.evaluations = 1
@@ -216,10 +217,12 @@ class _Run:
 
     def _finite(self, image: NDArray[np.float64]) -> tuple[Any, Array]:
         """Return the objective's value and gradient; raises NonFiniteError when they are not finite."""
-        if not np.isfinite(image).all():
+        # Within finite bounds it cannot be otherwise.
+        if not self._bounded and not np.isfinite(image).all():
             raise NonFiniteError("the last step made the image infinite: try a smaller learning rate")
         value, gradient = self._objective(image)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+        # The sum tells at once, unless it is too large itself.
+        if not (np.isfinite(value) and (np.isfinite(gradient.sum()) or np.isfinite(gradient).all())):
             raise NonFiniteError("the loss or its gradient is not finite")
         return value, gradient
 
