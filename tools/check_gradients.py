@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problem = build_problem(arguments)
     plan = replace(Plan(), directions=arguments.directions, iterations=_stations(arguments.iterations))
     torch = importlib.util.find_spec("torch") is not None and not arguments.without_torch
+    obstacle = _torch_obstacle(problem) if torch else None
     began = time.monotonic()
     with Progress(plan.work, "steps", NAME, quiet=arguments.quiet) as progress:
         study = run_study(
@@ -120,10 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             plan,
             arguments.seed,
             operator_input_gradient if torch else None,
-            _torch_gradient if torch else None,
+            _torch_gradient if torch and obstacle is None else None,
             lambda doing: progress.update(1, doing),
         )
     about = describe(arguments, problem, torch, time.monotonic() - began, argv)
+    if obstacle is not None:
+        about["PyTorch"] = f"compared operator by operator only: {obstacle}"
     print(render(study, about))
     if arguments.report is not None:
         write_report(study, about, arguments.report)
@@ -193,6 +196,15 @@ def _stations(iterations: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys((0, iterations // 10, iterations)))
 
 
+def _torch_obstacle(problem: Problem) -> str | None:
+    """Return why PyTorch's twin cannot run the problem's network, or None."""
+    try:
+        _torch_gradient(problem)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _torch_gradient(problem: Problem) -> tuple[float, Array]:
     twin = torch_objective(
         problem.network,
@@ -235,7 +247,7 @@ def describe(
 
 def render(study: Study, about: dict[str, str]) -> str:
     """Return the study as text for a terminal."""
-    lines = [f"{key}: {about[key]}" for key in ("model", "image", "layers", "time")]
+    lines = [f"{key}: {about[key]}" for key in ("model", "image", "layers", "time", "PyTorch") if key in about]
     lines += ["", *_check_table(study.checks), "", "error: relative; x: above what is allowed", ""]
     lines += ["Step sizes: error = a h^order + b / h", *_step_table(study), ""]
     lines += ["Kinks: decisions that change between x - h d and x + h d", *_kink_table(study), ""]

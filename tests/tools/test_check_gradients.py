@@ -4,11 +4,13 @@ import json
 import re
 
 import numpy as np
+import onnx
 import pytest
 
 from engine import losses
 from engine.gradcheck.faults import CHECKS, FaultRow
 from engine.gradcheck.study import Plan
+from tests.engine.onnx_models import light_model, with_random_weights
 from tools import check_gradients
 from tools.check_gradients import main
 from tools.images import save_image
@@ -129,3 +131,13 @@ def test_the_report_needs_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setattr(check_gradients.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install '\.\[plot\]'"):
         main(["-q", "--report", str(tmp_path / "report")])
+
+
+def test_a_network_with_branches_is_compared_with_pytorch_operator_by_operator(quick, tmp_path, capsys):
+    pytest.importorskip("torch")
+    onnx.save(with_random_weights(light_model("squeezenet")[0]), tmp_path / "squeezenet.onnx")
+    arguments = ["-q", "-m", str(tmp_path / "squeezenet.onnx"), "--preprocessing", "torch", "--size", "32", "-n", "1"]
+    assert main([*arguments, "--directions", "2", "--content-layers", "r13", "--style-layers", "r1,r8"]) == 0
+    output = capsys.readouterr().out
+    assert "PyTorch: compared operator by operator only: " in output
+    assert "Concat" in output
