@@ -371,7 +371,7 @@ def test_the_tape_holds_signs_and_shapes_and_no_activation(paths):
     # A kept layer's own features tell the signs.
     assert saved["Conv 'conv1_1'"] == ((13, 11, 3), None)
     assert saved["Conv 'conv3_1'"] == ((3, 2, 6), None)
-    assert saved["MaxPool 'maxpool1'"] == (13, 11, 5)
+    assert saved["AveragePool 'maxpool1'"] == (13, 11, 5)
     for name, input_shape, output in (
         ("conv1_2", (13, 11, 5), (13, 11, 5)),
         ("conv2_1", (6, 5, 5), (6, 5, 6)),
