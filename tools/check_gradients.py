@@ -89,7 +89,9 @@ def build_parser() -> Parser:
         metavar="N",
         help="of the run along which the checks are repeated (default 100)",
     )
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write index.html, its plots and study.json there")
+    parser.add_argument(
+        "--report", type=_folder, metavar="DIR", help="write index.html, its plots and study.json there"
+    )
     parser.add_argument(
         "--without-torch", action="store_true", help="do not compare with PyTorch where it is installed"
     )
@@ -252,7 +254,7 @@ def render(study: Study, about: dict[str, str]) -> str:
     lines += ["Step sizes: error = a h^order + b / h", *_step_table(study), ""]
     lines += ["Kinks: decisions that change between x - h d and x + h d", *_kink_table(study), ""]
     lines += ["Float32 against float64, gradient", *_precision_table(study), ""]
-    lines += ["Along a run", *_path_table(study), ""]
+    lines += ["Along a run: errors grow, and so does what is allowed, as the gradient shrinks", *_path_table(study), ""]
     lines += ["Random directions against single coordinates", *_detection_table(study), ""]
     lines += [f"Published formulas: {study.formula_summary()}", f"Faults: {study.fault_summary()}", ""]
     failures = study.failures()
@@ -389,12 +391,18 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"--report {str(folder)!r} is a file, give a folder")
     if not folder.exists() and not folder.parent.is_dir():
         raise ValueError(f"--report {str(folder)!r}: the folder {str(folder.parent)!r} does not exist")
-    check_writable((folder if folder.exists() else folder.parent) / "index.html")
+    check_writable(folder / "index.html" if folder.exists() else folder)
 
 
 def _check_plots() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--report draws with matplotlib, which is missing: pip install '.[plot]'")
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
 
 
 def _layers(text: str) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def _checks(study: Study) -> str:
             _Cell(check.method, "text"),
             f"{check.agreement.error:.2e}",
             f"{check.tolerance:.0e}",
-            f"{1 - check.agreement.cosine:.1e}",
+            f"{max(1 - check.agreement.cosine, 0):.1e}",
             f"{check.agreement.ratio - 1:+.1e}",
         ]
         for check in study.all_checks
@@ -85,7 +85,8 @@ def _checks(study: Study) -> str:
     allowed = {check.method: check.tolerance for check in study.checks}
     limits = ["allowed", *(f"{allowed[method]:.0e}" for method in methods)]
     return (
-        "<p>Relative errors. <b>Adjoint identity</b>: &lt;g, J x&gt; against &lt;J' g, x&gt; of the operator's linear "
+        "<p>Relative errors; a convolution's row has its bias and its ReLU in it. "
+        "<b>Adjoint identity</b>: &lt;g, J x&gt; against &lt;J' g, x&gt; of the operator's linear "
         "part, by |g| |J x|. <b>Complex step</b>: Im f(x + i h d) / h along random directions, nothing is subtracted. "
         "<b>Definition</b>: the operators and equations written once more without the engine's code. <b>Central "
         "differences</b> with the decisions of ReLUs and maxima held. <b>PyTorch</b>: its autograd, where it is "
@@ -239,7 +240,9 @@ def _path(study: Study) -> str:
     heads = [*methods, *(f"gradient, {one.name}" for one in study.stations[0].precision)]
     return (
         "<p>The checks of the whole objective again, at the iterates of a run with the engine's own L-BFGS in "
-        "float32.</p>" + _table(["iterate", "loss", "at bounds", *heads], rows)
+        "float32. Towards a minimum the terms of the gradient cancel and the rounding of each is left: errors are "
+        "allowed as large as at the start, and so larger in relation to a gradient that has shrunk.</p>"
+        + _table(["iterate", "loss", "at bounds", *heads], rows)
     )
 
 
@@ -273,10 +276,11 @@ def _confidence(study: Study) -> str:
     ]
     tolerance = study.detection[0].tolerance
     return (
-        f"<p>Some coordinates of the gradient are set to 0; a check lets pass {tolerance:g} of the gradient. Along a "
-        "random direction every wrong coordinate takes part, so the chance is erfc(tolerance / sqrt(2 p)); a single "
-        "coordinate has to be hit. The last columns of each kind: how many are needed to miss the fault in one case "
-        "of a million.</p>"
+        f"<p>Suppose that a share p of the gradient's coordinates is wrongly 0, and that a check passes an error of "
+        f"{tolerance:g} of the gradient's length. Along a random direction every wrong coordinate takes part, so that "
+        "the chance of noticing is erfc(tolerance / sqrt(2 p)); a single coordinate has to be hit. The columns "
+        "<i>needed</i> tell how many tries leave one miss in a million. Where only one or two coordinates are wrong, "
+        "their own size decides, and the simulation comes out lower than the law.</p>"
         + _framed(confidence_figure(study), "Chance of noticing a fault by its extent")
         + _table(
             ["wrong", "one direction", "simulated", "directions needed", "one coordinate", "coordinates needed"], rows
@@ -289,6 +293,7 @@ def _formulas(study: Study) -> str:
         [
             _Cell(verdict.name, "text"),
             _Cell(verdict.claim, "text"),
+            _Cell(verdict.loss, "text"),
             _Cell(verdict.derivative_of, "text"),
             _Cell("right" if verdict.right else "wrong", "text pass" if verdict.right else "text"),
             _Cell(_factor_text(verdict), "text"),
@@ -300,7 +305,11 @@ def _formulas(study: Study) -> str:
     return (
         "<p>Forms of the equations that are in circulation, evaluated on random matrices against the exact "
         f"derivative. {html.escape(study.formula_summary())}.</p>"
-        + _table(["name", "formula", "what it is", "as claimed", "factor", "counter-example", "source"], rows, "words")
+        + _table(
+            ["name", "formula", "given for", "what it is", "as claimed", "factor", "counter-example", "source"],
+            rows,
+            "words",
+        )
     )
 
 

@@ -27,13 +27,15 @@ class Station:
     iteration : which; 0 is the beginning.
     value : the loss there.
     at_bounds : share of the pixels' values that stand at 0 or 255.
-    checks : of the whole objective.
+    allowed : by what the tolerances are larger than at the start, as much as the gradient is smaller.
+    checks : of the whole objective, with these tolerances.
     precision : of the ways of computing.
     """
 
     iteration: int
     value: float
     at_bounds: float
+    allowed: float
     checks: tuple[Check, ...]
     precision: tuple[PrecisionStudy, ...]
 
@@ -89,6 +91,7 @@ def path_study(
                 iteration,
                 float(there.objective()(image)[0]),
                 float(np.mean((image <= 0) | (image >= 255))),
+                allowed,
                 tuple(replace(check, tolerance=check.tolerance * allowed) for check in checks),
                 tuple(precision_study(there)),
             )

@@ -32,7 +32,7 @@ ORDER = (1.9, 2.1)
 """Between these the measured order of the central difference passes, with the decisions held."""
 
 PRECISION_LIMIT = 2e-3
-"""Largest relative L2 error of a float32 gradient that passes."""
+"""Largest relative L2 error of a float32 gradient that passes where a run begins."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,18 @@ class Study:
         for study in self.steps:
             if study.name.endswith("held") and study.name.startswith("float64") and not low <= study.order <= high:
                 found.append(f"step-size study, {study.name}: order {study.order:.2f}, expected {low} to {high}")
-        for precision in (*self.precision, *(one for station in self.stations for one in station.precision)):
-            if not precision.gradient <= PRECISION_LIMIT:
-                found.append(f"{precision.name}: the gradient differs from float64 by {precision.gradient:.2g}")
+        computed = [("", 1.0, one) for one in self.precision]
+        computed += [
+            (f"iterate {station.iteration}, ", station.allowed, one)
+            for station in self.stations
+            for one in station.precision
+        ]
+        for where, allowed, precision in computed:
+            if not precision.gradient <= PRECISION_LIMIT * allowed:
+                found.append(
+                    f"{where}{precision.name}: the gradient differs from float64 by {precision.gradient:.2g}, allowed "
+                    f"are {PRECISION_LIMIT * allowed:.2g}"
+                )
         found += [f"fault {row.name!r} was noticed by no check" for row in self.faults if not row.caught]
         return found
 

@@ -105,7 +105,7 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
         (["--size", "200000"], "needs about|too large|memory"),
         (["--directions", "1001"], "--directions must be at most 1000"),
         (["--iterations", "1" + 400 * "0"], "--iterations must be at most 100000"),
-        (["--report", "/proc/report"], "cannot write"),
+        (["--report", "/proc/report"], "cannot write ./proc/report"),
         (["--device", "cuda"], "'cuda' is not available"),
         (["--content", "no.png"], "no.png"),
         (["--report", "no/such/folder"], "does not exist"),
