@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from engine.gradcheck.problem import in_precision
 from engine.network import CONVOLUTIONS, POOLINGS, Network, load_network, with_pooling
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
@@ -383,9 +384,7 @@ def measure_precision(
             on_call()
         return found
 
-    double = np.dtype(np.float64)
-    nodes = tuple(replace(node, operator=node.operator.astype(double)) for node in network.nodes)
-    exact = results(build_objective(replace(network, nodes=nodes, dtype=double), content, style))
+    exact = results(build_objective(in_precision(network, "float64"), content, style))
     measured = []
     for program in (ENGINE, *layouts):
         function: Callable[[Array], tuple[Any, Array]] = (

@@ -367,20 +367,20 @@ def _gradient_to_all_equal_ones(gradient: Any) -> Any:
     return faulty
 
 
-def _gradient_to_the_first(gradient: Any) -> Any:
+def _gradient_to_the_middle(gradient: Any) -> Any:
     return lambda g, winners, *rest, **named: gradient(g, np.full_like(winners, 4), *rest, **named)
 
 
-def _last_of_equal_ones(gradient: Any) -> Any:
+def _gradient_beside_the_winner(gradient: Any) -> Any:
     return lambda g, winners, *rest, **named: gradient(g, np.minimum(winners + 1, 8), *rest, **named)
 
 
-def _scaled(factor: float) -> Replacement:
-    """Make the gradient of a style term too large by a factor."""
+def _style_weight(change: Callable[[float, Array], float]) -> Replacement:
+    """Give the gradient of a style term another weight: what ``change`` makes of the right one, for features F."""
 
     def replacement(gradient: Any) -> Any:
         def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-            result: Array = gradient(F, G, A, M_a, weight * factor, *rest)
+            result: Array = gradient(F, G, A, M_a, change(weight, F), *rest)
             return result
 
         return faulty
@@ -388,38 +388,8 @@ def _scaled(factor: float) -> Replacement:
     return replacement
 
 
-def _without_m(gradient: Any) -> Any:
-    def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-        result: Array = gradient(F, G, A, M_a, weight * F.shape[0] * F.shape[1], *rest)
-        return result
-
-    return faulty
-
-
-def _without_n(gradient: Any) -> Any:
-    def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-        result: Array = gradient(F, G, A, M_a, weight * len(G), *rest)
-        return result
-
-    return faulty
-
-
-def _style_weight_left_out(gradient: Any) -> Any:
-    def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-        result: Array = gradient(F, G, A, M_a, 1.0, *rest)
-        return result
-
-    return faulty
-
-
-def _without_mean_of_the_painting(gradient: Any) -> Any:
-    """G stands without its division by M beside an A with it."""
-
-    def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-        result: Array = gradient(F, G, A * 0.5, M_a, weight, *rest)
-        return result
-
-    return faulty
+def _painting_scaled(gradient: Any) -> Any:
+    return lambda F, G, A, *rest: gradient(F, G, 0.5 * A, *rest)
 
 
 def _content_weight_left_out(gradient: Any) -> Any:
@@ -549,20 +519,36 @@ FAULTS = (
         ((_CPU, "average_pool_input_gradient", _mean_counts_what_is_outside),),
     ),
     Fault("last row lost at odd sizes", ((_CPU, "average_pool_input_gradient", _last_odd_row_dropped),)),
-    Fault("maximum's gradient to a fixed place", ((_CPU, "max_pool_input_gradient", _gradient_to_the_first),)),
-    Fault("maximum's gradient one place beside the winner", ((_CPU, "max_pool_input_gradient", _last_of_equal_ones),)),
+    Fault("maximum's gradient to a fixed place", ((_CPU, "max_pool_input_gradient", _gradient_to_the_middle),)),
+    Fault(
+        "maximum's gradient one place beside the winner",
+        ((_CPU, "max_pool_input_gradient", _gradient_beside_the_winner),),
+    ),
     Fault(
         "maximum's gradient to more than one of equal values",
         ((MaxPool, "forward", _input_remembered), (MaxPool, "input_gradient", _gradient_to_all_equal_ones)),
     ),
-    Fault("Gram gradient twice too large", ((losses, "style_layer_loss_gradient", _scaled(2.0)),)),
-    Fault("Gram gradient with the wrong sign", ((losses, "style_layer_loss_gradient", _scaled(-1.0)),)),
-    Fault("1/M_l missing", ((losses, "style_layer_loss_gradient", _without_m),)),
-    Fault("1/N_l missing", ((losses, "style_layer_loss_gradient", _without_n),)),
-    Fault("w_l missing in the gradient", ((losses, "style_layer_loss_gradient", _style_weight_left_out),)),
+    Fault(
+        "Gram gradient twice too large",
+        ((losses, "style_layer_loss_gradient", _style_weight(lambda weight, F: 2 * weight)),),
+    ),
+    Fault(
+        "Gram gradient with the wrong sign",
+        ((losses, "style_layer_loss_gradient", _style_weight(lambda weight, F: -weight)),),
+    ),
+    Fault(
+        "1/M_l missing",
+        ((losses, "style_layer_loss_gradient", _style_weight(lambda weight, F: weight * F.shape[0] * F.shape[1])),),
+    ),
+    Fault(
+        "1/N_l missing", ((losses, "style_layer_loss_gradient", _style_weight(lambda weight, F: weight * F.shape[2])),)
+    ),
+    Fault(
+        "w_l missing in the gradient", ((losses, "style_layer_loss_gradient", _style_weight(lambda weight, F: 1.0)),)
+    ),
     Fault(
         "painting's Gram matrix scaled differently in the gradient",
-        ((losses, "style_layer_loss_gradient", _without_mean_of_the_painting),),
+        ((losses, "style_layer_loss_gradient", _painting_scaled),),
     ),
     Fault("alpha missing in the gradient", ((losses, "content_loss_gradient", _content_weight_left_out),)),
     Fault("P - F in place of F - P", ((losses, "content_loss_gradient", _content_sign),)),

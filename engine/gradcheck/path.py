@@ -79,17 +79,19 @@ def path_study(
             images[last] = result.image
     for _ in range(iterations[-1] - last):
         on_step()
-    stations = []
-    first = float(np.linalg.norm(problem.objective()(problem.image)[1]))
+    stations: list[Station] = []
+    first, objective = 0.0, problem.objective()
     for iteration, image in images.items():
         there = replace(problem, image=image)
-        norm = float(np.linalg.norm(there.objective()(image)[1]))
+        value, gradient = objective(image)
+        norm = float(np.linalg.norm(gradient))
+        first = first or norm
         allowed = max(first / norm, 1.0) if norm else 1.0
         checks = check_objective(there, count, random, subject=f"iterate {iteration}")
         stations.append(
             Station(
                 iteration,
-                float(there.objective()(image)[0]),
+                float(value),
                 float(np.mean((image <= 0) | (image >= 255))),
                 allowed,
                 tuple(replace(check, tolerance=check.tolerance * allowed) for check in checks),
