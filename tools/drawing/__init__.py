@@ -1,0 +1,1 @@
+"""Pictures made of arithmetic: what ``python -m tools.samples`` draws, and what it draws with."""
