@@ -54,6 +54,11 @@ NAME = "models"
 ALIASES = {"vgg19": "vgg19-7", "vgg16": "vgg16-7"}
 """What a network's bare name stands for."""
 
+DRAFT = "draft"
+"""The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
+
+DRAFT_FILE = Path(__file__).with_name("draft.onnx")
+
 # The first address is inferred from the model zoo's announcement of July 2025, when its large files moved there; it
 # has not been tried from the machine this was written on.
 ADDRESSES = (
@@ -97,8 +102,8 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
 
     Parameters
     ----------
-    name_or_path : a file, or the name of a published model (``vgg19``, ``vgg16``, ``vgg19-7`` ...) in the cache. A
-        file that exists goes before a name.
+    name_or_path : a file, ``draft`` for the network that comes with the program, or the name of a published model
+        (``vgg19``, ``vgg16``, ``vgg19-7`` ...) in the cache. A file that exists goes before a name.
     cache : folder of the cached models; None means ``default_cache()``.
 
     Raises ValueError for a name that is not in the cache, with the command that fetches it, and for what is neither a
@@ -112,6 +117,15 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
         # Whatever is wrong with the file, loading it will say; without a cache it only takes longer.
         pass
     return path
+
+
+def default_model(cache: Path | None = None) -> str:
+    """Return the model to use when none is named: ``vgg19`` where it has been fetched, else ``draft``."""
+    try:
+        _located("vgg19", cache)
+    except ValueError:
+        return DRAFT
+    return "vgg19"
 
 
 def write_part(graph: Graph, source: Path, target: Path, name: str) -> None:
@@ -155,6 +169,8 @@ def _located(name_or_path: str, cache: Path | None) -> Path:
     path = Path(name_or_path)
     if name_or_path and path.is_file():
         return path
+    if name_or_path == DRAFT:
+        return DRAFT_FILE
     file = _known(name_or_path)
     if file is not None:
         cached = _cache_entry(file, cache or default_cache())
@@ -169,7 +185,9 @@ def _located(name_or_path: str, cache: Path | None) -> Path:
         return path
     if os.path.dirname(name_or_path):  # noqa: PTH120  # a Path drops the leading ./
         raise ValueError(f"there is no model file {name_or_path!r}")
-    raise ValueError(f"{unknown_name('model', name_or_path, _names())}, or give a file (there is none of this name)")
+    raise ValueError(
+        f"{unknown_name('model', name_or_path, [DRAFT, *_names()])}, or give a file (there is none of this name)"
+    )
 
 
 def _names() -> list[str]:
@@ -482,7 +500,10 @@ def _list(arguments: argparse.Namespace) -> None:
     """Show the models that have a name: the size of the download, the input, and where the cache has it."""
     cache = arguments.cache or default_cache()
     aliases = {name: alias for alias, name in ALIASES.items()}
-    lines = [("name", "short", "download", "input", "in the cache")]
+    lines = [
+        ("name", "short", "download", "input", "in the cache"),
+        (DRAFT, "", "none", "caffe", f"comes with the program: {DRAFT_FILE} ({byte_count(DRAFT_FILE.stat().st_size)})"),
+    ]
     for file in KNOWN_FILES:
         entry = _cache_entry(file, cache)
         where = f"{entry} ({byte_count(entry.stat().st_size)})" if entry.is_file() else "no"
@@ -493,6 +514,9 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _fetch(arguments: argparse.Namespace) -> None:
     """Download a published model into the cache, verified; only its convolution part is kept."""
+    if arguments.name == DRAFT:
+        _say(arguments, f"{DRAFT} comes with the program, there is nothing to fetch: {DRAFT_FILE}")
+        return
     file = _known(arguments.name)
     if file is None:
         raise ValueError(unknown_name("model", arguments.name, _names()))

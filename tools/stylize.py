@@ -38,7 +38,8 @@ from tools.command_line import (
 )
 from tools.images import Picture, check_output, fit, load_image, resize, save_image
 from tools.memory import available_memory
-from tools.models import resolve_model
+from tools.models import DRAFT, default_model, resolve_model
+from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 
 NAME = "stylize"
@@ -53,7 +54,13 @@ OPTIMIZER_SECONDS = {"l-bfgs-b": (3e-6, 2.5e-7), "l-bfgs": (0.0, 4e-8), "adam": 
 class Options(Settings):
     """What the picture depends on beside its input files: the engine's settings, the network and the sizes."""
 
-    model: str = field(default="vgg19", metadata={"help": "vgg19, vgg16 or the path of an ONNX file"})
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "vgg19, vgg16, draft (small, comes with the program) or the path of an ONNX file "
+            "(default vgg19 where it has been fetched, else draft)"
+        },
+    )
     pooling: str = field(
         default="average", metadata={"help": "average replaces the model's max pooling, max the opposite"}
     )
@@ -117,6 +124,11 @@ def build_parser() -> Parser:
         suffix = "" if default is None else f" (default {shown})"
         flags = [*keywords.pop("flags", []), "--" + name.replace("_", "-")]
         parser.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **keywords)
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help="first make a small picture with the draft network, in seconds, beside OUT: OUT-preview",
+    )
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--save-every", type=positive_int, metavar="N", help="also write a snapshot every N iterations")
     parser.add_argument(
@@ -144,9 +156,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     styles = [load_image(path) for path in arguments.style]
     style_sizes = [_fitted(style, options.style_size or options.size) for style in styles]
 
-    model = resolve_model(options.model, arguments.cache)
+    chosen = options.model
+    if chosen is None:
+        chosen = default_model(arguments.cache)
+        options = dataclasses.replace(options, model=chosen)
+        if chosen == DRAFT and not arguments.quiet:
+            print(
+                f"{NAME}: no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
+                "get the real one with: python -m tools.models fetch vgg19",
+                file=sys.stderr,
+            )
+    model = resolve_model(chosen, arguments.cache)
     _check_not_written(arguments, model)
-    _check_not_written(arguments, Path(options.model))  # a large file is replaced by its part in the cache
+    _check_not_written(arguments, Path(chosen))  # a large file is replaced by its part in the cache
     network = load_network(
         model,
         pooling=options.pooling,
@@ -159,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_memory(needed, height, width, "--size")
     for rows, columns in style_sizes:
         _check_memory(network.memory(rows, columns, layer_names(options.style_layers)), rows, columns, "--style-size")
+    if arguments.preview and _preview(arguments, options, network, content, styles):
+        return EXIT_INTERRUPTED
     content = resize(content, height, width)
     styles = [resize(style, *size) for style, size in zip(styles, style_sizes, strict=True)]
     initial = _initial(options, arguments.style[0], height, width)
@@ -174,6 +198,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         session.start(needed)
         result = job.run(session.iteration)
         return session.finish(result)
+
+
+def _preview(arguments: Any, options: Options, network: Network, content: Picture, styles: Sequence[Picture]) -> bool:
+    """Make the picture's preview; return whether it was interrupted, after which there is to be no picture either."""
+    began = time.perf_counter()
+    height, width = preview_size(content, options.size)
+    small = resize(content, height, width)
+    draft = load_draft(options.pooling, options.device, arguments.threads)
+    settings = draft_settings(options, network, draft)
+    # The paintings stand to the preview as they will stand to the picture.
+    style_side = max(1, round((options.style_size or options.size) * max(height, width) / options.size))
+    blend = options.blend or (1.0,) * len(styles)
+    first = None
+    if options.init not in ("noise", "content"):
+        first = styles[0] if options.init == "style" else load_image(Path(options.init))
+    path = preview_path(arguments.output)
+    with Progress(settings.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:
+        paintings = list(zip(styles, blend, strict=True))
+        result = preview(
+            draft, small, paintings, settings, style_side, first, lambda state: progress.update(1, f"{state.value:.4g}")
+        )
+        stopped = result.stop == "interrupted"
+        if stopped and result.iterations == 0:
+            print(f"{NAME}: interrupted before the preview's first iteration, nothing written", file=sys.stderr)
+            return True
+        save_image(
+            path, result.image, small.alpha, {"Software": PROJECT, "Settings": json.dumps(dataclasses.asdict(settings))}
+        )
+        took = duration(time.perf_counter() - began)
+        progress.write(
+            f"{NAME}: preview by the draft network, {width}x{height} pixels, {result.iterations} iterations, {took}: "
+            f"{path}{'; interrupted, so there is no picture' if stopped else ''}"
+        )
+    return stopped
 
 
 class _Session:
@@ -374,6 +432,8 @@ def _with_layer_weights(options: Options) -> Options:
 def _check_files(arguments: Any) -> None:
     """Raise ValueError for an output that cannot be written, before anything is computed."""
     check_output(arguments.output)
+    if arguments.preview:
+        check_output(preview_path(arguments.output))
     inputs = [arguments.content, *arguments.style]
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
@@ -387,15 +447,21 @@ def _check_files(arguments: Any) -> None:
             raise ValueError(f"cannot write {str(log)!r}: it is a directory, give a file name")
         if log.is_fifo():
             raise ValueError(f"cannot write {str(log)!r}: it is a pipe, give a file name")
-        if _same(log, arguments.output) or _is_snapshot(arguments, log):
+        if any(_same(log, picture) for picture in _pictures(arguments)) or _is_snapshot(arguments, log):
             raise ValueError(f"--log {str(log)!r} is also a picture's name: choose another")
 
 
 def _check_not_written(arguments: Any, path: Path) -> None:
     """Raise ValueError when the run would write over ``path``, one of its inputs."""
-    written = [target for target in (arguments.output, arguments.log) if target is not None and _same(path, target)]
-    if written or _is_snapshot(arguments, path):
+    targets = [*_pictures(arguments), *([arguments.log] if arguments.log is not None else [])]
+    if any(_same(path, target) for target in targets) or _is_snapshot(arguments, path):
         raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another name for the output")
+
+
+def _pictures(arguments: Any) -> list[Path]:
+    """Return the pictures that are written whatever happens, so without the snapshots."""
+    output: Path = arguments.output
+    return [output, preview_path(output)] if arguments.preview else [output]
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -29,7 +29,7 @@ from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.vgg import KNOWN_FILES, KnownFile, KnownWeights
 from kernels.geometry import Window
 from tools.command_line import run
-from tools.models import convolution_part, default_cache, layer_table, main, random_vgg, resolve_model
+from tools.models import DRAFT_FILE, convolution_part, default_cache, layer_table, main, random_vgg, resolve_model
 from tools.progress import Progress
 
 WIDTH = 0.05
@@ -341,8 +341,10 @@ def test_the_convolution_part_ends_with_the_last_layer_and_is_called_by_the_laye
 def test_list_tells_size_input_and_place_of_every_model(cache, call):
     cache.mkdir(parents=True)
     cached = small_vgg(cache / "vgg16-7.onnx")
-    header, *lines = call("list").splitlines()
+    header, draft, *lines = call("list").splitlines()
     assert header.split() == ["name", "short", "download", "input", "in", "the", "cache"]
+    assert re.split(r"\s{2,}", draft)[0] == "draft"
+    assert f"comes with the program: {DRAFT_FILE}" in draft
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     assert cells[0] == ["vgg19-7", "vgg19", "574.7 MB", "torch", "no"]
     assert cells[2] == ["vgg19-caffe2-9", "574.7 MB", "by its weights", "no"]

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tools.stylize
+from engine.network import load_network
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import PREPROCESSING, preprocessing_metadata
+from engine.stylize import Settings, stylize
+from tools.command_line import run
+from tools.images import load_image
+from tools.models import DRAFT_FILE, random_vgg
+from tools.stylize import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder with a photograph, a painting and a small model, and an empty cache of models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    random = np.random.default_rng(0)
+    for name, (height, width) in {"photo.png": (36, 48), "painting.png": (40, 30), "other.png": (32, 32)}.items():
+        coarse = random.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((width, height)).save(tmp_path / name)
+    nodes = random_vgg("vgg19", width=0.05)
+    write_onnx(tmp_path / "model.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
+    return tmp_path
+
+
+@pytest.fixture
+def call(folder, capsys) -> Callable[..., str]:
+    """Run a command line as a person does, ``{}`` standing for the folder; return what it says."""
+
+    def call(*arguments: object, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run(main, [str(argument).replace("{}", str(folder)) for argument in arguments])
+        output, errors = capsys.readouterr()
+        assert stop.value.code == code, errors
+        assert output == ""
+        return errors
+
+    return call
+
+
+SMALL = ("{}/photo.png", "{}/painting.png", "-o", "{}/out.png", "-s", 48, "-n", 4)
+WITH_MODEL = (*SMALL, "-m", "{}/model.onnx")
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(opened(path).convert("RGB"))
+
+
+def facts(path: Path, name: str) -> Any:
+    return json.loads(opened(path).text[name])
+
+
+# ---- the picture ----
+
+
+def test_the_picture_is_what_the_engine_makes_of_the_files(folder, call):
+    call(*WITH_MODEL, "--init", "content", "-a", 0.01, "--threads", 1)
+    network = load_network(folder / "model.onnx", threads=1)
+    photo = load_image(folder / "photo.png", long_side=48).pixels
+    painting = load_image(folder / "painting.png", long_side=48).pixels
+    result = stylize(network, photo, painting, Settings(init="content", content_weight=0.01, iterations=4))
+    assert result.value < result.initial_value
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))
+
+
+@pytest.mark.parametrize("init", ["noise", "content", "style", "{}/other.png"])
+def test_the_same_command_gives_the_same_pixels_at_any_number_of_threads(folder, call, init):
+    pictures = []
+    for threads in (1, 2, 3):
+        call(*WITH_MODEL, "--init", init, "--threads", threads)
+        pictures.append(pixels(folder / "out.png"))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+
+
+def test_the_seed_changes_the_noise(folder, call):
+    call(*WITH_MODEL)
+    first = pixels(folder / "out.png")
+    call(*WITH_MODEL, "--seed", 1)
+    assert (first != pixels(folder / "out.png")).any()
+
+
+@pytest.mark.parametrize("size", [48, 40, 33])
+def test_the_long_side_is_as_asked_for(folder, call, size):
+    call(*WITH_MODEL, "-s", size)
+    assert opened(folder / "out.png").size == (size, round(size * 36 / 48))
+
+
+def test_the_weights_of_two_paintings_count(folder, call):
+    paintings = ("{}/photo.png", "{}/painting.png", "{}/other.png", *WITH_MODEL[2:], "--init", "content")
+    pictures = []
+    for blend in ("1,1", "2,2", "1,0", "0,1"):
+        call(*paintings, "--blend", blend)
+        pictures.append(pixels(folder / "out.png"))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[2] != pictures[0]).any()
+    assert (pictures[2] != pictures[3]).any()
+
+
+def test_transparency_is_kept(folder, call):
+    photo = opened(folder / "photo.png")
+    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    photo.save(folder / "photo.png")
+    call(*WITH_MODEL)
+    np.testing.assert_array_equal(opened(folder / "out.png").getchannel("A"), photo.getchannel("A"))
+
+
+# ---- what is said and recorded ----
+
+
+def test_the_picture_carries_its_settings_and_losses(folder, call):
+    said = call(*WITH_MODEL, "--style-layers", "conv1_1,conv2_1:3")
+    settings, result = facts(folder / "out.png", "Settings"), facts(folder / "out.png", "Result")
+    assert settings["size"] == 48
+    assert settings["style_layers"] == {"conv1_1": 0.5, "conv2_1": 3.0}
+    assert result["iterations"] == 4
+    assert result["loss"] < result["initial_loss"]
+    assert f"loss {result['initial_loss']:.4g} -> {result['loss']:.4g}" in said
+
+
+def test_the_log_has_a_line_for_each_iteration_and_the_shares_add_up(folder, call):
+    call(*WITH_MODEL, "--log", "{}/run.jsonl", "--report-every", 2)
+    entries = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    assert [entry["event"] for entry in entries] == [
+        "start", "shares", "iteration", "iteration", "shares", "iteration", "iteration", "shares", "end",
+    ]  # fmt: skip
+    for entry in entries:
+        if entry["event"] == "shares":
+            for kind in ("loss_shares", "gradient_shares"):
+                total = sum(share for layers in entry[kind].values() for share in layers.values())
+                assert total == pytest.approx(1)
+
+
+def test_snapshots_are_called_after_the_picture(folder, call):
+    call(*WITH_MODEL, "--save-every", 2)
+    assert sorted(path.name for path in folder.glob("out*")) == ["out-2.png", "out.png"]
+
+
+def test_quiet_says_nothing(folder, call):
+    assert call(*WITH_MODEL, "-q") == ""
+    assert call(*SMALL, "-q", "--preview") == ""
+
+
+# ---- being interrupted ----
+
+
+def interrupt(monkeypatch, after: int) -> None:
+    """Press Ctrl-C behind the given iteration of the picture."""
+    follow = tools.stylize._Session.iteration
+
+    def iteration(self, state):
+        follow(self, state)
+        if state.iteration == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tools.stylize._Session, "iteration", iteration)
+
+
+def test_an_interrupted_run_keeps_the_best_picture(folder, call, monkeypatch):
+    interrupt(monkeypatch, 2)
+    call(*WITH_MODEL, code=130)
+    assert facts(folder / "out.png", "Result")["iterations"] == 2
+
+
+# ---- which model ----
+
+
+def test_without_a_fetched_network_the_draft_is_used_and_the_way_to_the_real_one_said_in_one_line(folder, call):
+    said = call(*SMALL)
+    first = said.splitlines()[0]
+    assert "draft network" in first
+    assert first.endswith("python -m tools.models fetch vgg19")
+    assert facts(folder / "out.png", "Settings")["model"] == "draft"
+    named = call(*SMALL, "-m", "draft")
+    assert "fetch vgg19" not in named
+
+
+def test_a_fetched_network_is_the_default(folder, call):
+    cache = folder / "caches" / "neural-style-by-hand"
+    cache.mkdir(parents=True)
+    (cache / "vgg19-7.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    said = call(*SMALL)
+    assert "draft" not in said
+    assert facts(folder / "out.png", "Settings")["model"] == "vgg19"
+
+
+def test_the_draft_network_has_the_papers_layers_and_takes_the_papers_weight():
+    network = load_network(DRAFT_FILE)
+    assert network.layers[0] == "conv1_1"
+    assert network.layers[-1] == "conv5_1"
+    assert network.content_weight == 1e-3
+    assert DRAFT_FILE.stat().st_size <= 3_000_000
+
+
+# ---- the preview ----
+
+
+def test_a_preview_is_written_before_the_picture(folder, call, monkeypatch):
+    monkeypatch.setattr(tools.preview, "LONG_SIDE", 40)
+    said = call(*WITH_MODEL, "--preview")
+    assert opened(folder / "out-preview.png").size == (40, 30)
+    assert opened(folder / "out.png").size == (48, 36)
+    assert said.index("out-preview.png") < said.index("out.png")
+    assert "draft network, 40x30 pixels, 4 iterations" in said
+
+
+def test_the_picture_does_not_depend_on_its_preview(folder, call):
+    call(*WITH_MODEL)
+    plain = pixels(folder / "out.png")
+    call(*WITH_MODEL, "--preview")
+    np.testing.assert_array_equal(pixels(folder / "out.png"), plain)
+
+
+def test_a_preview_takes_the_same_turn_of_the_content_weight(folder, call):
+    """Twice what is recommended for the model is shown as twice what is recommended for the draft."""
+    recommended = load_network(folder / "model.onnx").content_weight
+    call(*WITH_MODEL, "--preview", "-a", 2 * recommended)
+    settings = facts(folder / "out-preview.png", "Settings")
+    assert settings["content_weight"] == pytest.approx(2 * load_network(DRAFT_FILE).content_weight)
+
+
+def test_a_preview_leaves_out_layers_that_the_draft_network_lacks(folder, call):
+    call(*WITH_MODEL, "--preview", "--style-layers", "conv1_2:2,conv5_2", "--content-layers", "conv5_4", "-s", 48)
+    settings = facts(folder / "out-preview.png", "Settings")
+    assert settings["style_layers"] == {"conv1_2": 2.0}
+    assert settings["content_layers"] == ["conv4_2"]
+
+
+@pytest.mark.parametrize("init", ["style", "{}/other.png"])
+def test_a_preview_begins_with_the_same_picture(folder, call, init):
+    call(*WITH_MODEL, "--preview", "--init", init, "-n", 1)
+    assert (folder / "out-preview.png").is_file()
+
+
+def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkeypatch):
+    def stopped(*arguments, **keywords):
+        callback = arguments[-1]
+
+        def follow(state):
+            callback(state)
+            raise KeyboardInterrupt
+
+        return make(*arguments[:-1], follow)
+
+    make = tools.stylize.preview
+    monkeypatch.setattr(tools.stylize, "preview", stopped)
+    said = call(*WITH_MODEL, "--preview", code=130)
+    assert "interrupted, so there is no picture" in said
+    assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png"]
+
+
+# ---- wrong input ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{}/photo.png",), "STYLE"),
+        (("{}/photo.png", "{}/painting.png"), "-o/--output"),
+        ((*SMALL, "-m", "vgg91"), "unknown model 'vgg91'; did you mean 'vgg19'"),
+        ((*SMALL, "-m", "drft"), "unknown model 'drft'; did you mean 'draft'"),
+        ((*SMALL, "-m", "vgg19"), "not in the cache, fetch it with: python -m tools.models fetch vgg19"),
+        ((*SMALL, "-m", "{}/photo.png"), "photo.png"),
+        (("{}/missing.png", *SMALL[1:]), "missing.png"),
+        ((SMALL[0], "{}/model.onnx", *SMALL[2:]), "model.onnx"),
+        ((*SMALL[:2], "-o", "{}/out.txt"), "out.txt"),
+        ((*SMALL[:2], "-o", "{}/missing/out.png"), "does not exist"),
+        ((*SMALL[:2], "-o", "{}/photo.png"), "is an input, it would be overwritten"),
+        (("{}/out-preview.png", *SMALL[1:], "--preview"), "is an input, it would be overwritten"),
+        ((*SMALL, "--log", "{}/out-preview.png", "--preview"), "is also a picture's name"),
+        ((*SMALL, "--log", "{}/out.png"), "is also a picture's name"),
+        ((*SMALL, "--init", "nose"), "unknown init 'nose'; did you mean 'noise'"),
+        ((*SMALL, "--optimizer", "lbfgs"), "unknown optimiser 'lbfgs'; did you mean 'l-bfgs'"),
+        ((*SMALL, "--pooling", "avg"), "unknown pooling 'avg'"),
+        ((*SMALL, "--blend", "1,2"), "--blend has 2 weights for 1 paintings"),
+        ((*SMALL, "--style-layers", "conv9_1"), "conv9_1"),
+        ((*SMALL, "--style-layers", "conv1_1,,"), "empty layer name"),
+        ((*SMALL, "--style-layers", "conv1_1,conv1_1"), "named twice"),
+        ((*SMALL, "-a", "-1"), "not a finite number of at least 0"),
+        ((*SMALL, "-a", "0", "-b", "0"), "zero"),
+        ((*SMALL, "-s", "0"), "'0' is not at least 1"),
+        ((*SMALL, "-s", "8"), "8x6"),
+        ((*SMALL, "-n", "many"), "'many' is not a whole number"),
+        ((*SMALL, "--history", "100000"), "--history must be at most"),
+        ((*SMALL, "--device", "cuda"), "cuda"),
+    ],
+)
+def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
+    opened(folder / "photo.png").save(folder / "out-preview.png")
+    before = sorted(folder.iterdir())
+    said = call(*arguments, code=2)
+    # The line on the model in use may stand before it.
+    lines = [line for line in said.splitlines() if "fetched, this uses" not in line]
+    assert len(lines) == 1, said
+    assert re.match(r"stylize: ", lines[0])
+    assert message in lines[0]
+    assert sorted(folder.iterdir()) == before

@@ -1,0 +1,302 @@
+"""Judge the draft network by networks that had no part in making it: ``python -m tools.judge_draft``.
+
+Three contestants render the same pairs of a photograph and a painting: a full-width VGG-19 of random weights with
+normalised channels, the draft network, and a slim VGG-19 distilled from the original. The content weight of the last
+two is searched for each pair until all three have the same content distance, so that their style distances can be
+compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.losses import gram_matrix, style_layer_loss
+from engine.network import Network, load_network
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import named_preprocessing, preprocessing_metadata
+from engine.stylize import Settings, stylize
+from tools.command_line import Parser, positive_float, positive_int, run
+from tools.files import replacing
+from tools.images import load_image, save_image
+from tools.models import DRAFT_FILE, random_vgg
+from tools.progress import Progress, duration
+from tools.training.scales import mean_responses, scaled, unit_scales
+
+NAME = "judge_draft"
+
+FRONT_LAYERS = ("conv1_1", "conv2_1", "conv3_1")
+SLIM_LAYERS = ("conv3_1", "conv4_1", "conv5_1")
+CONTENT_LAYER = "conv4_2"
+
+CONTENTS = ("tubingen.jpg", "boston.jpg", "coffee.png", "chelsea.png")
+STYLES = (
+    "starry_night.jpg",
+    "kandinsky_composition_vii.jpg",
+    "water_lilies_monet_1919.jpg",
+    "the_scream.jpg",
+    "shipwreck.jpg",
+)
+UNSEEN = ("tubingen.jpg", "boston.jpg", "the_scream.jpg", "shipwreck.jpg")
+"""Pictures that the draft network was not trained on."""
+
+RANDOM_WEIGHT = 3e-7
+"""Content weight of the random network; its content distances are those that the others are brought to."""
+
+TOLERANCE = 0.05
+"""Relative difference of two content distances that counts as none."""
+
+Pixels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judges say of a picture.
+
+    Parameters
+    ----------
+    style : geometric mean of ``styles``.
+    styles : the paper's E_l against the painting, divided by the photograph's own, for the front's and the slim layers.
+    content : squared difference to the photograph's responses over their own square, at the slim model's conv4_2.
+    content_weight : that the picture was made with.
+    runs : how many pictures were made until the content distance was right.
+    seconds : these took.
+    """
+
+    style: float
+    styles: tuple[float, ...]
+    content: float
+    content_weight: float
+    runs: int = 1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """The networks that judge: the original VGG-19 up to conv3_1 at least, and the slim one."""
+
+    front: Network
+    slim: Network
+
+    def grams(self, picture: npt.NDArray[np.generic]) -> list[tuple[npt.NDArray[np.float64], int]]:
+        """Return the Gram matrix of each judging layer and the size of its feature map."""
+        matrices = []
+        for network, layers in ((self.front, FRONT_LAYERS), (self.slim, SLIM_LAYERS)):
+            features = network.features(picture, layers)
+            for layer in layers:
+                F = np.ascontiguousarray(np.moveaxis(features[layer], 0, 2))
+                matrices.append((gram_matrix(F), F.shape[0] * F.shape[1]))
+        return matrices
+
+    def verdict(
+        self, picture: npt.NDArray[np.generic], photo: Pixels, painting: Pixels, content_weight: float
+    ) -> Verdict:
+        """Judge a picture, (H, W, 3), 0..255."""
+        wanted = self.grams(painting)
+
+        def losses(image: npt.NDArray[np.generic]) -> list[float]:
+            return [
+                float(style_layer_loss(G, A, M_l, M_a).real)
+                for (G, M_l), (A, M_a) in zip(self.grams(image), wanted, strict=True)
+            ]
+
+        ratios = tuple(E_l / E_0 for E_l, E_0 in zip(losses(picture), losses(photo), strict=True))
+        before = self.slim.features(photo, [CONTENT_LAYER])[CONTENT_LAYER]
+        after = self.slim.features(picture, [CONTENT_LAYER])[CONTENT_LAYER]
+        content = float(((after - before) ** 2).sum() / (before**2).sum())
+        return Verdict(geometric_mean(ratios), ratios, content, content_weight)
+
+
+def geometric_mean(numbers: Sequence[float]) -> float:
+    """Return the geometric mean of positive numbers."""
+    return math.exp(sum(map(math.log, numbers)) / len(numbers))
+
+
+def balanced(make: Callable[[float], Verdict], content: float, first: float, most: int = 6) -> Verdict:
+    """Search the content weight that gives a content distance and return the verdict on the picture nearest to it.
+
+    Secant steps in the logarithms, kept inside what is known to be too much and too little.
+
+    Parameters
+    ----------
+    make : makes a picture with a content weight and judges it; more weight gives less distance.
+    content : the content distance wanted.
+    first : content weight to begin with.
+    most : pictures at most.
+    """
+    weight, slope = first, -0.35  # the slope where nothing is known yet: typical of the networks here
+    tried: list[Verdict] = []
+    low, high = -math.inf, math.inf
+    while len(tried) < most:
+        verdict = make(weight)
+        tried.append(verdict)
+        off = math.log(verdict.content / content)
+        if abs(off) <= TOLERANCE:
+            break
+        here = math.log(weight)
+        if off > 0:
+            low = max(low, here)
+        else:
+            high = min(high, here)
+        if len(tried) > 1:
+            a, b = sorted(tried, key=lambda each: abs(math.log(each.content / content)))[:2]
+            apart = math.log(a.content_weight / b.content_weight)
+            slope = min(-0.05, max(-2.0, math.log(a.content / b.content) / apart)) if apart else slope
+            here, off = math.log(a.content_weight), math.log(a.content / content)
+        target = here - max(-4.0, min(4.0, off / slope))
+        if not low < target < high:
+            target = (low + high) / 2 if math.isfinite(low + high) else here
+            if target == here:
+                break
+        weight = math.exp(target)
+    best = min(tried, key=lambda each: abs(math.log(each.content / content)))
+    return replace(best, runs=len(tried), seconds=sum(verdict.seconds for verdict in tried))
+
+
+def gap_closed(random: Sequence[float], draft: Sequence[float], slim: Sequence[float]) -> float:
+    """Return what part of the way in log style distance from the random network to the slim one the draft has gone."""
+    start, here, end = (math.log(geometric_mean(styles)) for styles in (random, draft, slim))
+    return (start - here) / (start - end)
+
+
+def random_network(pictures: Sequence[Pixels], threads: int | None) -> Network:
+    """Return a full-width VGG-19 up to conv5_1 of random weights whose channels respond with a mean of 1."""
+    nodes = random_vgg("vgg19")
+    nodes = nodes[: 1 + next(index for index, node in enumerate(nodes) if node.output == "conv5_1")]
+    metadata = preprocessing_metadata(named_preprocessing("caffe"))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "random.onnx"
+        write_onnx(path, nodes, metadata)
+        means = mean_responses(load_network(path, threads=threads), pictures)
+        write_onnx(path, scaled(nodes, unit_scales(means, dict.fromkeys(means, 1.0))), metadata)
+        return load_network(path, threads=threads)
+
+
+# ---- the command line ----
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(prog=NAME, description="Judge the draft network beside a random one and a distilled one.")
+    parser.add_argument("--front", type=Path, required=True, metavar="FILE", help="the original VGG-19, or its front")
+    parser.add_argument("--slim", type=Path, required=True, metavar="FILE", help="the distilled VGG-19")
+    parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="folder of photographs, paintings")
+    parser.add_argument("-m", "--model", type=Path, default=DRAFT_FILE, metavar="FILE", help="another draft network")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for pictures, table")
+    parser.add_argument("--contents", default=",".join(CONTENTS), metavar="FILE,...", help="photographs")
+    parser.add_argument("--styles", default=",".join(STYLES), metavar="FILE,...", help="paintings")
+    parser.add_argument("--random-weight", type=positive_float, default=RANDOM_WEIGHT, metavar="ALPHA")
+    parser.add_argument("-s", "--size", type=positive_int, default=256, metavar="N", help="long side (default 256)")
+    parser.add_argument("-n", "--iterations", type=positive_int, default=200, metavar="N", help="default 200")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the table")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge all pairs, those left from an interrupted run first; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    judges = Judges(
+        load_network(arguments.front, threads=arguments.threads),
+        load_network(arguments.slim, threads=arguments.threads),
+    )
+    draft = load_network(arguments.model, threads=arguments.threads)
+    pairs = [(content, style) for content in arguments.contents.split(",") for style in arguments.styles.split(",")]
+    pictures = {
+        name: load_image(arguments.pictures / name, long_side=arguments.size).pixels
+        for name in dict.fromkeys(name for pair in pairs for name in pair)
+    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    random = random_network(list(pictures.values()), arguments.threads)
+    contestants = {"random": random, "draft": draft, "slim": judges.slim}
+    weights = {"random": arguments.random_weight, "draft": draft.content_weight, "slim": judges.slim.content_weight}
+    verdicts: dict[str, dict[str, Verdict]] = {}
+    with Progress(len(pairs) * len(contestants), "pictures", NAME, quiet=arguments.quiet) as progress:
+        for content, style in pairs:
+            label = f"{Path(content).stem} {Path(style).stem}"
+            entry = arguments.output / f"{Path(content).stem}-{Path(style).stem}.json"
+            known = _read(entry)
+            for name, network in contestants.items():
+                if name not in known:
+                    make = _Maker(judges, network, pictures[content], pictures[style], arguments.iterations)
+                    if name == "random":
+                        known[name] = make(weights[name])
+                    else:
+                        known[name] = balanced(make, known["random"].content, weights[name])
+                    save_image(entry.with_name(f"{entry.stem}-{name}.png"), make.images[known[name].content_weight])
+                    with replacing(entry) as temporary:
+                        temporary.write_text(json.dumps({key: asdict(value) for key, value in known.items()}, indent=1))
+                weights[name] = known[name].content_weight
+                seconds = duration(known[name].seconds)
+                progress.update(1, f"{label}: {name} style {known[name].style:.3g}, {seconds}")
+            verdicts[label] = known
+    print(table(verdicts))
+    return 0
+
+
+class _Maker:
+    """Makes pictures of one pair with one network, judges and keeps them by their content weight."""
+
+    def __init__(self, judges: Judges, network: Network, photo: Pixels, painting: Pixels, iterations: int) -> None:
+        self.judges = judges
+        self.network = network
+        self.photo = photo
+        self.painting = painting
+        self.iterations = iterations
+        self.images: dict[float, npt.NDArray[np.float64]] = {}
+
+    def __call__(self, content_weight: float) -> Verdict:
+        began = time.perf_counter()
+        settings = Settings(
+            init="content", iterations=self.iterations, content_weight=content_weight, optimizer="l-bfgs"
+        )
+        image = stylize(self.network, self.photo, self.painting, settings).image
+        self.images[content_weight] = image
+        verdict = self.judges.verdict(image, self.photo, self.painting, content_weight)
+        return replace(verdict, seconds=time.perf_counter() - began)
+
+
+def _read(entry: Path) -> dict[str, Verdict]:
+    if not entry.is_file():
+        return {}
+    stored = json.loads(entry.read_text())
+    return {name: Verdict(**{**facts, "styles": tuple(facts["styles"])}) for name, facts in stored.items()}
+
+
+def table(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:
+    """Return the verdicts as a Markdown table, a row for each pair and the means over all, seen and unseen ones."""
+    unseen = {Path(name).stem for name in UNSEEN}
+    lines = [
+        "| photograph | painting | content distance | random | draft | slim | gap closed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[str, list[Mapping[str, Verdict]]] = {"all": [], "trained on neither": [], "trained on one or both": []}
+    for label, row in verdicts.items():
+        content, style = label.split(" ")
+        groups["all"].append(row)
+        groups["trained on neither" if {content, style} <= unseen else "trained on one or both"].append(row)
+        marked = [f"{name} *" if name in unseen else name for name in (content, style)]
+        contents = " / ".join(f"{verdict.content:.3f}" for verdict in row.values())
+        styles = [row[name].style for name in ("random", "draft", "slim")]
+        closed = gap_closed(*([number] for number in styles))
+        numbers = " | ".join(f"{number:.4f}" for number in styles)
+        lines.append(f"| {marked[0]} | {marked[1]} | {contents} | {numbers} | {100 * closed:.0f} % |")
+    for name, rows in groups.items():
+        if rows:
+            columns = [[row[contestant].style for row in rows] for contestant in ("random", "draft", "slim")]
+            means = " | ".join(f"{geometric_mean(column):.4f}" for column in columns)
+            lines.append(f"| **{name}** | {len(rows)} pairs | | {means} | {100 * gap_closed(*columns):.0f} % |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

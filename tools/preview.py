@@ -1,0 +1,90 @@
+"""A look at where a picture is going before minutes are spent on it: the draft network at a small size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from engine.network import Network, load_network
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
+from engine.optimize import Iteration, Result
+from engine.stylize import Settings, prepare
+from tools.images import Picture, fit, resize
+from tools.models import DRAFT_FILE
+
+LONG_SIDE = 256
+ITERATIONS = 100
+
+
+def preview_path(output: Path) -> Path:
+    """Return where the preview of the picture ``output`` is written: ``picture.png`` gives ``picture-preview.png``."""
+    return output.with_stem(f"{output.stem}-preview")
+
+
+def load_draft(pooling: str, device: str, threads: int | None) -> Network:
+    """Return the draft network; the arguments are those of ``engine.load_network``."""
+    return load_network(DRAFT_FILE, pooling=pooling, device=device, threads=threads)
+
+
+def draft_settings(settings: Settings, network: Network, draft: Network) -> Settings:
+    """Return the settings that take the draft network where ``settings`` take ``network``.
+
+    A content weight keeps its distance to the one recommended for the network; layers that the draft network does not
+    have are left out, and if none is left, the paper's stand in.
+    """
+    content_weight = settings.content_weight
+    if content_weight is not None:
+        content_weight *= draft.content_weight / network.content_weight
+    return dataclasses.replace(
+        settings,
+        content_layers=_kept(settings.content_layers, draft.layers) or PAPER_CONTENT_LAYERS,
+        style_layers=_kept(settings.style_layers, draft.layers) or PAPER_STYLE_LAYERS,
+        content_weight=content_weight,
+        iterations=min(settings.iterations, ITERATIONS),
+        optimizer="l-bfgs",
+        learning_rate=None,
+        history=None,
+    )
+
+
+def preview_size(content: Picture, long_side: int) -> tuple[int, int]:
+    """Return (height, width) of the preview of a picture that will have ``long_side``."""
+    height, width, _ = content.pixels.shape
+    return fit(height, width, min(long_side, LONG_SIDE))
+
+
+def preview(
+    draft: Network,
+    content: Picture,
+    styles: Sequence[tuple[Picture, float]],
+    settings: Settings,
+    style_long_side: int,
+    initial: Picture | None,
+    callback: Callable[[Iteration], bool | None] | None = None,
+) -> Result:
+    """Make the preview.
+
+    Parameters
+    ----------
+    draft : from ``load_draft``.
+    content : the photograph at the size of the preview.
+    styles : the paintings at any size, with their weights.
+    settings : from ``draft_settings``.
+    style_long_side : to which the paintings are resized, in pixels.
+    initial : the picture to begin with at any size, where it comes from a file or is a painting.
+
+    Raises ValueError for settings or pictures that do not fit.
+    """
+    height, width, _ = content.pixels.shape
+    paintings = []
+    for painting, weight in styles:
+        rows, columns, _ = painting.pixels.shape
+        paintings.append((resize(painting, *fit(rows, columns, style_long_side)).pixels, weight))
+    first = None if initial is None else resize(initial, height, width).pixels
+    return prepare(draft, content.pixels, paintings, settings, first).run(callback)
+
+
+def _kept(layers: Layers, known: Sequence[str]) -> Layers:
+    names = [name for name in layer_names(layers) if name in known]
+    return {name: layers[name] for name in names} if isinstance(layers, Mapping) else names
