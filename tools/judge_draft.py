@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from engine.losses import gram_matrix, style_layer_loss
 from engine.network import Network, load_network
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from engine.stylize import Settings, stylize
@@ -210,6 +211,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_network(arguments.slim, threads=arguments.threads),
     )
     draft = load_network(arguments.model, threads=arguments.threads)
+    for path, network, layers in (
+        (arguments.front, judges.front, FRONT_LAYERS),
+        (arguments.slim, judges.slim, (*SLIM_LAYERS, CONTENT_LAYER)),
+        (arguments.model, draft, (*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS)),
+    ):
+        missing = [layer for layer in layers if layer not in network.layers]
+        if missing:
+            raise ValueError(f"{path} has no {missing[0]}, which is needed here")
     pairs = [(content, style) for content in arguments.contents.split(",") for style in arguments.styles.split(",")]
     pictures = {
         name: load_image(arguments.pictures / name, long_side=arguments.size).pixels

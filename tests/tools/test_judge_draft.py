@@ -81,3 +81,12 @@ def test_a_table_with_a_row_for_each_pair_which_an_interrupted_run_continues(fol
     assert main([str(argument) for argument in arguments]) == 0
     assert capsys.readouterr().out == table
     assert not list((folder / "out").glob("*.png"))
+
+
+def test_a_judge_without_the_layers_is_refused_at_once(folder):
+    nodes = random_vgg("vgg19", width=0.1)
+    cut = 1 + next(index for index, node in enumerate(nodes) if node.output == "conv3_1")
+    write_onnx(folder / "front.onnx", nodes[:cut], preprocessing_metadata(PREPROCESSING["caffe"]))
+    arguments = ["--front", folder / "front.onnx", "--slim", folder / "front.onnx", "-m", folder / "draft.onnx"]
+    with pytest.raises(ValueError, match=r"front\.onnx has no conv4_1"):
+        main([str(argument) for argument in [*arguments, "--pictures", folder, "-o", folder / "out"]])
