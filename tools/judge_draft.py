@@ -303,9 +303,8 @@ def table(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:
         if rows:
             columns = [[row[contestant].style for row in rows] for contestant in ("random", "draft", "slim")]
             means = " | ".join(f"{geometric_mean(column):.4f}" for column in columns)
-            lines.append(
-                f"| **{name}** | {len(rows)} {'pair' if len(rows) == 1 else 'pairs'} | | {means} | {100 * gap_closed(*columns):.0f} % |"
-            )
+            count = f"{len(rows)} {'pair' if len(rows) == 1 else 'pairs'}"
+            lines.append(f"| **{name}** | {count} | | {means} | {100 * gap_closed(*columns):.0f} % |")
     return "\n".join(lines)
 
 
