@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -309,4 +308,4 @@ def table(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

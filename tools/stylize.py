@@ -181,12 +181,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_memory(needed, height, width, "--size")
     for rows, columns in style_sizes:
         _check_memory(network.memory(rows, columns, layer_names(options.style_layers)), rows, columns, "--style-size")
-    if arguments.preview and _preview(arguments, options, network, content, styles):
+    blend = options.blend or (1.0,) * len(styles)
+    if arguments.preview and _preview(arguments, options, network, content, list(zip(styles, blend, strict=True))):
         return EXIT_INTERRUPTED
     content = resize(content, height, width)
     styles = [resize(style, *size) for style, size in zip(styles, style_sizes, strict=True)]
     initial = _initial(options, arguments.style[0], height, width)
-    blend = options.blend or (1.0,) * len(styles)
     paintings = [(painting.pixels, share) for painting, share in zip(styles, blend, strict=True)]
     job = prepare(network, content.pixels, paintings, options, initial)
 
@@ -200,7 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return session.finish(result)
 
 
-def _preview(arguments: Any, options: Options, network: Network, content: Picture, styles: Sequence[Picture]) -> bool:
+def _preview(
+    arguments: Any, options: Options, network: Network, content: Picture, styles: Sequence[tuple[Picture, float]]
+) -> bool:
     """Make the picture's preview; return whether it was interrupted, after which there is to be no picture either."""
     began = time.perf_counter()
     height, width = preview_size(content, options.size)
@@ -209,15 +211,13 @@ def _preview(arguments: Any, options: Options, network: Network, content: Pictur
     settings = draft_settings(options, network, draft)
     # The paintings stand to the preview as they will stand to the picture.
     style_side = max(1, round((options.style_size or options.size) * max(height, width) / options.size))
-    blend = options.blend or (1.0,) * len(styles)
     first = None
     if options.init not in ("noise", "content"):
-        first = styles[0] if options.init == "style" else load_image(Path(options.init))
+        first = styles[0][0] if options.init == "style" else load_image(Path(options.init))
     path = preview_path(arguments.output)
     with Progress(settings.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:
-        paintings = list(zip(styles, blend, strict=True))
         result = preview(
-            draft, small, paintings, settings, style_side, first, lambda state: progress.update(1, f"{state.value:.4g}")
+            draft, small, styles, settings, style_side, first, lambda state: progress.update(1, f"{state.value:.4g}")
         )
         stopped = result.stop == "interrupted"
         if stopped and result.iterations == 0:

@@ -28,7 +28,7 @@ from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.vgg import KNOWN_FILES, KnownFile, KnownWeights
 from kernels.geometry import Window
-from tools.command_line import run
+from tests.tools.calling import called
 from tools.models import DRAFT_FILE, convolution_part, default_cache, layer_table, main, random_vgg, resolve_model
 from tools.progress import Progress
 
@@ -50,10 +50,7 @@ def call(capsys, monkeypatch) -> Callable[..., str]:
     """Run a command line as a person does; return what it prints."""
 
     def call(*arguments: object, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as stop:
-            run(main, [str(argument) for argument in arguments])
-        output, errors = capsys.readouterr()
-        assert stop.value.code == code, errors
+        output, errors = called(main, capsys, arguments, code)
         if code == 2:
             assert output == ""
             assert re.fullmatch(r"models[^\n]+\n", errors), errors

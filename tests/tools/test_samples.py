@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tools.command_line import run
+from tests.tools.calling import called
 from tools.drawing.colors import to_bytes
 from tools.drawing.dabs import dotted
 from tools.drawing.fields import blur, fractal, grid, look_up, shrink, smooth_noise
@@ -26,10 +26,7 @@ def call(capsys) -> Callable[..., str]:
     """Run the command line as a person does; return what it prints."""
 
     def call(*arguments: object, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as stop:
-            run(main, [str(argument) for argument in arguments])
-        output, errors = capsys.readouterr()
-        assert stop.value.code == code, errors
+        output, errors = called(main, capsys, arguments, code)
         if code == 2:
             assert output == ""
             assert re.fullmatch(r"samples: [^\n]+\n", errors), errors

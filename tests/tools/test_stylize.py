@@ -16,7 +16,7 @@ from engine.network import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
-from tools.command_line import run
+from tests.tools.calling import called
 from tools.images import load_image
 from tools.models import DRAFT_FILE, random_vgg
 from tools.stylize import main
@@ -41,10 +41,7 @@ def call(folder, capsys) -> Callable[..., str]:
     """Run a command line as a person does, ``{}`` standing for the folder; return what it says."""
 
     def call(*arguments: object, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as stop:
-            run(main, [str(argument).replace("{}", str(folder)) for argument in arguments])
-        output, errors = capsys.readouterr()
-        assert stop.value.code == code, errors
+        output, errors = called(main, capsys, [str(part).replace("{}", str(folder)) for part in arguments], code)
         assert output == ""
         return errors
 

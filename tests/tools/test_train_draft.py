@@ -7,8 +7,8 @@ torch = pytest.importorskip("torch")
 
 from engine.network import load_network  # noqa: E402
 from engine.vgg import PAPER_CONTENT_WEIGHT  # noqa: E402
+from tests.tools.calling import called  # noqa: E402
 from tools import train_draft  # noqa: E402
-from tools.command_line import run  # noqa: E402
 from tools.images import save_image  # noqa: E402
 from tools.progress import Progress  # noqa: E402
 from tools.train_draft import main  # noqa: E402
@@ -67,9 +67,6 @@ def test_a_trained_file_is_a_small_model_of_the_papers_layers(tmp_path, monkeypa
     ],
 )
 def test_wrong_input_is_answered_in_one_line(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stop:
-        run(main, [argument.replace("{}", str(tmp_path)) for argument in arguments])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
+    _, said = called(main, capsys, [argument.replace("{}", str(tmp_path)) for argument in arguments], 2)
     assert message in said
     assert said.count("\n") == 1
