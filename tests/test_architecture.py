@@ -22,7 +22,7 @@ ALLOWED = {
 }
 # The ONNX operators, engine/onnx_ops, are not among them: they work on arrays.
 ONNX_FILES = {f"engine/onnx_{name}.py" for name in ("reader", "writer", "graph", "backend")}
-OPTIONAL = {"torch", "matplotlib", "dask", "cupy"}
+OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
 WITH_TORCH = {f"tools/training/{name}.py" for name in ("loop", "muon", "network", "views")}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.network import Network
 from engine.objective import layer_names
+from engine.ops import Array
 from engine.stylize import Job, memory, prepare
 from tools.images import Picture, fit, load_image, resize
 from tools.memory import available_memory
@@ -63,6 +64,15 @@ def rendering(
     paintings = [(resize(style, *size).pixels, share) for style, size, share in zip(styles, sizes, blend, strict=True)]
     initial = None if first is None else resize(first, height, width).pixels
     return content, prepare(network, content.pixels, paintings, options, initial)
+
+
+def check_gradient(gradient: Array) -> None:
+    """Raise ValueError when the gradient at the first image leaves nothing to do."""
+    if not gradient.any():
+        raise ValueError(
+            "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
+            "the weights are too small, or it fits perfectly already"
+        )
 
 
 def _fitted(picture: Picture, long_side: int) -> Size:

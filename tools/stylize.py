@@ -24,7 +24,7 @@ from tools.options import Options, add_options, check_blend, options_from
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_memory, first_picture, painting_sizes, picture_size, rendering
+from tools.rendering import check_gradient, check_memory, first_picture, painting_sizes, picture_size, rendering
 
 NAME = "stylize"
 
@@ -61,9 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     options = options_from(arguments)
     _check_files(arguments)
-
-    if options.blend is not None and len(options.blend) != len(arguments.style):
-        raise ValueError(f"--blend has {len(options.blend)} weights for {len(arguments.style)} paintings")
     check_blend(options, len(arguments.style))
     content = load_image(arguments.content)
     styles = [load_image(path) for path in arguments.style]
@@ -165,11 +162,7 @@ class _Session:
         height, width = self.job.initial.shape[:2]
         before = time.perf_counter()
         value, gradient = self.job.objective(self.job.initial)
-        if not gradient.any():
-            raise ValueError(
-                "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
-                "the weights are too small, or it fits perfectly already"
-            )
+        check_gradient(gradient)
         seconds = time.perf_counter() - before
         self._say(
             f"model {self.options.model}, {network.preprocessing.name} input, {self.options.pooling} pooling; "
