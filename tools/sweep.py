@@ -23,7 +23,16 @@ from engine.network import Network, load_network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.axes import Axis, axis_names, number_axis, parse_axis, picture_axis, pictures_in, style_depth_axis
+from tools.axes import (
+    Axis,
+    axis_names,
+    number_axis,
+    number_label,
+    parse_axis,
+    picture_axis,
+    pictures_in,
+    style_depth_axis,
+)
 from tools.cells import Cell, Outcome, make_cell
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
 from tools.download import sha256_of
@@ -35,10 +44,14 @@ from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, options_from
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_memory, painting_sizes, picture_size
+from tools.rendering import check_memory, first_picture, painting_sizes, picture_size
+from tools.suggest import Pilot, suggest
 from tools.workers import Workers, dask_workers, local_workers
 
 NAME = "sweep"
+
+SUGGESTED = 4
+"""How many content weights ``--suggest`` names, as many as the paper's Figure 3 has columns."""
 
 MANY_CELLS = 10_000
 """More than these need ``--yes``."""
@@ -73,6 +86,11 @@ def build_parser() -> Parser:
         "--columns", type=argument(parse_axis), metavar="AXIS", help="from column to column (default: content weight)"
     )
     add_options(parser, DEFAULTS)
+    parser.add_argument(
+        "--suggest",
+        action="store_true",
+        help="only find out, by small runs, which content weights suit the pair and the model",
+    )
     parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of each cell (default: shared out)")
@@ -93,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
         if options.model == DRAFT and not arguments.quiet:
             print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+    if arguments.suggest:
+        return _suggest(arguments, options)
     rows, columns = _axes(arguments, options)
     count = len(rows.values) * len(columns.values)
     if count > MANY_CELLS and not arguments.yes:
@@ -140,6 +160,37 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
     if rows.setting == columns.setting and len(rows.values) > 1 and len(columns.values) > 1:
         raise ValueError(f"rows and columns both go over {rows.name}")
     return rows, columns
+
+
+def _suggest(arguments: argparse.Namespace, options: Options) -> int:
+    """Print which content weights are worth a column."""
+    given = [str(path) for path in (arguments.content, *arguments.style) if path.is_dir()]
+    if given:
+        raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
+    check_blend(options, len(arguments.style))
+    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    first = first_picture(options, styles)
+    model = resolve_model(str(options.model), arguments.cache)
+    network = load_network(
+        model,
+        pooling=options.pooling,
+        device=options.device,
+        dtype=options.dtype,
+        preprocessing=options.preprocessing,
+        threads=arguments.threads,
+    )
+    # Printed row by row: each takes a small run.
+    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
+
+    def follow(pilot: Pilot) -> None:
+        print(
+            f"{number_label(float(f'{pilot.content_weight:.1e}')):>14}{pilot.kept:21.0%}{pilot.missed:25.2%}",
+            flush=True,
+        )
+
+    weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
+    print(f"suggested: --columns content-weight={','.join(number_label(weight) for weight in weights)}")
+    return 0
 
 
 # ---- the cells ----
