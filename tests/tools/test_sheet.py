@@ -211,6 +211,6 @@ def test_letters_that_the_typeface_lacks_are_spelled_in_others(text, spelled):
 
 def test_the_typeface_has_the_letters_that_are_kept():
     missing = bytes(ImageFont.load_default(20).getmask("\uffff"))
-    for character in "…·×±" + "".join(map(chr, range(33, 127))):
+    for character in "…·±" + "".join(map(chr, range(33, 127))):
         assert bytes(ImageFont.load_default(20).getmask(character)) != missing
         assert wrap(character, 20, 1000, 1) == [character]
