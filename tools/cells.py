@@ -122,7 +122,8 @@ def _make(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
         )
     network = _network(part("model"), options.pooling, options.device, options.dtype, options.preprocessing, threads)
-    check_memory(network, options, picture_size(content, options), painting_sizes(styles, options))
+    style_sizes = painting_sizes([style.size for style in styles], options)
+    check_memory(network, options, picture_size(content.size, options), style_sizes)
     content, job = rendering(network, options, content, styles, first)
     curve = _Curve(job, callback)
     start = _standing(job, job.initial)

@@ -130,13 +130,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 """How the command line takes each of the ``Options``: further flags, type and metavar, in the order of the help."""
 
 
-def add_options(parser: Parser, leave_out: Container[str] = ()) -> None:
-    """Add the options to a parser; names, defaults and help come from ``Options``."""
+def add_options(parser: Parser, defaults: Options = Options(), leave_out: Container[str] = ()) -> None:
+    """Add the options to a parser; names and help come from ``Options``."""
     fields = {item.name: item for item in dataclasses.fields(Options)}
     for name, keywords in ARGUMENTS.items():
         if name in leave_out:
             continue
-        default = fields[name].default
+        default = getattr(defaults, name)
         shown = ",".join(default) if isinstance(default, tuple) else default
         suffix = "" if default is None else f" (default {shown})"
         flags = [*keywords.get("flags", []), "--" + name.replace("_", "-")]

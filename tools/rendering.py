@@ -17,14 +17,14 @@ from tools.progress import byte_count
 Size = tuple[int, int]
 
 
-def picture_size(content: Picture, options: Options) -> Size:
-    """Return (height, width) of the picture to be made from a photograph."""
-    return _fitted(content, options.size)
+def picture_size(content: Size, options: Options) -> Size:
+    """Return (height, width) of the picture to be made from a photograph of this size."""
+    return fit(*content, options.size)
 
 
-def painting_sizes(styles: Sequence[Picture], options: Options) -> list[Size]:
+def painting_sizes(styles: Sequence[Size], options: Options) -> list[Size]:
     """Return (height, width) at which each painting is looked at."""
-    return [_fitted(style, options.style_size or options.size) for style in styles]
+    return [fit(*style, options.style_size or options.size) for style in styles]
 
 
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
@@ -57,9 +57,9 @@ def rendering(
 
     Raises ValueError for options or pictures that do not fit.
     """
-    height, width = picture_size(content, options)
+    height, width = picture_size(content.size, options)
     content = resize(content, height, width)
-    sizes = painting_sizes(styles, options)
+    sizes = painting_sizes([style.size for style in styles], options)
     blend = options.blend or (1.0,) * len(styles)
     paintings = [(resize(style, *size).pixels, share) for style, size, share in zip(styles, sizes, blend, strict=True)]
     initial = None if first is None else resize(first, height, width).pixels
@@ -73,11 +73,6 @@ def check_gradient(gradient: Array) -> None:
             "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
             "the weights are too small, or it fits perfectly already"
         )
-
-
-def _fitted(picture: Picture, long_side: int) -> Size:
-    height, width, _ = picture.pixels.shape
-    return fit(height, width, long_side)
 
 
 def _check_available(needed: int, size: Size, option: str) -> None:

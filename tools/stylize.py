@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = load_image(arguments.content)
     styles = [load_image(path) for path in arguments.style]
     first = first_picture(options, styles)
-    size, style_sizes = picture_size(content, options), painting_sizes(styles, options)
+    size = picture_size(content.size, options)
+    style_sizes = painting_sizes([style.size for style in styles], options)
 
     chosen = options.model
     if chosen is None:

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -213,6 +214,8 @@ def dask_workers(address: str, threads: int | None) -> Iterator[Workers]:
         import distributed
     except ImportError:
         raise ValueError("--scheduler needs Dask: pip install 'neural-style-by-hand[cluster]'") from None
+    if not re.fullmatch(r"(\w+://)?([^:/\s]+|\[[^\s]+\]):\d+", address):
+        raise ValueError(f"{address!r} is no address of a Dask scheduler, which looks like tcp://HOST:PORT")
     try:
         client = distributed.Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

@@ -1,0 +1,498 @@
+"""Pictures over a grid of two settings, side by side: ``python -m tools.sweep CONTENT STYLE``.
+
+By default the paper's Figure 3: more and more style layers from top to bottom, more and more weight on the content from
+left to right. Cells that have been made are not made again, so that a sweep that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import functools
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.batch import run_batch
+from engine.network import Network, load_network
+from engine.objective import PAPER_STYLE_LAYERS
+from engine.optimize import Iteration
+from engine.stylize import INITS
+from tools.axes import Axis, axis_names, number_axis, parse_axis, picture_axis, pictures_in, style_depth_axis
+from tools.cells import Cell, Outcome, make_cell
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
+from tools.download import sha256_of
+from tools.files import replacing
+from tools.grid import Grid, Record
+from tools.images import load_image, save_image
+from tools.memory import available_memory
+from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.options import Options, add_options, argument, check_blend, check_history, options_from
+from tools.progress import Progress, byte_count, duration
+from tools.record import PROJECT, versions
+from tools.rendering import check_memory, painting_sizes, picture_size
+from tools.workers import Workers, dask_workers, local_workers
+
+NAME = "sweep"
+
+MANY_CELLS = 10_000
+"""More than these need ``--yes``."""
+
+PAPER_RATIOS = (0.01, 0.1, 1.0, 10.0)
+"""Figure 3's alpha / beta of 1e-5 to 1e-2, in units of what suits VGG-19, 1e-3."""
+
+DEFAULTS = Options(size=256, iterations=200)
+PLAN = "sweep.json"
+
+
+# ---- the command line ----
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=NAME,
+        description="Make pictures over a grid of two settings and show them side by side.",
+        epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
+        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1, content-weight=1e-5..1e-2, seed=0..9.",
+    )
+    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
+    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
+    )
+    parser.add_argument(
+        "--rows", type=argument(parse_axis), metavar="AXIS", help="what changes from row to row (default: style layers)"
+    )
+    parser.add_argument(
+        "--columns", type=argument(parse_axis), metavar="AXIS", help="from column to column (default: content weight)"
+    )
+    add_options(parser, DEFAULTS)
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of each cell (default: shared out)")
+    parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the pictures of a sweep; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.workers is not None and arguments.scheduler is not None:
+        raise ValueError("--workers and --scheduler were both given, expected at most one of them")
+    options = options_from(arguments)
+    if options.model is None:
+        options = dataclasses.replace(options, model=default_model(arguments.cache))
+        if options.model == DRAFT and not arguments.quiet:
+            print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+    rows, columns = _axes(arguments, options)
+    count = len(rows.values) * len(columns.values)
+    if count > MANY_CELLS and not arguments.yes:
+        raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
+
+    files = _Files(arguments.cache)
+    cells = _cells(arguments, options, rows, columns, files)
+    needed = _check_cells(cells, files)
+    folder = _Folder(arguments.output, rows, columns, cells)
+    with _workers(arguments) as workers:
+        if arguments.scheduler is None:
+            _check_available(needed, workers.count)
+        folder.claim()
+        sweep = _Sweep(arguments, options, folder, files, workers)
+        interrupted = sweep.make()
+    return sweep.finish(interrupted)
+
+
+def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
+    """Return rows and columns: as given, over the folders' pictures, or those of the paper's Figure 3."""
+    rows: Axis | None = arguments.rows
+    columns: Axis | None = arguments.columns
+    paper = rows is None and columns is None
+    if arguments.content.is_dir():
+        if rows is not None:
+            raise ValueError(f"the rows are the photographs in {str(arguments.content)!r}: leave out --rows")
+        rows, paper = picture_axis("content", pictures_in(arguments.content)), False
+    if arguments.style[0].is_dir():
+        if len(arguments.style) > 1:
+            raise ValueError("a folder of paintings stands alone: each of its paintings is a column")
+        if columns is not None:
+            raise ValueError(f"the columns are the paintings in {str(arguments.style[0])!r}: leave out --columns")
+        columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
+    if paper:
+        network = _load(options, resolve_model(str(options.model), arguments.cache))
+        known = [name for name in PAPER_STYLE_LAYERS if name in network.layers]
+        if not known:
+            raise ValueError("the model has none of the paper's style layers: give --rows and --columns")
+        rows = style_depth_axis(known[0], known[-1])
+        recommended = network.content_weight * options.style_weight
+        columns = number_axis("content_weight", [float(f"{recommended * ratio:.6g}") for ratio in PAPER_RATIOS])
+    # One axis alone is a grid of one row or one column.
+    rows = rows or Axis("seed", (options.seed,), ("",))
+    columns = columns or Axis("seed", (options.seed,), ("",))
+    if rows.setting == columns.setting and len(rows.values) > 1 and len(columns.values) > 1:
+        raise ValueError(f"rows and columns both go over {rows.name}")
+    return rows, columns
+
+
+# ---- the cells ----
+
+
+class _Files:
+    """The input files of a sweep by what is in them."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self.paths: dict[str, Path] = {}
+        self.names: dict[str, str] = {}
+
+    def model(self, name: str) -> str:
+        """Return the SHA-256 of the file to load for a model's name or path."""
+        return self._known(resolve_model(name, self._cache))
+
+    def picture(self, path: Path) -> str:
+        """Return the SHA-256 of a picture's file."""
+        if not path.is_file():
+            raise ValueError(f"cannot read {str(path)!r}: there is no such file")
+        return self._known(path)
+
+    @functools.cache  # noqa: B019  # as long as the sweep
+    def _known(self, path: Path) -> str:
+        sha256 = sha256_of(path)
+        self.paths.setdefault(sha256, path)
+        self.names.setdefault(sha256, str(path))
+        return sha256
+
+
+def _cells(
+    arguments: argparse.Namespace, options: Options, rows: Axis, columns: Axis, files: _Files
+) -> dict[tuple[int, int], Cell]:
+    cells = {}
+    for row, row_value in enumerate(rows.values):
+        for column, column_value in enumerate(columns.values):
+            changes = {rows.setting: row_value, columns.setting: column_value}
+            content = changes.pop("content", arguments.content)
+            styles = [changes.pop("style")] if "style" in changes else arguments.style
+            chosen = dataclasses.replace(options, **changes)
+            check_history(chosen)
+            check_blend(chosen, len(styles))
+            parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
+            parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
+            if chosen.init not in INITS:
+                parts["init"] = files.picture(Path(chosen.init))
+            cells[row, column] = Cell(chosen, parts, {sha256: files.names[sha256] for sha256 in parts.values()})
+    return cells
+
+
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
+    """Return the bytes that the largest cell takes.
+
+    Raises ValueError for what is wrong with every cell, and for layers and sizes that do not fit a model. A picture
+    that cannot be read, one of many, is its cells' affair, and shown there.
+    """
+
+    @functools.cache
+    def size(sha256: str) -> tuple[int, int]:
+        return load_image(files.paths[sha256]).size
+
+    needed = 0
+    broken: list[ValueError] = []
+    for cell in cells.values():
+        options = cell.options
+        network = _load(options, files.paths[cell.files["model"]])
+        try:
+            sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+        except ValueError as error:
+            broken.append(error)
+            continue
+        styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
+        cell_size = picture_size(sizes["content"], options)
+        needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
+    if len(broken) == len(cells):
+        raise broken[0]
+    return needed
+
+
+def _load(options: Options, path: Path) -> Network:
+    """Return the network of a cell, for looking at."""
+    return _loaded(path, options.pooling, options.device, options.dtype, options.preprocessing)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: Path, pooling: str, device: str, dtype: str, preprocessing: str | None) -> Network:
+    return load_network(path, pooling=pooling, device=device, dtype=dtype, preprocessing=preprocessing)
+
+
+def _workers(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Workers]:
+    if arguments.scheduler is not None:
+        return dask_workers(arguments.scheduler, arguments.threads)
+    return local_workers(arguments.workers or 1, arguments.threads)
+
+
+def _check_available(needed: int, workers: int) -> None:
+    free = available_memory()
+    if free is not None and workers * needed > free:
+        raise ValueError(
+            f"{workers} workers need about {byte_count(workers * needed)} of memory, {byte_count(free)} are available: "
+            "give fewer --workers or a smaller --size"
+        )
+
+
+# ---- the folder ----
+
+
+class _Folder:
+    """What a sweep has on the disk: the plan, a picture and a record for each cell that has been made."""
+
+    def __init__(self, path: Path, rows: Axis, columns: Axis, cells: Mapping[tuple[int, int], Cell]) -> None:
+        self.path = path
+        self.rows = rows
+        self.columns = columns
+        self.cells = cells
+        self._plan: dict[str, Any] = {
+            "rows": {"axis": rows.name, "labels": list(rows.labels)},
+            "columns": {"axis": columns.name, "labels": list(columns.labels)},
+            "cells": [cell.settings() for cell in cells.values()],
+        }
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
+        if (path / PLAN).exists():
+            self._check_same(_json(path / PLAN))
+
+    def claim(self) -> None:
+        """Make the folder, and note in it what it is for."""
+        try:
+            (self.path / "cells").mkdir(parents=True, exist_ok=True)
+            if not (self.path / PLAN).exists():
+                _write(self.path / PLAN, json.dumps(self._plan))
+        except OSError as error:
+            raise ValueError(f"cannot write to {str(self.path)!r}: {error.strerror or error}") from None
+
+    def record(self, key: tuple[int, int]) -> Record | None:
+        """Return what came of a cell, or None where it is yet to be made."""
+        found = _json(self._file(key, ".json"))
+        settings = self.cells[key].settings()
+        if found is None or found.get("settings") != settings:
+            return None
+        picture = self._file(key, ".png")
+        failed = found.get("failed")
+        if failed is None and not picture.is_file():
+            return None
+        return Record(None if failed else picture, found["facts"], settings, failed)
+
+    def save(self, key: tuple[int, int], outcome: Outcome) -> None:
+        """Keep what came of a cell; the record is written last and says that the cell is done."""
+        settings = self.cells[key].settings()
+        if outcome.image is not None:
+            result = {name: value for name, value in outcome.facts.items() if name not in ("seconds", "curve", "terms")}
+            text = {
+                "Software": PROJECT,
+                "Settings": json.dumps(settings),
+                "Versions": json.dumps(versions()),
+                "Result": json.dumps(result),
+            }
+            save_image(self._file(key, ".png"), outcome.image, outcome.alpha, text)
+        record = {"settings": settings, "failed": outcome.failed, "facts": outcome.facts}
+        _write(self._file(key, ".json"), json.dumps(record))
+
+    def grid(self, title: str) -> Grid:
+        """Return what there is."""
+        records = {key: record for key in self.cells if (record := self.record(key)) is not None}
+        row_name = self.rows.name if len(self.rows.values) > 1 else ""
+        column_name = self.columns.name if len(self.columns.values) > 1 else ""
+        return Grid(title, row_name, column_name, self.rows.labels, self.columns.labels, records)
+
+    def _file(self, key: tuple[int, int], suffix: str) -> Path:
+        digits = [len(str(len(axis.values))) for axis in (self.rows, self.columns)]
+        name = "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
+        return self.path / "cells" / (name + suffix)
+
+    def _check_same(self, found: Any) -> None:
+        problem = f"{str(self.path)!r} holds another sweep"
+        if not isinstance(found, dict):
+            raise ValueError(f"{problem}, or a damaged one ({PLAN} cannot be read): give another --output")
+        for part in ("rows", "columns"):
+            if found.get(part) != self._plan[part]:
+                raise ValueError(f"{problem}, its {part} are others: give another --output")
+        for there, here in zip(found.get("cells", []), self._plan["cells"], strict=False):
+            for name, value in here.items():
+                if there.get(name) != value:
+                    raise ValueError(
+                        f"{problem} ({name.replace('_', '-')} {_short(there.get(name))} there, {_short(value)} here): "
+                        "give another --output"
+                    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _json(path: Path) -> Any:
+    """Return what a file holds, or None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+# ---- the sweep ----
+
+
+class _Sweep:
+    """A sweep as its user sees it."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, options: Options, folder: _Folder, files: _Files, workers: Workers
+    ) -> None:
+        self.arguments = arguments
+        self.folder = folder
+        self.files = files
+        self.workers = workers
+        self.title = _title(arguments, options, folder)
+        # What failed is tried again: the reason may be gone.
+        self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
+        self._followed = 0
+
+    def make(self) -> bool:
+        """Make what is left to make; return whether that was interrupted."""
+        cells, workers = self.folder.cells, self.workers
+        total = sum(cells[key].options.iterations for key in self.todo)
+        with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
+            there = len(cells) - len(self.todo)
+            progress.write(
+                f"{NAME}: {len(cells)} cells, {there} of them there already; {workers.description}"
+                if there
+                else f"{NAME}: {len(cells)} cells; {workers.description}"
+            )
+            try:
+                for key, outcome in self._outcomes(progress):
+                    self._finish(key, outcome, progress)
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    def _outcomes(self, progress: Progress) -> Iterator[tuple[tuple[int, int], Outcome]]:
+        cells, workers = self.folder.cells, self.workers
+        function: Any = make_cell
+        if workers.count == 1:
+
+            def follow(state: Iteration) -> None:
+                self._followed += 1
+                progress.update(1, f"loss {state.value:.4g}")
+
+            function = functools.partial(make_cell, callback=follow)
+
+        def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
+            cell = cells[key]
+            return (
+                cell,
+                {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names},
+                workers.threads,
+            )
+
+        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, lambda: progress.update(0))
+        for key, outcome in batch:
+            if isinstance(outcome, BaseException):
+                yield key, Outcome(None, None, {"seconds": 0.0}, f"its workers failed: {describe(outcome)}")
+            elif outcome.facts.get("stop") == "interrupted":
+                raise KeyboardInterrupt
+            else:
+                yield key, outcome
+
+    def _finish(self, key: tuple[int, int], outcome: Outcome, progress: Progress) -> None:
+        self.folder.save(key, outcome)
+        row, column = (
+            axis.labels[index] for axis, index in zip((self.folder.rows, self.folder.columns), key, strict=True)
+        )
+        name = ", ".join(label for label in (row, column) if label) or "the picture"
+        facts = outcome.facts
+        if outcome.failed is not None:
+            progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
+        elif self.arguments.verbose:
+            progress.write(
+                f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
+                f"{duration(facts['seconds'])}"
+            )
+        progress.update(self.folder.cells[key].options.iterations - self._followed, f"{name} done")
+        self._followed = 0
+
+    def finish(self, interrupted: bool) -> int:
+        """Write the table and the sheets, say how it ended and return the exit code."""
+        grid = self.folder.grid(self.title)
+        made = sum(record.failed is None for record in grid.records.values())
+        failed = len(grid.records) - made
+        _write(self.folder.path / "table.csv", table(grid))
+        path = self.folder.path
+        said = f"{made} of {len(self.folder.cells)} cells made"
+        said += f", {failed} failed" if failed else ""
+        if interrupted:
+            print(f"{NAME}: interrupted, {said}; the same command goes on where it was", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        if not self.arguments.quiet:
+            print(f"{NAME}: {said}; wrote {path / 'table.csv'}", file=sys.stderr)
+        return EXIT_ERROR if failed else 0
+
+
+def _title(arguments: argparse.Namespace, options: Options, folder: _Folder) -> str:
+    """Return what all cells have in common."""
+    swept = {axis.setting for axis in (folder.rows, folder.columns) if len(axis.values) > 1}
+    content = "photographs" if "content" in swept else arguments.content.stem
+    style = "paintings" if "style" in swept else " and ".join(path.stem for path in arguments.style)
+    facts = []
+    if "model" not in swept:
+        facts.append(Path(str(options.model)).stem)
+    facts += [
+        f"{getattr(options, name)} {unit}"
+        for name, unit in (("size", "px"), ("iterations", "iterations"))
+        if name not in swept
+    ]
+    if "init" not in swept:
+        facts.append(f"from {Path(options.init).stem}")
+    return f"{content} in the style of {style}: {', '.join(facts)}"
+
+
+def table(grid: Grid) -> str:
+    """Return a line of comma-separated values for each cell that has been made or has failed."""
+    terms = list(dict.fromkeys(name for record in grid.records.values() for name in record.facts.get("terms", [])))
+    plain = ("loss", "initial_loss", "content_weight", "iterations", "evaluations", "seconds", "stop", "stop_reason")
+    ends = [
+        f"content's share of the {what} at the {when}" for what in ("loss", "gradient") for when in ("start", "end")
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([grid.row_name or "row", grid.column_name or "column", "picture", "failed", *plain, *ends, *terms])
+    for (row, column), record in sorted(grid.records.items()):
+        facts = record.facts
+        shares = [_content_share(facts, when, what) for what in ("loss", "gradient") for when in ("start", "end")]
+        weighted = (facts.get("end") or {}).get("terms", {})
+        values = [weighted.get(kind, {}).get(layer, "") for kind, layer in (name.split(" ", 1) for name in terms)]
+        picture = "" if record.picture is None else f"cells/{record.picture.name}"
+        writer.writerow(
+            [grid.rows[row], grid.columns[column], picture, record.failed or ""]
+            + [facts.get(name, "") for name in plain]
+            + shares
+            + values
+        )
+    return text.getvalue()
+
+
+def _content_share(facts: Mapping[str, Any], when: str, what: str) -> float | str:
+    standing = facts.get(when)
+    return sum(standing[f"{what}_shares"]["content"].values()) if standing else ""
+
+
+if __name__ == "__main__":
+    run(main)
