@@ -21,7 +21,9 @@ from tools.options import Options
 from tools.rendering import picture_size, rendering
 
 LONG_SIDE = 128
-ITERATIONS = 60
+ITERATIONS = 200
+"""At most; as many as the picture gets where these are fewer: from noise, the content comes with the iterations."""
+
 KEPT = (0.1, 0.9)
 """From the first to the last suggested weight this much of the photograph is kept."""
 
