@@ -17,7 +17,7 @@ from engine.errors import unknown_name
 from engine.network import Network, load_network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
 from tools.images import Picture, check_output, load_image, resize, save_image
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
@@ -45,7 +45,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="first make a small picture with the draft network, in seconds, beside OUT: OUT-preview",
     )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--save-every", type=positive_int, metavar="N", help="also write a snapshot every N iterations")
     parser.add_argument(
         "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
