@@ -99,7 +99,7 @@ def _table(grid: Grid, pictures: Mapping[tuple[int, int], Path], side: int | Non
     if not grid.column_name and not any(grid.columns):
         head = ""
     elif with_labels:
-        head = f'<th class="corner"></th>{head}'
+        head = f'<td class="corner"></td>{head}'
     rows = []
     for row, label in enumerate(grid.rows):
         cells = [f'<th scope="row">{_label(grid.row_name, label)}</th>'] if with_labels else []

@@ -31,7 +31,7 @@ button { cursor: pointer; } button:disabled { opacity: .35; cursor: default; }
 #grid th { background: var(--panel); padding: .4rem .6rem; position: sticky; overflow-wrap: anywhere; z-index: 1; }
 #grid thead th { top: 0; max-width: calc(var(--tile) + .8rem); }
 #grid tbody th { left: 0; text-align: left; min-width: 5rem; max-width: 11rem; }
-#grid thead th.corner { left: 0; z-index: 2; }
+#grid .corner { position: sticky; top: 0; left: 0; z-index: 2; background: var(--panel); min-width: 0; }
 #grid .name { display: block; }
 #grid td { padding: .4rem; vertical-align: top; min-width: calc(var(--tile) + .8rem);
   max-width: calc(var(--tile) + .8rem); overflow-wrap: anywhere; }
@@ -87,7 +87,8 @@ dialog::backdrop { background: rgb(0 0 0 / .6); }
     --c7: #808000; }
   body { margin: 0; } .controls, .reading, .screen { display: none; }
   .scroll { overflow: visible; max-height: none; border: 0; width: auto; }
-  #grid { width: 100%; table-layout: fixed; } #grid th { position: static; max-width: none; min-width: 0; }
+  #grid { width: 100%; table-layout: fixed; }
+  #grid th, #grid .corner { position: static; max-width: none; min-width: 0; }
   #grid td { min-width: 0; max-width: none; } .picture, .picture img, .blank { width: 100%; }
   .blank { min-height: 4rem; } h2 { break-after: avoid; }
   tr, figure { break-inside: avoid; } thead { display: table-header-group; }
