@@ -107,7 +107,8 @@ def _multiples(grid: Grid) -> Any:
             handles = _draw(axes, record.facts["terms"], curve, names)
             legend |= dict(zip(("loss", *record.facts["terms"]), handles, strict=True))
         else:
-            _remark(axes, "not made yet" if record is None else f"failed: {record.failed or 'no losses'}")
+            failed = "no losses" if record is None or record.failed is None else f"failed: {record.failed}"
+            _remark(axes, "not made yet" if record is None else failed)
     _limits(panels[0][0], [_curve(record) for record in grid.records.values()])
     for axes in panels.flat:
         _grid_lines(axes)
