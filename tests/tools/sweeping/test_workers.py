@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
 from pathlib import Path
@@ -18,11 +19,12 @@ from tools.sweeping.workers import InThisProcess, LocalProcesses, WorkerDiedErro
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
-def note_and_sleep(folder: str, name: str, seconds: float) -> int:
-    """Say in a file which process works on a task, and work for a while."""
+def work_until(folder: str, name: str, until: str) -> int:
+    """Say in a file which process works on a task, and work until there is a file ``until``."""
     pid = os.getpid()
     (Path(folder) / f"{name}-{pid}").touch()
-    time.sleep(seconds)
+    while not (Path(folder) / until).exists():
+        time.sleep(0.01)
     return pid
 
 
@@ -74,7 +76,8 @@ def test_the_cores_are_shared_out_among_workers():
 def test_tasks_run_in_processes_of_their_own_which_are_kept(tmp_path):
     executor = LocalProcesses(2)
     try:
-        futures = [executor.submit(note_and_sleep, str(tmp_path), str(task), 0.05) for task in range(6)]
+        (tmp_path / "go").touch()
+        futures = [executor.submit(work_until, str(tmp_path), str(task), "go") for task in range(6)]
         pids = {future.result(60) for future in futures}
         assert len(pids) <= 2
         assert os.getpid() not in pids
@@ -89,38 +92,46 @@ def test_tasks_run_in_processes_of_their_own_which_are_kept(tmp_path):
 def test_a_process_that_dies_loses_its_own_task_only(tmp_path):
     executor = LocalProcesses(2)
     try:
-        other = executor.submit(note_and_sleep, str(tmp_path), "other", 1.5)
+        other = executor.submit(work_until, str(tmp_path), "other", "go")
         appeared(tmp_path, "other-*")
         dying = executor.submit(die)
         with pytest.raises(WorkerDiedError):
             dying.result(60)
-        assert not other.done()
         # Its place is taken by a new process, and the other one has not noticed.
+        assert not other.done()
         assert executor.submit(os.getpid).result(60) != os.getpid()
+        (tmp_path / "go").touch()
         assert other.result(60) == int(appeared(tmp_path, "other-*").name.partition("-")[2])
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def kill_first_then_let_all_go(folder: Path) -> None:
+    os.kill(int(appeared(folder, "0-*").name.partition("-")[2]), signal.SIGKILL)
+    appeared(folder, "1-*")
+    (folder / "go").touch()
 
 
 def test_a_batch_survives_a_killed_process(tmp_path):
     executor = LocalProcesses(2)
     try:
         keys = [str(task) for task in range(4)]
-        batch = run_batch(note_and_sleep, keys, lambda key: (str(tmp_path), key, 0.7), executor, ahead=2, interval=0.05)
-        first = next(batch)
-        running = [path for path in tmp_path.iterdir() if not path.name.startswith(first[0])]
-        victim = max(running, key=lambda path: path.stat().st_mtime)
-        os.kill(int(victim.name.partition("-")[2]), signal.SIGKILL)
-        found = dict([first, *batch])
+        batch = run_batch(work_until, keys, lambda key: (str(tmp_path), key, "go"), executor, ahead=2, interval=0.05)
+        victim = threading.Thread(target=kill_first_then_let_all_go, args=(tmp_path,))
+        victim.start()
+        found = dict(batch)
+        victim.join()
         assert sorted(found) == keys
         assert all(isinstance(pid, int) for pid in found.values())
+        # Five processes have begun four tasks.
+        assert len(list(tmp_path.glob("?-*"))) == 5
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
     executor = LocalProcesses(1)
-    future = executor.submit(note_and_sleep, str(tmp_path), "long", 600)
+    future = executor.submit(work_until, str(tmp_path), "long", "never")
     pid = int(appeared(tmp_path, "long-*").name.partition("-")[2])
     executor.shutdown(cancel_futures=True)
     assert gone(pid)
@@ -130,10 +141,10 @@ def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path):
     code = (
-        "from tests.tools.sweeping.test_workers import note_and_sleep\n"
+        "from tests.tools.sweeping.test_workers import work_until\n"
         "from tools.sweeping.workers import LocalProcesses\n"
         "if __name__ == '__main__':\n"
-        f"    LocalProcesses(1).submit(note_and_sleep, {str(tmp_path)!r}, 'child', 600).result()\n"
+        f"    LocalProcesses(1).submit(work_until, {str(tmp_path)!r}, 'child', 'never').result()\n"
     )
     (tmp_path / "parent.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
