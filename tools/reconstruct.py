@@ -387,8 +387,8 @@ class _Session:
         if result.stop == "non-finite":
             self.failed[target] = result.stop_reason
         progress.write(
-            f"{NAME}: {name}: {_measure(target, facts)}; {result.stop_reason}, {result.evaluations} evaluations, "
-            f"{duration(facts['seconds'])}"
+            f"{NAME}: {name}: {', '.join(_measures(target, facts))}; {result.stop_reason}, {result.evaluations} "
+            f"evaluations, {duration(facts['seconds'])}"
         )
         progress.update(self.options.iterations - followed, f"{name} done")
 
@@ -444,9 +444,9 @@ class _Session:
         tiles = []
         for kind in rows:
             tiles.append([Tile(self.image, self.arguments.image.name)])
-            for _, places in columns:
+            for label, places in columns:
                 target = places.get(kind)
-                tiles[-1].append(Tile(reason="not asked for") if target is None else self._tile(target, found))
+                tiles[-1].append(Tile(reason="not asked for") if target is None else self._tile(target, label, found))
         height, width = self.image.size
         model, start = (Path(str(name)).stem for name in (self.options.model, self.options.init))
         pixels = draw_sheet(
@@ -459,13 +459,14 @@ class _Session:
         text = {"Software": PROJECT, "Command": shlex.join(["python", "-m", "tools.reconstruct", *sys.argv[1:]])}
         save_image(self.folder.path / SHEET, pixels, None, text)
 
-    def _tile(self, target: Target, found: Mapping[Target, Mapping[str, Any]]) -> Tile:
+    def _tile(self, target: Target, column: str, found: Mapping[Target, Mapping[str, Any]]) -> Tile:
+        name = [] if column.endswith(f" {target.label}") else [target.label]
         if target not in found:
-            return Tile(caption=target.label, reason=self.failed.get(target, "not made yet"))
+            return Tile(None, "".join(name), self.failed.get(target, "not made yet"))
         facts = found[target]
-        unfinished = "" if _finished(facts) else f"\n{facts['stop']} after {facts['iterations']} iterations"
+        end = [] if _finished(facts) else [f"{facts['stop']} after {facts['iterations']} iterations"]
         picture = load_image(self.folder.path / target.file)
-        return Tile(picture, f"{target.label}\n{_measure(target, facts)}{unfinished}")
+        return Tile(picture, "\n".join([*name, *_measures(target, facts), *end]))
 
 
 def sheet_columns(targets: Sequence[Target], layers: Sequence[str]) -> list[tuple[str, dict[str, Target]]]:
@@ -496,9 +497,9 @@ def _own_error(target: Target, facts: Mapping[str, Any]) -> float:
     return float(max(facts["errors"][layer] for layer in target.layers))
 
 
-def _measure(target: Target, facts: Mapping[str, Any]) -> str:
-    error = f"error {100 * _own_error(target, facts):.2g} %"
-    return error if facts["psnr"] is None else f"{facts['psnr']:.1f} dB, {error}"
+def _measures(target: Target, facts: Mapping[str, Any]) -> list[str]:
+    decibels = [] if facts["psnr"] is None else [f"{facts['psnr']:.1f} dB"]
+    return [*decibels, f"error {100 * _own_error(target, facts):.2g} %"]
 
 
 def table(
