@@ -375,7 +375,7 @@ class _Session:
         except (ValueError, ArithmeticError) as error:
             self.failed[target] = describe(error)
             progress.write(f"{NAME}: {name}: failed: {self.failed[target]}")
-            progress.update(self.options.iterations, f"{name} failed")
+            progress.update(self.options.iterations - followed, f"{name} failed")
             return
         if result.stop == "interrupted" and not result.iterations:
             raise KeyboardInterrupt

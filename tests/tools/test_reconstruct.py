@@ -12,6 +12,7 @@ from PIL import Image
 
 import tools.reconstruct
 from engine.network import load_network
+from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
@@ -264,6 +265,13 @@ def test_further_layers_of_the_same_picture_go_into_the_same_folder(folder, call
     assert len(rows(folder / "out" / "table.csv")) == 3
 
 
+def test_weights_that_look_the_same_in_the_file_name_are_told_apart(folder, call):
+    call(*SMALL, "--style", "conv1_1:2+conv2_1:1")
+    call(*SMALL, "--style", "conv1_1:2.0000001+conv2_1:1")
+    [path] = (folder / "out").glob("style-*.png")
+    assert facts(path, "Settings")["layers"] == {"conv1_1": 2.0000001, "conv2_1": 1.0}
+
+
 def interrupt(monkeypatch, target: str, after: int) -> None:
     """Press Ctrl-C behind the given iteration of a picture."""
     make = tools.reconstruct._Session._run
@@ -304,11 +312,17 @@ def test_an_interrupted_run_keeps_what_there_is_and_goes_on_to_the_same_result(f
     assert tables[0] == tables[1]
 
 
-def test_interrupted_before_its_first_iteration_a_picture_is_not_written(folder, call, monkeypatch):
-    def run(self, one, follow):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("evaluation", [1, 2, 3])
+def test_interrupted_before_its_first_iteration_a_picture_is_not_written(folder, call, monkeypatch, evaluation):
+    evaluate, calls = Objective._evaluate, []
 
-    monkeypatch.setattr(tools.reconstruct._Session, "_run", run)
+    def interrupted(self, image):
+        calls.append(1)
+        if len(calls) == evaluation:
+            raise KeyboardInterrupt
+        return evaluate(self, image)
+
+    monkeypatch.setattr(Objective, "_evaluate", interrupted)
     _, said = call(*SMALL, code=130)
     assert "interrupted, 0 of 10 pictures made" in said
     assert list((folder / "out").iterdir()) == []
