@@ -146,7 +146,7 @@ def _values(setting: str, text: str) -> list[tuple[Any, str]]:
         numbers = _decades(_typed(setting, positive_float, first), _typed(setting, positive_float, last), text)
         return [(number, number_label(number)) for number in numbers]
     if setting.endswith("_layers"):
-        layers = layer_weights(text, "+")
+        layers = _typed(setting, lambda listed: layer_weights(listed, "+"), text)
         default = 1.0 if setting == "content_layers" else 1 / len(layers)
         return [({name: default if given is None else given for name, given in layers.items()}, text)]
     if setting == "blend":

@@ -18,27 +18,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.batch import run_batch
 from engine.network import Network, load_network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.axes import Axis, axis_names, number_axis, parse_axis, picture_axis, pictures_in, style_depth_axis
+from tools.axes import (
+    Axis,
+    axis_names,
+    number_axis,
+    number_label,
+    parse_axis,
+    picture_axis,
+    pictures_in,
+    style_depth_axis,
+)
 from tools.cells import Cell, Outcome, make_cell
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
 from tools.download import sha256_of
 from tools.files import replacing
 from tools.grid import Grid, Record
-from tools.images import load_image, save_image
+from tools.images import fit, load_image, resize, save_image
 from tools.memory import available_memory
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, options_from
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_memory, painting_sizes, picture_size
+from tools.rendering import check_memory, first_picture, painting_sizes, picture_size
+from tools.sheet import MAX_SIDE, MIN_TILE, Tile, draw_sheet
+from tools.suggest import Pilot, suggest
 from tools.workers import Workers, dask_workers, local_workers
 
 NAME = "sweep"
+
+SUGGESTED = 4
+"""How many content weights ``--suggest`` names, as many as the paper's Figure 3 has columns."""
 
 MANY_CELLS = 10_000
 """More than these need ``--yes``."""
@@ -48,6 +65,7 @@ PAPER_RATIOS = (0.01, 0.1, 1.0, 10.0)
 
 DEFAULTS = Options(size=256, iterations=200)
 PLAN = "sweep.json"
+INTERRUPTED = "interrupted"
 
 
 # ---- the command line ----
@@ -73,6 +91,11 @@ def build_parser() -> Parser:
         "--columns", type=argument(parse_axis), metavar="AXIS", help="from column to column (default: content weight)"
     )
     add_options(parser, DEFAULTS)
+    parser.add_argument(
+        "--suggest",
+        action="store_true",
+        help="only find out, by small runs, which content weights suit the pair and the model",
+    )
     parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of each cell (default: shared out)")
@@ -93,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
         if options.model == DRAFT and not arguments.quiet:
             print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+    if arguments.suggest:
+        return _suggest(arguments, options)
     rows, columns = _axes(arguments, options)
     count = len(rows.values) * len(columns.values)
     if count > MANY_CELLS and not arguments.yes:
@@ -107,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_available(needed, workers.count)
         folder.claim()
         sweep = _Sweep(arguments, options, folder, files, workers)
-        interrupted = sweep.make()
-    return sweep.finish(interrupted)
+        stopped = sweep.make()
+    return sweep.finish(stopped)
 
 
 def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
@@ -140,6 +165,37 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
     if rows.setting == columns.setting and len(rows.values) > 1 and len(columns.values) > 1:
         raise ValueError(f"rows and columns both go over {rows.name}")
     return rows, columns
+
+
+def _suggest(arguments: argparse.Namespace, options: Options) -> int:
+    """Print which content weights are worth a column."""
+    given = [str(path) for path in (arguments.content, *arguments.style) if path.is_dir()]
+    if given:
+        raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
+    check_blend(options, len(arguments.style))
+    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    first = first_picture(options, styles)
+    model = resolve_model(str(options.model), arguments.cache)
+    network = load_network(
+        model,
+        pooling=options.pooling,
+        device=options.device,
+        dtype=options.dtype,
+        preprocessing=options.preprocessing,
+        threads=arguments.threads,
+    )
+    # Printed row by row: each takes a small run.
+    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
+
+    def follow(pilot: Pilot) -> None:
+        print(
+            f"{number_label(float(f'{pilot.content_weight:.1e}')):>14}{pilot.kept:21.0%}{pilot.missed:25.2%}",
+            flush=True,
+        )
+
+    weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
+    print(f"suggested: --columns content-weight={','.join(number_label(weight) for weight in weights)}")
+    return 0
 
 
 # ---- the cells ----
@@ -366,8 +422,8 @@ class _Sweep:
         self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
         self._followed = 0
 
-    def make(self) -> bool:
-        """Make what is left to make; return whether that was interrupted."""
+    def make(self) -> str | None:
+        """Make what is left to make; return why it stopped before the end, or None."""
         cells, workers = self.folder.cells, self.workers
         total = sum(cells[key].options.iterations for key in self.todo)
         with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
@@ -381,8 +437,10 @@ class _Sweep:
                 for key, outcome in self._outcomes(progress):
                     self._finish(key, outcome, progress)
             except KeyboardInterrupt:
-                return True
-        return False
+                return INTERRUPTED
+            except ConnectionError as error:
+                return str(error)
+        return None
 
     def _outcomes(self, progress: Progress) -> Iterator[tuple[tuple[int, int], Outcome]]:
         cells, workers = self.folder.cells, self.workers
@@ -406,6 +464,8 @@ class _Sweep:
         batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, lambda: progress.update(0))
         for key, outcome in batch:
             if isinstance(outcome, BaseException):
+                if not workers.alive():
+                    raise ConnectionError("the cluster has no workers left")
                 yield key, Outcome(None, None, {"seconds": 0.0}, f"its workers failed: {describe(outcome)}")
             elif outcome.facts.get("stop") == "interrupted":
                 raise KeyboardInterrupt
@@ -429,20 +489,22 @@ class _Sweep:
         progress.update(self.folder.cells[key].options.iterations - self._followed, f"{name} done")
         self._followed = 0
 
-    def finish(self, interrupted: bool) -> int:
-        """Write the table and the sheets, say how it ended and return the exit code."""
+    def finish(self, stopped: str | None) -> int:
+        """Write the tables and the sheets, say how it ended and return the exit code."""
         grid = self.folder.grid(self.title)
         made = sum(record.failed is None for record in grid.records.values())
         failed = len(grid.records) - made
-        _write(self.folder.path / "table.csv", table(grid))
         path = self.folder.path
+        _write(path / "table.csv", table(grid))
+        _write(path / "table.json", json.dumps(entries(grid)))
+        save_image(path / "sheet.png", contact_sheet(grid))
         said = f"{made} of {len(self.folder.cells)} cells made"
         said += f", {failed} failed" if failed else ""
-        if interrupted:
-            print(f"{NAME}: interrupted, {said}; the same command goes on where it was", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        if stopped is not None:
+            print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
+            return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}; wrote {path / 'table.csv'}", file=sys.stderr)
+            print(f"{NAME}: {said}; wrote {path / 'sheet.png'}", file=sys.stderr)
         return EXIT_ERROR if failed else 0
 
 
@@ -462,6 +524,59 @@ def _title(arguments: argparse.Namespace, options: Options, folder: _Folder) -> 
     if "init" not in swept:
         facts.append(f"from {Path(options.init).stem}")
     return f"{content} in the style of {style}: {', '.join(facts)}"
+
+
+# ---- what comes of it ----
+
+
+def contact_sheet(grid: Grid) -> NDArray[np.uint8]:
+    """Return all pictures side by side, labelled, (H, W, 3)."""
+    # Read at the size that they have on the sheet: there may be thousands.
+    side = max(MIN_TILE, MAX_SIDE // max(len(grid.rows), len(grid.columns)))
+
+    def tile(record: Record | None) -> Tile:
+        if record is None:
+            return Tile(reason="not made yet")
+        if record.picture is None:
+            return Tile(reason=f"failed: {record.failed}")
+        try:
+            picture = load_image(record.picture)
+        except ValueError as error:
+            return Tile(reason=str(error))
+        if max(picture.size) > side:
+            picture = resize(picture, *fit(*picture.size, side))
+        return Tile(picture, caption(record))
+
+    rows, columns = range(len(grid.rows)), range(len(grid.columns))
+    tiles = [[tile(grid.records.get((row, column))) for column in columns] for row in rows]
+    return draw_sheet(
+        tiles, grid.rows, grid.columns, title=grid.title, row_axis=grid.row_name, column_axis=grid.column_name
+    )
+
+
+def caption(record: Record) -> str:
+    """Return what stands below a picture."""
+    facts = record.facts
+    text = "loss " + number_label(float(f"{facts['loss']:.3g}"))
+    share = _content_share(facts, "end", "loss")
+    if share != "":
+        text += f", content {share:.0%}"
+    return text if facts["stop"] == "iterations" else f"{text}, {facts['stop']}"
+
+
+def entries(grid: Grid) -> list[dict[str, Any]]:
+    """Return everything about each cell that has been made or has failed, as JSON knows it."""
+    return [
+        {
+            "row": grid.rows[row],
+            "column": grid.columns[column],
+            "picture": None if record.picture is None else f"cells/{record.picture.name}",
+            "failed": record.failed,
+            "settings": record.settings,
+            **record.facts,
+        }
+        for (row, column), record in sorted(grid.records.items())
+    ]
 
 
 def table(grid: Grid) -> str:

@@ -38,6 +38,7 @@ class Workers:
     count : how many at a time.
     threads : of each.
     share : gives the workers a file, each worker once.
+    alive : tells whether there are any left.
     description : for the user.
     """
 
@@ -45,6 +46,7 @@ class Workers:
     count: int
     threads: int
     share: Sharing
+    alive: Callable[[], bool]
     description: str
 
 
@@ -64,7 +66,7 @@ def local_workers(count: int, threads: int | None) -> Iterator[Workers]:
     described = f"{count} worker{'' if count == 1 else 's'} with {each} thread{'' if each == 1 else 's'}"
     executor = InThisProcess() if count == 1 else LocalProcesses(count)
     try:
-        yield Workers(executor, count, each, lambda sha256, path: path, described)
+        yield Workers(executor, count, each, lambda sha256, path: path, lambda: True, described)
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -249,6 +251,7 @@ def dask_workers(address: str, threads: int | None) -> Iterator[Workers]:
             2 * len(found),
             each,
             _Scattered(client),
+            lambda: client.status == "running" and bool(client.scheduler_info(n_workers=1)["workers"]),
             f"{len(found)} Dask worker{'' if len(found) == 1 else 's'}, {each} thread{'' if each == 1 else 's'} a cell",
         )
 

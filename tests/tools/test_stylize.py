@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,11 @@ from PIL import Image
 
 import tools.stylize
 from engine.network import load_network
-from engine.onnx_writer import write_onnx
-from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from tests.tools.calling import called
 from tools.images import load_image
-from tools.models import DRAFT_FILE, random_vgg
+from tools.models import DRAFT_FILE
 from tools.stylize import main
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A folder with a photograph, a painting and a small model, and an empty cache of models."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(sys, "platform", "linux")
-    random = np.random.default_rng(0)
-    for name, (height, width) in {"photo.png": (36, 48), "painting.png": (40, 30), "other.png": (32, 32)}.items():
-        coarse = random.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height)).save(tmp_path / name)
-    nodes = random_vgg("vgg19", width=0.05)
-    write_onnx(tmp_path / "model.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
-    return tmp_path
 
 
 @pytest.fixture
