@@ -27,18 +27,13 @@ PAPER = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    """A folder with two photographs and models: VGG-19, VGG-16, and VGG-19 up to conv3_1."""
-    random = np.random.default_rng(0)
-    for name, (height, width) in {"photo.png": (36, 48), "other.png": (32, 32)}.items():
-        coarse = random.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height)).save(tmp_path / name)
+def folder(folder) -> Path:
+    """The folder of all tools with two more models: VGG-16, and VGG-19 up to conv3_1."""
+    write_onnx(folder / "vgg16.onnx", random_vgg("vgg16", width=0.05), CAFFE)
     nodes = random_vgg("vgg19", width=0.05)
-    write_onnx(tmp_path / "model.onnx", nodes, CAFFE)
-    write_onnx(tmp_path / "vgg16.onnx", random_vgg("vgg16", width=0.05), CAFFE)
     last = next(index for index, node in enumerate(nodes) if "conv3_1" in node.label)
-    write_onnx(tmp_path / "front.onnx", nodes[: last + 2], CAFFE)
-    return tmp_path
+    write_onnx(folder / "front.onnx", nodes[: last + 2], CAFFE)
+    return folder
 
 
 @pytest.fixture
@@ -159,6 +154,15 @@ def test_a_layer_that_was_asked_for_by_name_is_not_left_out_silently(folder, cal
     _, said = call(*SMALL, "-m", "{}/front.onnx", "--style", "conv1_1..conv4_1", code=2)
     assert "unknown layer 'conv4_1'" in said
     assert not (folder / "out").exists()
+
+
+def test_without_a_fetched_network_the_draft_is_used(folder, call):
+    _, said = call("{}/photo.png", "-o", "{}/out", "-s", 48, "-n", 1, "--content", "conv1_1")
+    assert "draft network" in said.splitlines()[0]
+    picture = folder / "out" / "content-conv1_1.png"
+    assert facts(picture, "Names")["model"].endswith("draft.onnx")
+    _, said = call("{}/photo.png", "-o", "{}/out", "-s", 48, "-n", 1, "--content", "conv1_1", "-q")
+    assert said == ""
 
 
 # ---- the table ----
