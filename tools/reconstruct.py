@@ -379,9 +379,11 @@ class _Session:
             return
         if result.stop == "interrupted" and not result.iterations:
             raise KeyboardInterrupt
-        facts = self._facts(target, result)
-        facts["seconds"] = round(time.perf_counter() - began, 3)
-        self.folder.save(target, result.image, facts)
+        try:
+            facts = self._keep(target, result, began)
+        except KeyboardInterrupt:
+            self._keep(target, result, began)  # what has been made is not lost; a second Ctrl-C does end this
+            raise
         if result.stop == "interrupted":
             raise KeyboardInterrupt
         if result.stop == "non-finite":
@@ -399,9 +401,10 @@ class _Session:
         check_gradient(gradient)
         return job.run(follow)
 
-    def _facts(self, target: Target, result: Result) -> dict[str, Any]:
+    def _keep(self, target: Target, result: Result, began: float) -> dict[str, Any]:
+        """Measure and save a picture; return what came of it."""
         errors = feature_errors if target.kind == "content" else gram_errors
-        return {
+        facts = {
             "psnr": psnr(result.image, self.image.pixels) if target.kind == "content" else None,
             "errors": errors(self.network, result.image, self.image.pixels, self.measured),
             "loss": result.value,
@@ -410,7 +413,10 @@ class _Session:
             "evaluations": result.evaluations,
             "stop": result.stop,
             "stop_reason": result.stop_reason,
+            "seconds": round(time.perf_counter() - began, 3),
         }
+        self.folder.save(target, result.image, facts)
+        return facts
 
     # ---- what is made of them ----
 

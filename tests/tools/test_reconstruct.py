@@ -332,6 +332,21 @@ def test_interrupted_before_its_first_iteration_a_picture_is_not_written(folder,
     assert list((folder / "out").iterdir()) == []
 
 
+def test_a_picture_is_kept_when_the_interruption_comes_while_it_is_measured(folder, call, monkeypatch):
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return feature_errors(*arguments)
+
+    monkeypatch.setattr(tools.reconstruct, "feature_errors", interrupted)
+    _, said = call(*SMALL, code=130)
+    assert "interrupted, 1 of 10 pictures made" in said
+    assert facts(folder / "out" / "content-conv1_1.png")["stop"] == "iterations"
+
+
 def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(folder, call, monkeypatch):
     make = tools.reconstruct._Session._run
 
