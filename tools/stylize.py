@@ -17,10 +17,11 @@ from engine.errors import unknown_name
 from engine.network import Network, load_network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
 from tools.images import Picture, check_output, load_image, resize, save_image
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
+from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
@@ -45,12 +46,15 @@ def build_parser() -> Parser:
         action="store_true",
         help="first make a small picture with the draft network, in seconds, beside OUT: OUT-preview",
     )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--save-every", type=positive_int, metavar="N", help="also write a snapshot every N iterations")
     parser.add_argument(
         "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
     )
     parser.add_argument("--log", type=Path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the losses over the iterations (.svg or .png; needs matplotlib)"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -155,6 +159,7 @@ class _Session:
         self.content = content
         self.progress = progress
         self.log = log
+        self.curve: list[list[float]] = []
         self.began = time.perf_counter()
 
     def start(self, needed: int) -> None:
@@ -199,6 +204,10 @@ class _Session:
                 "terms": self.job.objective.terms,
             }
         )
+        if self.arguments.plot is not None:
+            weighted = self.job.objective.weighted_terms()
+            terms = [float(value) for kind in ("content", "style") for value in weighted[kind].values()]
+            self.curve.append([state.evaluations, state.value, *terms])
         every = self.arguments.save_every
         if every and state.iteration % every == 0 and state.iteration < self.options.iterations:
             output: Path = self.arguments.output
@@ -235,12 +244,25 @@ class _Session:
             f"{result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in {result.evaluations} "
             f"evaluations, {duration(time.perf_counter() - self.began)}; wrote {self.arguments.output}"
         )
+        self._plot()
         if result.iterations and not result.value < result.initial_value:
             self._say("the loss never fell below that of the first image: try a smaller --learning-rate, or l-bfgs-b")
         if result.stop == "non-finite":
             print(f"{NAME}: {result.stop_reason}; wrote the best image before that", file=sys.stderr)
             return EXIT_ERROR
         return EXIT_INTERRUPTED if result.stop == "interrupted" else 0
+
+    def _plot(self) -> None:
+        """Draw the losses, if that was asked for."""
+        path: Path | None = self.arguments.plot
+        if path is None or not self.curve:
+            return
+        objective = self.job.objective
+        names = [f"content {layer}" for layer in objective.content_layers]
+        names += [f"style {layer}" for layer in objective.style_layers]
+        paintings = " and ".join(style.name for style in self.arguments.style)
+        plot_losses(path, names, self.curve, f"{self.arguments.content.name} in the style of {paintings}")
+        self._say(f"drew the losses in {path}")
 
     def _report(self, when: str, iteration: int, value: float, image: Any) -> dict[str, Any]:
         """Print and record the terms' shares of the loss and of the gradient."""
@@ -297,8 +319,15 @@ def _check_files(arguments: Any) -> None:
             raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")
     for path in inputs:
         _check_not_written(arguments, path)
+    plot: Path | None = arguments.plot
+    if plot is not None:
+        check_plot(plot)
+        if any(_same(plot, picture) for picture in _pictures(arguments)) or _is_snapshot(arguments, plot):
+            raise ValueError(f"--plot {str(plot)!r} is also a picture's name: choose another")
     log: Path | None = arguments.log
     if log is not None:
+        if plot is not None and _same(log, plot):
+            raise ValueError(f"--log and --plot are both {str(log)!r}: choose another name for one of them")
         if log.is_dir():
             raise ValueError(f"cannot write {str(log)!r}: it is a directory, give a file name")
         if log.is_fifo():
@@ -309,7 +338,7 @@ def _check_files(arguments: Any) -> None:
 
 def _check_not_written(arguments: Any, path: Path) -> None:
     """Raise ValueError when the run would write over ``path``, one of its inputs."""
-    targets = [*_pictures(arguments), *([arguments.log] if arguments.log is not None else [])]
+    targets = [*_pictures(arguments), *(file for file in (arguments.log, arguments.plot) if file is not None)]
     if any(_same(path, target) for target in targets) or _is_snapshot(arguments, path):
         raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another name for the output")
 

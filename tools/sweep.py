@@ -37,7 +37,7 @@ from tools.axes import (
     style_depth_axis,
 )
 from tools.cells import Cell, Outcome, make_cell
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
 from tools.download import sha256_of
 from tools.files import replacing
 from tools.grid import Grid, Record
@@ -62,6 +62,9 @@ MANY_CELLS = 10_000
 
 PAPER_RATIOS = (0.01, 0.1, 1.0, 10.0)
 """Figure 3's alpha / beta of 1e-5 to 1e-2, in units of what suits VGG-19, 1e-3."""
+
+PROCESS_BYTES = 100_000_000
+"""What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
 
 DEFAULTS = Options(size=256, iterations=200)
 PLAN = "sweep.json"
@@ -98,7 +101,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of each cell (default: shared out)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
     parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
@@ -114,8 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = options_from(arguments)
     if options.model is None:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
-        if options.model == DRAFT and not arguments.quiet:
-            print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
     if arguments.suggest:
         return _suggest(arguments, options)
     rows, columns = _axes(arguments, options)
@@ -127,13 +128,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = _cells(arguments, options, rows, columns, files)
     needed = _check_cells(cells, files)
     folder = _Folder(arguments.output, rows, columns, cells)
-    with _workers(arguments) as workers:
+    with _workers(arguments, count) as workers:
         if arguments.scheduler is None:
             _check_available(needed, workers.count)
         folder.claim()
+        if "model" not in (rows.setting, columns.setting):
+            _notice(arguments, options)
         sweep = _Sweep(arguments, options, folder, files, workers)
         stopped = sweep.make()
     return sweep.finish(stopped)
+
+
+def _notice(arguments: argparse.Namespace, options: Options) -> None:
+    """Say so where nobody chose the draft network."""
+    if arguments.model is None and options.model == DRAFT and not arguments.quiet:
+        print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
 
 
 def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
@@ -184,6 +193,7 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
         preprocessing=options.preprocessing,
         threads=arguments.threads,
     )
+    _notice(arguments, options)
     # Printed row by row: each takes a small run.
     print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
 
@@ -286,17 +296,19 @@ def _loaded(path: Path, pooling: str, device: str, dtype: str, preprocessing: st
     return load_network(path, pooling=pooling, device=device, dtype=dtype, preprocessing=preprocessing)
 
 
-def _workers(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Workers]:
+def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:
     if arguments.scheduler is not None:
         return dask_workers(arguments.scheduler, arguments.threads)
-    return local_workers(arguments.workers or 1, arguments.threads)
+    return local_workers(min(arguments.workers or 1, cells), arguments.threads)
 
 
 def _check_available(needed: int, workers: int) -> None:
     free = available_memory()
-    if free is not None and workers * needed > free:
+    # In this process, the program and its libraries are there already.
+    total = workers * (needed + PROCESS_BYTES) if workers > 1 else needed
+    if free is not None and total > free:
         raise ValueError(
-            f"{workers} workers need about {byte_count(workers * needed)} of memory, {byte_count(free)} are available: "
+            f"{workers} workers need about {byte_count(total)} of memory, {byte_count(free)} are available: "
             "give fewer --workers or a smaller --size"
         )
 
