@@ -33,7 +33,7 @@ from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from tools.axes import parse_axis
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, thread_count
 from tools.download import sha256_of
 from tools.files import check_writable, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
@@ -127,7 +127,7 @@ def build_parser() -> Parser:
     )
     add_options(parser, DEFAULTS, UNUSED)
     parser.add_argument("--init", default=INITS[0], metavar="noise|FILE", help="picture to begin with (default noise)")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
