@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.files import check_writable, replacing
-from tools.grid import Grid, Record
+from tools.sweeping.grid import Grid, Record
 
-Curve = Sequence[Sequence[float]]
+Points = Sequence[Sequence[float]]
 """Of each iteration the evaluations so far, the loss and the weighted terms: ``Record.facts["curve"]``."""
 
 SUFFIXES = (".svg", ".png")
@@ -35,11 +35,16 @@ def check_plot(path: Path) -> None:
         found = f"the suffix is {path.suffix!r}" if path.suffix else "there is no suffix"
         raise ValueError(f"cannot write {str(path)!r}: {found}, expected {' or '.join(SUFFIXES)}")
     check_writable(path)
+    check_matplotlib()
+
+
+def check_matplotlib() -> None:
+    """Raise ValueError where matplotlib is missing."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("plots are drawn with matplotlib, which is missing: pip install '.[plot]'")
 
 
-def plot_losses(path: Path, names: Sequence[str], curve: Curve, title: str) -> None:
+def plot_losses(path: Path, names: Sequence[str], curve: Points, title: str) -> None:
     """Draw the loss and its weighted terms over the iterations of one run; the file appears whole or not at all.
 
     Parameters
@@ -166,11 +171,11 @@ def _bundles(grid: Grid) -> Any:
 # ---- building blocks ----
 
 
-def _curve(record: Record | None) -> Curve:
+def _curve(record: Record | None) -> Points:
     return () if record is None or record.failed is not None else record.facts.get("curve", ())
 
 
-def _draw(axes: Any, names: Sequence[str], curve: Curve, all_names: Sequence[str] = ()) -> list[Any]:
+def _draw(axes: Any, names: Sequence[str], curve: Points, all_names: Sequence[str] = ()) -> list[Any]:
     """Draw a run's loss and terms and return their lines; ``all_names`` are those that occur on the whole sheet."""
     styles = _term_styles(all_names or names)
     lines = [_line(axes, [point[1] for point in curve], color="#222222", linewidth=1.8, zorder=3)]
@@ -206,7 +211,7 @@ def _is_shown(value: float | None) -> bool:
     return value is not None and 1e-200 < value < 1e200
 
 
-def _limits(axes: Any, curves: Iterable[Curve]) -> None:
+def _limits(axes: Any, curves: Iterable[Points]) -> None:
     """Make the loss axis a log scale that shows all losses, and the terms as far as they are of any weight."""
     points = [point for curve in curves for point in curve]
     losses = [point[1] for point in points if _is_shown(point[1])]

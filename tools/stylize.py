@@ -18,6 +18,7 @@ from engine.network import Network, load_network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.curve import Curve
 from tools.images import Picture, check_output, load_image, resize, save_image
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
@@ -159,7 +160,7 @@ class _Session:
         self.content = content
         self.progress = progress
         self.log = log
-        self.curve: list[list[float]] = []
+        self.curve = Curve(job.objective)
         self.began = time.perf_counter()
 
     def start(self, needed: int) -> None:
@@ -204,10 +205,7 @@ class _Session:
                 "terms": self.job.objective.terms,
             }
         )
-        if self.arguments.plot is not None:
-            weighted = self.job.objective.weighted_terms()
-            terms = [float(value) for kind in ("content", "style") for value in weighted[kind].values()]
-            self.curve.append([state.evaluations, state.value, *terms])
+        self.curve.follow(state)
         every = self.arguments.save_every
         if every and state.iteration % every == 0 and state.iteration < self.options.iterations:
             output: Path = self.arguments.output
@@ -255,13 +253,12 @@ class _Session:
     def _plot(self) -> None:
         """Draw the losses, if that was asked for."""
         path: Path | None = self.arguments.plot
-        if path is None or not self.curve:
+        if path is None or not self.curve.points:
             return
-        objective = self.job.objective
-        names = [f"content {layer}" for layer in objective.content_layers]
-        names += [f"style {layer}" for layer in objective.style_layers]
         paintings = " and ".join(style.name for style in self.arguments.style)
-        plot_losses(path, names, self.curve, f"{self.arguments.content.name} in the style of {paintings}")
+        plot_losses(
+            path, self.curve.names, self.curve.points, f"{self.arguments.content.name} in the style of {paintings}"
+        )
         self._say(f"drew the losses in {path}")
 
     def _report(self, when: str, iteration: int, value: float, image: Any) -> dict[str, Any]:

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import functools
-import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.batch import run_batch
 from engine.network import Network, load_network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.axes import (
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.download import sha256_of
+from tools.images import load_image, save_image
+from tools.memory import available_memory
+from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.options import Options, add_options, argument, check_blend, check_history, options_from
+from tools.plot import check_matplotlib, plot_grid
+from tools.progress import Progress, byte_count, duration
+from tools.rendering import check_memory, first_picture, painting_sizes, picture_size
+from tools.sweeping.axes import (
     Axis,
     axis_names,
     number_axis,
@@ -36,21 +40,12 @@ from tools.axes import (
     pictures_in,
     style_depth_axis,
 )
-from tools.cells import Cell, Outcome, make_cell
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
-from tools.download import sha256_of
-from tools.files import replacing
-from tools.grid import Grid, Record
-from tools.images import fit, load_image, resize, save_image
-from tools.memory import available_memory
-from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
-from tools.options import Options, add_options, argument, check_blend, check_history, options_from
-from tools.progress import Progress, byte_count, duration
-from tools.record import PROJECT, versions
-from tools.rendering import check_memory, first_picture, painting_sizes, picture_size
-from tools.sheet import MAX_SIDE, MIN_TILE, Tile, draw_sheet
-from tools.suggest import Pilot, suggest
-from tools.workers import Workers, dask_workers, local_workers
+from tools.sweeping.cells import Cell, Outcome, make_cell
+from tools.sweeping.folder import Folder, write_text
+from tools.sweeping.page import sweep_page
+from tools.sweeping.suggest import Pilot, suggest
+from tools.sweeping.table import contact_sheet, entries, table
+from tools.sweeping.workers import Workers, dask_workers, local_workers
 
 NAME = "sweep"
 
@@ -67,7 +62,6 @@ PROCESS_BYTES = 100_000_000
 """What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
 
 DEFAULTS = Options(size=256, iterations=200)
-PLAN = "sweep.json"
 INTERRUPTED = "interrupted"
 
 
@@ -102,6 +96,7 @@ def build_parser() -> Parser:
     parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
+    parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
     parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
@@ -114,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.workers is not None and arguments.scheduler is not None:
         raise ValueError("--workers and --scheduler were both given, expected at most one of them")
+    if arguments.plot:
+        check_matplotlib()
     options = options_from(arguments)
     if options.model is None:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
@@ -127,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
     needed = _check_cells(cells, files)
-    folder = _Folder(arguments.output, rows, columns, cells)
+    folder = Folder(arguments.output, rows, columns, cells)
     with _workers(arguments, count) as workers:
         if arguments.scheduler is None:
             _check_available(needed, workers.count)
@@ -313,109 +310,6 @@ def _check_available(needed: int, workers: int) -> None:
         )
 
 
-# ---- the folder ----
-
-
-class _Folder:
-    """What a sweep has on the disk: the plan, a picture and a record for each cell that has been made."""
-
-    def __init__(self, path: Path, rows: Axis, columns: Axis, cells: Mapping[tuple[int, int], Cell]) -> None:
-        self.path = path
-        self.rows = rows
-        self.columns = columns
-        self.cells = cells
-        self._plan: dict[str, Any] = {
-            "rows": {"axis": rows.name, "labels": list(rows.labels)},
-            "columns": {"axis": columns.name, "labels": list(columns.labels)},
-            "cells": [cell.settings() for cell in cells.values()],
-        }
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
-        if (path / PLAN).exists():
-            self._check_same(_json(path / PLAN))
-
-    def claim(self) -> None:
-        """Make the folder, and note in it what it is for."""
-        try:
-            (self.path / "cells").mkdir(parents=True, exist_ok=True)
-            if not (self.path / PLAN).exists():
-                _write(self.path / PLAN, json.dumps(self._plan))
-        except OSError as error:
-            raise ValueError(f"cannot write to {str(self.path)!r}: {error.strerror or error}") from None
-
-    def record(self, key: tuple[int, int]) -> Record | None:
-        """Return what came of a cell, or None where it is yet to be made."""
-        found = _json(self._file(key, ".json"))
-        settings = self.cells[key].settings()
-        if found is None or found.get("settings") != settings:
-            return None
-        picture = self._file(key, ".png")
-        failed = found.get("failed")
-        if failed is None and not picture.is_file():
-            return None
-        return Record(None if failed else picture, found["facts"], settings, failed)
-
-    def save(self, key: tuple[int, int], outcome: Outcome) -> None:
-        """Keep what came of a cell; the record is written last and says that the cell is done."""
-        settings = self.cells[key].settings()
-        if outcome.image is not None:
-            result = {name: value for name, value in outcome.facts.items() if name not in ("seconds", "curve", "terms")}
-            text = {
-                "Software": PROJECT,
-                "Settings": json.dumps(settings),
-                "Versions": json.dumps(versions()),
-                "Result": json.dumps(result),
-            }
-            save_image(self._file(key, ".png"), outcome.image, outcome.alpha, text)
-        record = {"settings": settings, "failed": outcome.failed, "facts": outcome.facts}
-        _write(self._file(key, ".json"), json.dumps(record))
-
-    def grid(self, title: str) -> Grid:
-        """Return what there is."""
-        records = {key: record for key in self.cells if (record := self.record(key)) is not None}
-        row_name = self.rows.name if len(self.rows.values) > 1 else ""
-        column_name = self.columns.name if len(self.columns.values) > 1 else ""
-        return Grid(title, row_name, column_name, self.rows.labels, self.columns.labels, records)
-
-    def _file(self, key: tuple[int, int], suffix: str) -> Path:
-        digits = [len(str(len(axis.values))) for axis in (self.rows, self.columns)]
-        name = "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
-        return self.path / "cells" / (name + suffix)
-
-    def _check_same(self, found: Any) -> None:
-        problem = f"{str(self.path)!r} holds another sweep"
-        if not isinstance(found, dict):
-            raise ValueError(f"{problem}, or a damaged one ({PLAN} cannot be read): give another --output")
-        for part in ("rows", "columns"):
-            if found.get(part) != self._plan[part]:
-                raise ValueError(f"{problem}, its {part} are others: give another --output")
-        for there, here in zip(found.get("cells", []), self._plan["cells"], strict=False):
-            for name, value in here.items():
-                if there.get(name) != value:
-                    raise ValueError(
-                        f"{problem} ({name.replace('_', '-')} {_short(there.get(name))} there, {_short(value)} here): "
-                        "give another --output"
-                    )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _json(path: Path) -> Any:
-    """Return what a file holds, or None where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
-
-
 # ---- the sweep ----
 
 
@@ -423,7 +317,7 @@ class _Sweep:
     """A sweep as its user sees it."""
 
     def __init__(
-        self, arguments: argparse.Namespace, options: Options, folder: _Folder, files: _Files, workers: Workers
+        self, arguments: argparse.Namespace, options: Options, folder: Folder, files: _Files, workers: Workers
     ) -> None:
         self.arguments = arguments
         self.folder = folder
@@ -507,20 +401,23 @@ class _Sweep:
         made = sum(record.failed is None for record in grid.records.values())
         failed = len(grid.records) - made
         path = self.folder.path
-        _write(path / "table.csv", table(grid))
-        _write(path / "table.json", json.dumps(entries(grid)))
+        write_text(path / "table.csv", table(grid))
+        write_text(path / "table.json", json.dumps(entries(grid)))
         save_image(path / "sheet.png", contact_sheet(grid))
+        write_text(path / "sheet.html", sweep_page(grid))
+        if self.arguments.plot:
+            plot_grid(path / "losses.svg", grid)
         said = f"{made} of {len(self.folder.cells)} cells made"
         said += f", {failed} failed" if failed else ""
         if stopped is not None:
             print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
             return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}; wrote {path / 'sheet.png'}", file=sys.stderr)
+            print(f"{NAME}: {said}; wrote {path / 'sheet.html'}", file=sys.stderr)
         return EXIT_ERROR if failed else 0
 
 
-def _title(arguments: argparse.Namespace, options: Options, folder: _Folder) -> str:
+def _title(arguments: argparse.Namespace, options: Options, folder: Folder) -> str:
     """Return what all cells have in common."""
     swept = {axis.setting for axis in (folder.rows, folder.columns) if len(axis.values) > 1}
     content = "photographs" if "content" in swept else arguments.content.stem
@@ -536,89 +433,6 @@ def _title(arguments: argparse.Namespace, options: Options, folder: _Folder) -> 
     if "init" not in swept:
         facts.append(f"from {Path(options.init).stem}")
     return f"{content} in the style of {style}: {', '.join(facts)}"
-
-
-# ---- what comes of it ----
-
-
-def contact_sheet(grid: Grid) -> NDArray[np.uint8]:
-    """Return all pictures side by side, labelled, (H, W, 3)."""
-    # Read at the size that they have on the sheet: there may be thousands.
-    side = max(MIN_TILE, MAX_SIDE // max(len(grid.rows), len(grid.columns)))
-
-    def tile(record: Record | None) -> Tile:
-        if record is None:
-            return Tile(reason="not made yet")
-        if record.picture is None:
-            return Tile(reason=f"failed: {record.failed}")
-        try:
-            picture = load_image(record.picture)
-        except ValueError as error:
-            return Tile(reason=str(error))
-        if max(picture.size) > side:
-            picture = resize(picture, *fit(*picture.size, side))
-        return Tile(picture, caption(record))
-
-    rows, columns = range(len(grid.rows)), range(len(grid.columns))
-    tiles = [[tile(grid.records.get((row, column))) for column in columns] for row in rows]
-    return draw_sheet(
-        tiles, grid.rows, grid.columns, title=grid.title, row_axis=grid.row_name, column_axis=grid.column_name
-    )
-
-
-def caption(record: Record) -> str:
-    """Return what stands below a picture."""
-    facts = record.facts
-    text = "loss " + number_label(float(f"{facts['loss']:.3g}"))
-    share = _content_share(facts, "end", "loss")
-    if share != "":
-        text += f", content {share:.0%}"
-    return text if facts["stop"] == "iterations" else f"{text}, {facts['stop']}"
-
-
-def entries(grid: Grid) -> list[dict[str, Any]]:
-    """Return everything about each cell that has been made or has failed, as JSON knows it."""
-    return [
-        {
-            "row": grid.rows[row],
-            "column": grid.columns[column],
-            "picture": None if record.picture is None else f"cells/{record.picture.name}",
-            "failed": record.failed,
-            "settings": record.settings,
-            **record.facts,
-        }
-        for (row, column), record in sorted(grid.records.items())
-    ]
-
-
-def table(grid: Grid) -> str:
-    """Return a line of comma-separated values for each cell that has been made or has failed."""
-    terms = list(dict.fromkeys(name for record in grid.records.values() for name in record.facts.get("terms", [])))
-    plain = ("loss", "initial_loss", "content_weight", "iterations", "evaluations", "seconds", "stop", "stop_reason")
-    ends = [
-        f"content's share of the {what} at the {when}" for what in ("loss", "gradient") for when in ("start", "end")
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([grid.row_name or "row", grid.column_name or "column", "picture", "failed", *plain, *ends, *terms])
-    for (row, column), record in sorted(grid.records.items()):
-        facts = record.facts
-        shares = [_content_share(facts, when, what) for what in ("loss", "gradient") for when in ("start", "end")]
-        weighted = (facts.get("end") or {}).get("terms", {})
-        values = [weighted.get(kind, {}).get(layer, "") for kind, layer in (name.split(" ", 1) for name in terms)]
-        picture = "" if record.picture is None else f"cells/{record.picture.name}"
-        writer.writerow(
-            [grid.rows[row], grid.columns[column], picture, record.failed or ""]
-            + [facts.get(name, "") for name in plain]
-            + shares
-            + values
-        )
-    return text.getvalue()
-
-
-def _content_share(facts: Mapping[str, Any], when: str, what: str) -> float | str:
-    standing = facts.get(when)
-    return sum(standing[f"{what}_shares"]["content"].values()) if standing else ""
 
 
 if __name__ == "__main__":

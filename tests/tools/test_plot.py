@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tools import plot
-from tools.grid import Grid, Record
 from tools.plot import check_plot, plot_grid, plot_losses
+from tools.sweeping.grid import Grid, Record
 
 NAMES = ["content conv4_2", "style conv1_1"]
 CURVE = [[2, 90.0, 30.0, 60.0], [3, 50.0, 20.0, 30.0], [5, 9.0, 8.0, 1.0]]

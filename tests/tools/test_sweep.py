@@ -20,7 +20,7 @@ from PIL import Image
 from engine.network import load_network
 from engine.stylize import Settings, stylize
 from tests.tools.calling import called
-from tests.tools.test_workers import ROOT, appeared
+from tests.tools.sweeping.test_workers import ROOT, appeared
 from tools import sweep
 from tools.images import load_image
 from tools.sweep import main
@@ -193,6 +193,29 @@ def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     assert len(re.findall(r"sweep: [01], 1e-[23]: loss \S+ -> \S+, reached 3 iterations, ", said)) == 4
     assert "left" in said
     assert call(*TWO_BY_TWO[:4], "-o", "{}/quiet", *TWO_BY_TWO[6:], "--quiet") == ""
+
+
+def test_there_are_a_sheet_a_page_and_if_asked_for_a_plot(folder, call):
+    call(*TWO_BY_TWO)
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "cells",
+        "sheet.html",
+        "sheet.png",
+        "sweep.json",
+        "table.csv",
+        "table.json",
+    ]
+    page = (folder / "out" / "sheet.html").read_text("utf-8")
+    assert page.count("data:image/png") == 4
+    pytest.importorskip("matplotlib")
+    call(*TWO_BY_TWO, "--plot")
+    assert "<svg" in (folder / "out" / "losses.svg").read_text("utf-8")
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_made(folder, call, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install '.[plot]'" in call(*TWO_BY_TWO, "--plot", code=2)
+    assert not (folder / "out").exists()
 
 
 # ---- cells that are there, and cells that fail ----

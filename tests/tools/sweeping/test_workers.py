@@ -13,9 +13,9 @@ import pytest
 
 from engine.batch import run_batch
 from kernels.cpu.threads import available_cores
-from tools.workers import InThisProcess, LocalProcesses, WorkerDiedError, dask_workers, local_workers
+from tools.sweeping.workers import InThisProcess, LocalProcesses, WorkerDiedError, dask_workers, local_workers
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 def note_and_sleep(folder: str, name: str, seconds: float) -> int:
@@ -130,8 +130,8 @@ def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path):
     code = (
-        "from tests.tools.test_workers import note_and_sleep\n"
-        "from tools.workers import LocalProcesses\n"
+        "from tests.tools.sweeping.test_workers import note_and_sleep\n"
+        "from tools.sweeping.workers import LocalProcesses\n"
         "if __name__ == '__main__':\n"
         f"    LocalProcesses(1).submit(note_and_sleep, {str(tmp_path)!r}, 'child', 600).result()\n"
     )

@@ -272,7 +272,7 @@ class _Scattered:
 
 def _machine() -> tuple[int, dict[str, str]]:
     """Return the cores and the versions of the machine that this runs on, with what a cell needs imported."""
-    import tools.cells  # noqa: F401  # fails here, and not in the first cell
+    import tools.sweeping.cells  # noqa: F401  # fails here, and not in the first cell
 
     return available_cores(), versions()
 

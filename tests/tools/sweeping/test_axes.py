@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from engine.objective import PAPER_STYLE_LAYERS
-from tools.axes import Axis, axis_names, number_axis, number_label, parse_axis, picture_axis, style_depth_axis
+from tools.sweeping.axes import Axis, axis_names, number_axis, number_label, parse_axis, picture_axis, style_depth_axis
 
 
 @pytest.mark.parametrize(

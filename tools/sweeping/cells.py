@@ -21,6 +21,7 @@ from engine.network import Network, load_network
 from engine.optimize import Iteration, Result
 from engine.stylize import Job, shares
 from tools.command_line import describe
+from tools.curve import Curve
 from tools.images import load_image
 from tools.options import Options
 from tools.rendering import check_gradient, check_memory, first_picture, painting_sizes, picture_size, rendering
@@ -125,15 +126,20 @@ def _make(
     style_sizes = painting_sizes([style.size for style in styles], options)
     check_memory(network, options, picture_size(content.size, options), style_sizes)
     content, job = rendering(network, options, content, styles, first)
-    curve = _Curve(job, callback)
+    curve = Curve(job.objective)
     start = _standing(job, job.initial)
-    result = job.run(curve.follow)
+
+    def follow(state: Iteration) -> bool | None:
+        curve.follow(state)
+        return None if callback is None else callback(state)
+
+    result = job.run(follow)
     facts = _facts(job, result, curve, start)
     facts["seconds"] = round(time.perf_counter() - began, 3)
     return Outcome(result.image, content.alpha, facts, None)
 
 
-def _facts(job: Job, result: Result, curve: _Curve, start: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(job: Job, result: Result, curve: Curve, start: Mapping[str, Any]) -> dict[str, Any]:
     finite = result.stop not in ("non-finite", "interrupted")
     return {
         "loss": result.value,
@@ -157,25 +163,6 @@ def _standing(job: Job, image: NDArray[np.float64]) -> dict[str, Any]:
     terms = job.objective.weighted_terms()
     norms = job.objective.gradient_norms(image)
     return {"terms": terms, "loss_shares": shares(terms), "gradient_shares": shares(norms)}
-
-
-class _Curve:
-    """The losses along a run."""
-
-    def __init__(self, job: Job, callback: Callable[[Iteration], bool | None] | None) -> None:
-        self._job = job
-        self._callback = callback
-        objective = job.objective
-        self.names = [f"content {layer}" for layer in objective.content_layers]
-        self.names += [f"style {layer}" for layer in objective.style_layers]
-        self.points: list[list[float]] = []
-        """Of each iteration: evaluations so far, loss, and the weighted terms of the last evaluation."""
-
-    def follow(self, state: Iteration) -> bool | None:
-        weighted = self._job.objective.weighted_terms()
-        terms = [float(value) for kind in ("content", "style") for value in weighted[kind].values()]
-        self.points.append([state.evaluations, float(state.value), *terms])
-        return None if self._callback is None else self._callback(state)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import sweep_page as module
-from tools.grid import Grid, Record
 from tools.images import save_image
-from tools.sweep_page import sweep_page
+from tools.sweeping import page as module
+from tools.sweeping.grid import Grid, Record
+from tools.sweeping.page import sweep_page
 
 HOSTILE = "</script><script>alert(1)</script><!-- <b title=\"x\" onload='y'> & ]]> \u2028 雪 \udcff"
 SETTINGS = {

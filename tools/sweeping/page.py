@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.grid import Grid, Record
 from tools.images import fit, load_image, resize, save_image
-from tools.sweep_script import SCRIPT, STYLE
+from tools.sweeping.grid import Grid, Record
+
+STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
 
 MOST_BYTES = 40_000_000
 """Pictures of more than this together are embedded as reduced JPEGs: browsers are slow with pages of that size."""
