@@ -55,7 +55,8 @@ RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history",
 """The options that a picture depends on; model and image files count by what is in them."""
 
 KINDS = ("content", "style")
-INITS = ("noise",)
+INITS = ("noise", "grey")
+GREY = 128.0
 SHEET, TABLE = "sheet.png", "table.csv"
 
 Sets = tuple[Mapping[str, float], ...]
@@ -126,7 +127,9 @@ def build_parser() -> Parser:
         "paper's from the first up to conv1_1 to the first up to conv3_1",
     )
     add_options(parser, DEFAULTS, UNUSED)
-    parser.add_argument("--init", default=INITS[0], metavar="noise|FILE", help="picture to begin with (default noise)")
+    parser.add_argument(
+        "--init", default=INITS[0], metavar="noise|grey|FILE", help="picture to begin with (default noise)"
+    )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
@@ -176,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     small = resize(image, *size)
     initial = None if first is None else resize(first, *size).pixels
+    if options.init == "grey":
+        initial = np.full_like(small.pixels, GREY)
     session = _Session(arguments, options, network, folder, targets, small, initial)
     interrupted = session.make(cut)
     return session.finish(interrupted)
@@ -348,7 +353,7 @@ class _Session:
             if cut:
                 progress.write(f"{NAME}: {cut}")
             progress.write(
-                f"{NAME}: {len(self.targets)} pictures of {width}x{height} pixels"
+                f"{NAME}: {_pictures(len(self.targets))} of {width}x{height} pixels"
                 f"{f', {there} of them there already' if there else ''}; model {self.options.model}, "
                 f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.device} with "
                 f"{network.workers.threads} threads, {network.dtype}"
@@ -424,7 +429,7 @@ class _Session:
         """Write sheet and table, say how it ended and return the exit code."""
         found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
         made = sum(_finished(facts) for facts in found.values())
-        said = f"{made} of {len(self.targets)} pictures made{f', {len(self.failed)} failed' if self.failed else ''}"
+        said = f"{made} of {_pictures(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
         if found or self.failed:
             asked = {layer for target in self.targets for layer in target.layers}
             layers = [layer for layer in self.network.layers if layer in asked]
@@ -492,6 +497,10 @@ def sheet_columns(targets: Sequence[Target], layers: Sequence[str]) -> list[tupl
         (f"({_letter(number)})", {row[number].kind: row[number] for row in rows if number < len(row)})
         for number in range(max(map(len, rows)))
     ]
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def _letter(number: int) -> str:
