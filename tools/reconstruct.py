@@ -32,7 +32,6 @@ from engine.network import Network, load_network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
-from tools.axes import parse_axis
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, thread_count
 from tools.download import sha256_of
 from tools.files import check_writable, replacing
@@ -43,6 +42,7 @@ from tools.progress import Progress, duration
 from tools.record import PROJECT, versions
 from tools.rendering import check_gradient, check_memory, picture_size
 from tools.sheet import Tile, draw_sheet
+from tools.sweeping.axes import parse_axis
 
 NAME = "reconstruct"
 
