@@ -26,7 +26,7 @@ MIN_TILE = 48
 
 _EMPTY_TILE = 160  # where no picture tells how large a tile is
 _TEXT = (13, 40)  # smallest and largest height of the letters, in pixels
-_LABEL_LINES, _CAPTION_LINES, _TITLE_LINES = 4, 3, 3
+_LABEL_LINES, _CAPTION_LINES, _TITLE_LINES = 4, 4, 3
 _GROUND, _INK, _FAINT, _GREY = (255, 255, 255), (20, 20, 20), (90, 90, 90), (222, 222, 222)
 
 # What the typeface lacks and what stands for it; letters with accents lose these, the rest becomes a question mark.
