@@ -60,6 +60,12 @@ def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
     return layers
 
 
+def network_part(options: Options) -> Options:
+    """Return the options with everything at its default that the network does not depend on."""
+    names = ("model", "pooling", "preprocessing", "device", "dtype")
+    return Options(**{name: getattr(options, name) for name in names})
+
+
 def with_layer_weights(options: Options) -> Options:
     """Fill in the weights that the command line left open: 1 for content, 1 / (number of layers) for style."""
 

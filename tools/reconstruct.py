@@ -28,19 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import unknown_name
-from engine.network import Network, load_network
+from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, thread_count
 from tools.download import sha256_of
-from tools.files import check_writable, replacing
+from tools.files import check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_gradient, check_memory, picture_size
+from tools.rendering import check_gradient, check_memory, load, picture_size
 from tools.sheet import Tile, draw_sheet
 from tools.sweeping.axes import parse_axis
 
@@ -160,14 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.model == DRAFT and not arguments.quiet:
             print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
     model = resolve_model(str(options.model), arguments.cache)
-    network = load_network(
-        model,
-        pooling=options.pooling,
-        device=options.device,
-        dtype=options.dtype,
-        preprocessing=options.preprocessing,
-        threads=arguments.threads,
-    )
+    network = load(options, model, arguments.threads)
     targets, cut = _targets(arguments, network)
     size = picture_size(image.size, options)
     for target in targets:
@@ -244,10 +237,7 @@ class _Folder:
 
     def claim(self) -> None:
         """Make the folder."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot write to {str(self.path)!r}: {error.strerror or error}") from None
+        make_folder(self.path)
         check_writable(self.path / TABLE)
 
     def settings(self, target: Target) -> dict[str, Any]:

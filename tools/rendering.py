@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.network import Network
+from engine.network import Network, load_network
 from engine.objective import layer_names
 from engine.ops import Array
 from engine.stylize import Job, memory, prepare
@@ -15,6 +15,24 @@ from tools.options import Options
 from tools.progress import byte_count
 
 Size = tuple[int, int]
+
+
+def load(options: Options, path: Path, threads: int | None) -> Network:
+    """Return the options' network.
+
+    Parameters
+    ----------
+    path : of the model, from ``tools.models.resolve_model``.
+    threads : to compute with; None means all cores.
+    """
+    return load_network(
+        path,
+        pooling=options.pooling,
+        device=options.device,
+        dtype=options.dtype,
+        preprocessing=options.preprocessing,
+        threads=threads,
+    )
 
 
 def picture_size(content: Size, options: Options) -> Size:

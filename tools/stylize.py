@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine.errors import unknown_name
-from engine.network import Network, load_network
+from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
@@ -26,7 +26,7 @@ from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_gradient, check_memory, first_picture, painting_sizes, picture_size, rendering
+from tools.rendering import check_gradient, check_memory, first_picture, load, painting_sizes, picture_size, rendering
 
 NAME = "stylize"
 
@@ -82,14 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = resolve_model(chosen, arguments.cache)
     _check_not_written(arguments, model)
     _check_not_written(arguments, Path(chosen))  # a large file is replaced by its part in the cache
-    network = load_network(
-        model,
-        pooling=options.pooling,
-        device=options.device,
-        dtype=options.dtype,
-        preprocessing=options.preprocessing,
-        threads=arguments.threads,
-    )
+    network = load(options, model, arguments.threads)
     needed = check_memory(network, options, size, style_sizes)
     if arguments.preview and _preview(arguments, options, network, content, styles, first):
         return EXIT_INTERRUPTED

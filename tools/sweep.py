@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.batch import run_batch
-from engine.network import Network, load_network
+from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
@@ -26,10 +26,10 @@ from tools.download import sha256_of
 from tools.images import load_image, save_image
 from tools.memory import available_memory
 from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
-from tools.options import Options, add_options, argument, check_blend, check_history, options_from
+from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
-from tools.rendering import check_memory, first_picture, painting_sizes, picture_size
+from tools.rendering import check_memory, first_picture, load, painting_sizes, picture_size
 from tools.sweeping.axes import (
     Axis,
     axis_names,
@@ -158,7 +158,7 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
             raise ValueError(f"the columns are the paintings in {str(arguments.style[0])!r}: leave out --columns")
         columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
     if paper:
-        network = _load(options, resolve_model(str(options.model), arguments.cache))
+        network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
         known = [name for name in PAPER_STYLE_LAYERS if name in network.layers]
         if not known:
             raise ValueError("the model has none of the paper's style layers: give --rows and --columns")
@@ -182,14 +182,7 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
     first = first_picture(options, styles)
     model = resolve_model(str(options.model), arguments.cache)
-    network = load_network(
-        model,
-        pooling=options.pooling,
-        device=options.device,
-        dtype=options.dtype,
-        preprocessing=options.preprocessing,
-        threads=arguments.threads,
-    )
+    network = load(options, model, arguments.threads)
     _notice(arguments, options)
     # Printed row by row: each takes a small run.
     print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
@@ -261,6 +254,10 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
     that cannot be read, one of many, is its cells' affair, and shown there.
     """
 
+    @functools.lru_cache(maxsize=2)
+    def loaded(options: Options, path: Path) -> Network:
+        return load(options, path, None)
+
     @functools.cache
     def size(sha256: str) -> tuple[int, int]:
         return load_image(files.paths[sha256]).size
@@ -269,7 +266,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
     broken: list[ValueError] = []
     for cell in cells.values():
         options = cell.options
-        network = _load(options, files.paths[cell.files["model"]])
+        network = loaded(network_part(options), files.paths[cell.files["model"]])
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
         except ValueError as error:
@@ -281,16 +278,6 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
     if len(broken) == len(cells):
         raise broken[0]
     return needed
-
-
-def _load(options: Options, path: Path) -> Network:
-    """Return the network of a cell, for looking at."""
-    return _loaded(path, options.pooling, options.device, options.dtype, options.preprocessing)
-
-
-@functools.lru_cache(maxsize=2)
-def _loaded(path: Path, pooling: str, device: str, dtype: str, preprocessing: str | None) -> Network:
-    return load_network(path, pooling=pooling, device=device, dtype=dtype, preprocessing=preprocessing)
 
 
 def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:

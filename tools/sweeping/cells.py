@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.network import Network, load_network
+from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.stylize import Job, shares
 from tools.command_line import describe
 from tools.curve import Curve
 from tools.images import load_image
-from tools.options import Options
-from tools.rendering import check_gradient, check_memory, first_picture, painting_sizes, picture_size, rendering
+from tools.options import Options, network_part
+from tools.rendering import check_gradient, check_memory, first_picture, load, painting_sizes, picture_size, rendering
 
 Content = Path | bytes
 """A file where it lies, or what is in it."""
@@ -122,7 +122,7 @@ def _make(
         first = first_picture(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
         )
-    network = _network(part("model"), options.pooling, options.device, options.dtype, options.preprocessing, threads)
+    network = _network(part("model"), network_part(options), threads)
     style_sizes = painting_sizes([style.size for style in styles], options)
     check_memory(network, options, picture_size(content.size, options), style_sizes)
     content, job = rendering(network, options, content, styles, first)
@@ -189,9 +189,7 @@ class _File:
 
 
 @functools.lru_cache(maxsize=2)
-def _network(file: _File, pooling: str, device: str, dtype: str, preprocessing: str | None, threads: int) -> Network:
+def _network(file: _File, options: Options, threads: int) -> Network:
     """Return a network; a worker keeps the last two."""
     with file.opened() as path:
-        return load_network(
-            path, pooling=pooling, device=device, dtype=dtype, preprocessing=preprocessing, threads=threads
-        )
+        return load(options, path, threads)

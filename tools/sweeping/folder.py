@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.files import replacing
+from tools.files import make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis
@@ -37,12 +37,9 @@ class Folder:
 
     def claim(self) -> None:
         """Make the folder, and note in it what it is for."""
-        try:
-            (self.path / "cells").mkdir(parents=True, exist_ok=True)
-            if not (self.path / PLAN).exists():
-                write_text(self.path / PLAN, json.dumps(self._plan))
-        except OSError as error:
-            raise ValueError(f"cannot write to {str(self.path)!r}: {error.strerror or error}") from None
+        make_folder(self.path / "cells")
+        if not (self.path / PLAN).exists():
+            write_text(self.path / PLAN, json.dumps(self._plan))
 
     def record(self, key: tuple[int, int]) -> Record | None:
         """Return what came of a cell, or None where it is yet to be made."""
