@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -307,41 +305,6 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_was(folder, call, workers
 
 
 # ---- workers ----
-
-
-@pytest.fixture
-def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and two workers, each a process of its own, on this machine."""
-    pytest.importorskip("distributed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    dask = [sys.executable, "-m", "dask"]
-    options: dict[str, Any] = {"env": environment, "cwd": tmp_path}
-    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **options
-    )
-    start = [*dask, "worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
-    workers = [subprocess.Popen(start, **options) for _ in range(2)]
-    try:
-        from distributed import Client
-
-        end = time.monotonic() + 60
-        while True:
-            try:
-                with Client(address, timeout=5, set_as_default=False) as client:
-                    client.wait_for_workers(2, timeout=30)
-                break
-            except (OSError, TimeoutError):
-                assert time.monotonic() < end
-        yield address, workers
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
 
 
 def test_the_pictures_are_the_same_whoever_makes_them(folder, call, cluster):

@@ -175,6 +175,24 @@ def test_a_scheduler_that_does_not_answer_is_an_error_within_ten_seconds():
     assert time.monotonic() - began < 10
 
 
+def test_a_file_is_given_to_the_cluster_once_by_its_content(cluster, tmp_path):
+    address, processes = cluster
+    (tmp_path / "a").write_bytes(b"content")
+    with dask_workers(address, None) as workers:
+        first = workers.share("hash of a", tmp_path / "a")
+        assert workers.share("hash of a", tmp_path / "a") is first
+        lengths = [workers.executor.submit(len, first) for _ in range(6)]
+        assert [length.result(30) for length in lengths] == [7] * 6
+        assert workers.threads == max(1, available_cores() // 2)
+        for process in processes:
+            process.kill()
+            process.wait()
+        end = time.monotonic() + 30
+        while workers.alive() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not workers.alive()
+
+
 def test_without_dask_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"\[cluster\]"), dask_workers("127.0.0.1:1", None):
