@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, R
 from engine.plan import planned
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
+from kernels import gpu_name, gpu_unavailable, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
 DTYPES = ("float32", "float64", "complex128")
+CUDA_DTYPES = ("float32",)
 DEVICES = ("auto", "cpu", "cuda")
 CONVOLUTIONS = ("auto", "direct")
 
@@ -62,7 +64,7 @@ class Network:
     outputs : the value that each layer name stands for.
     preprocessing : the input convention.
     dtype : of the activations.
-    device : ``"cpu"``.
+    device : ``"cpu"`` or ``"cuda"``: where the parameters are, and everything between image and gradient.
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
@@ -94,11 +96,11 @@ class Network:
 
         Returns
         -------
-        By layer, an array (N_l, H_l, W_l): channels, height, width.
+        By layer, a NumPy array (N_l, H_l, W_l): channels, height, width.
         """
         wanted = [layers] if isinstance(layers, str) else list(layers)
         tape = self.forward(image, wanted)
-        return {name: np.moveaxis(tape.features[name], 2, 0) for name in wanted}
+        return {name: np.moveaxis(to_host(tape.features[name]), 2, 0) for name in wanted}
 
     def forward(self, image: Array, layers: Iterable[str], *, observe: Observer | None = None) -> Tape:
         """Run the network as far as the deepest of ``layers`` and return their features and a tape for ``backward``.
@@ -111,7 +113,7 @@ class Network:
         kept = {self.outputs[name] for name in wanted}
         nodes = self._plan(kept)
         readers = Counter(name for node in nodes for name in node.inputs)
-        values = {self.nodes[0].input: self.preprocessing.apply(image, self.dtype)}
+        values = {self.nodes[0].input: self.preprocessing.apply(self.placed(image), self.dtype)}
         tape = Tape(nodes, {})
         with self.workers.single_threaded_blas():
             for node in nodes:
@@ -138,7 +140,7 @@ class Network:
 
         Returns
         -------
-        (H, W, 3), RGB, per unit of 0..255, in double precision.
+        (H, W, 3), RGB, per unit of 0..255, in double precision, on the network's device.
         """
         injected: dict[str, list[str]] = {}
         for name in gradients:
@@ -176,15 +178,34 @@ class Network:
 
     def checked_image(self, image: Array) -> Array:
         """Return ``image`` as an array; raises ValueError unless it is (H, W, 3), numeric and finite."""
-        image = np.asarray(image)
+        on_device = self.device == "cuda" and lives_on_cuda(image)
+        image = image if on_device else np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must have the shape (H, W, 3), got {image.shape}")
+        if on_device:
+            if image.dtype != np.float64:
+                raise ValueError(f"an image on the GPU must be float64, got {image.dtype}")
+            return image  # what is not finite shows in the loss: a look at it would be a wait for the device
         allowed = "fc" if self.dtype.kind == "c" else "f"
         if image.dtype != np.uint8 and image.dtype.kind not in allowed:
             raise ValueError(f"an image must be uint8 or floating, got {image.dtype}")
         if image.dtype.kind in "fc" and not np.isfinite(image).all():
             raise ValueError("the image has values that are infinite or not a number")
         return image
+
+    def placed(self, image: Array) -> Array:
+        """Return an image where the network computes: itself, or a copy in double precision on the GPU."""
+        if self.device == "cpu" or lives_on_cuda(image):
+            return image
+        copy: Array = to_cuda(image.astype(np.float64))
+        return copy
+
+    @property
+    def place(self) -> str:
+        """The device in words."""
+        if self.device == "cpu":
+            return f"cpu with {self.workers.threads} threads"
+        return f"cuda ({gpu_name()})"
 
     def shapes(self, height: int, width: int, layers: Iterable[str] | None = None) -> dict[str, Shape]:
         """Return each layer's (H_l, W_l, N_l) for an image of ``height`` x ``width``.
@@ -280,7 +301,7 @@ class Network:
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
         """Return what is run to compute ``kept``."""
         nodes = self._leading_to(kept)
-        return planned(nodes, kept) if self.convolution == "auto" else nodes
+        return planned(nodes, kept) if self.convolution == "auto" and self.device == "cpu" else nodes
 
     def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` depend on."""
@@ -296,7 +317,7 @@ class Network:
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
     """Add the gradient from one more reader of ``value`` to those from others."""
     if value in flowing:
-        flowing[value] += gradient
+        kernels_of(gradient).add_to(flowing[value], gradient)
     else:
         flowing[value] = gradient
 
@@ -336,8 +357,9 @@ def load_network(
     path : the file.
     pooling : ``"average"`` replaces every MaxPool by the mean over the same window (padding not counted), as the paper
         recommends; ``"max"`` does the opposite; ``"model"`` leaves the file's.
-    device : ``"cpu"``; ``"cuda"`` raises ValueError where there is none; ``"auto"`` chooses.
-    dtype : of the activations: ``"float32"``, ``"float64"`` or ``"complex128"``.
+    device : ``"cpu"``; ``"cuda"``, a GPU through CuPy; ``"auto"`` takes that if it can be used, else the CPU: see
+        ``Network.place``.
+    dtype : of the activations: ``"float32"``, or on the CPU ``"float64"`` or ``"complex128"``.
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
@@ -352,13 +374,15 @@ def load_network(
     ):
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
-    chosen = choose_device(device)
+    chosen = choose_device(device, dtype)
     named = None if preprocessing is None else named_preprocessing(preprocessing)
     path = Path(path)
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
     nodes = tuple(_in_dtype(with_pooling(node, pooling), np.dtype(dtype)) for node in nodes)
+    if chosen == "cuda":
+        nodes = tuple(on_cuda(node) for node in nodes)
     network = Network(
         nodes=nodes,
         outputs=outputs,
@@ -374,13 +398,28 @@ def load_network(
     return network
 
 
-def choose_device(device: str) -> str:
+def choose_device(device: str, dtype: str = "float32") -> str:
     """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
     if device not in DEVICES:
         raise ValueError(unknown_name("device", device, DEVICES))
-    if device == "cuda":
-        raise ValueError("device 'cuda' is not available: this version has kernels for the CPU only, use --device cpu")
-    return "cpu"
+    if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
+        return "cpu"
+    if dtype not in CUDA_DTYPES:
+        raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
+    reason = gpu_unavailable()
+    if reason is not None and device == "cuda":
+        raise ValueError(f"device 'cuda' is not available: {reason}")
+    return "cpu" if reason else "cuda"
+
+
+def on_cuda(node: Node) -> Node:
+    """Return ``node`` with its parameters on the GPU."""
+    arrays = {
+        item.name: to_cuda(value)
+        for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
+        if isinstance(value := getattr(node.operator, item.name), np.ndarray)
+    }
+    return replace(node, operator=replace(node.operator, **arrays)) if arrays else node  # type: ignore[type-var]
 
 
 def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:

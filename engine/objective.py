@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine import losses
 from engine.errors import NonFiniteError
 from engine.network import LayerGradient, Network, Tape
 from engine.ops import Array
+from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -20,6 +22,20 @@ Layers = str | Iterable[str] | Mapping[str, float]
 Styles = Array | Sequence[tuple[Array, float]]
 Term = tuple[str, str]
 """Kind of a term, ``"content"`` or ``"style"``, and its layer."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An evaluation that a GPU may still be working on.
+
+    Parameters
+    ----------
+    gradient : as a call returns it, where the network computes; what is launched there next may use it.
+    finish : waits, sets the objective's ``terms`` and returns the value; raises NonFiniteError as a call does.
+    """
+
+    gradient: Array
+    finish: Callable[[], Any]
 
 
 class Objective:
@@ -91,28 +107,45 @@ class Objective:
         Returns
         -------
         value : float (complex where the network is).
-        gradient : (H, W, 3), float64, per unit of 0..255.
+        gradient : (H, W, 3), float64, per unit of 0..255; on the GPU if the image lies there, else in NumPy.
 
         Raises NonFiniteError, with the layer where it began, when value or gradient is not finite.
         """
         # What overflows is found below, and named.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._evaluate(self._checked_size(image))
+            pending = self.begin(image)
+            value = pending.finish()
+        stays = self.network.device == "cuda" and lives_on_cuda(image)
+        return value, pending.gradient if stays else to_host(pending.gradient)
 
-    def _evaluate(self, image: Array) -> tuple[Any, Array]:
-        tape = self.network.forward(image, self.layers)
+    def begin(self, image: Array) -> Pending:
+        """Do all the work of a call, on a GPU without waiting for it: ``finish`` of what is returned does.
+
+        Parameters
+        ----------
+        image : as for a call.
+        """
+        tape = self.network.forward(self._checked_size(image), self.layers)
         grams = self._grams(tape)
-        self.terms = self._terms(tape, grams)
+        terms = self._terms(tape, grams)
+        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
+        not_finite = kernels_of(gradient).count_not_finite(gradient)
+        return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
+
+    def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
+        """Return the total loss, after waiting for its terms and checking them."""
+        of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
+        *values, not_finite = kernels_of(gradient).numbers([*(term for _, _, term in of_kinds), not_finite])
+        self.terms = {"content": {}, "style": {}}
+        for (kind, layer, _), value in zip(of_kinds, values, strict=True):
+            self.terms[kind][layer] = value
         self.evaluations += 1
         L_style = losses.style_loss(self.terms["style"], self.style_layers)
         L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
-        if not np.isfinite(value):
+        if not np.isfinite(value) or not_finite:
             raise NonFiniteError(self._locate(image))
-        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
-        if not np.isfinite(gradient).all():
-            raise NonFiniteError(self._locate(image))
-        return value, gradient
+        return value
 
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
         """Return the terms of the last call as they stand in the total: times alpha or beta and the layer's weight."""
@@ -135,7 +168,7 @@ class Objective:
         for (kind, layer), weight in self._weights().items():
             copy = tape.copy()
             gradients = self._gradients(copy, grams, {(kind, layer): weight})
-            norms[kind][layer] = float(np.linalg.norm(self.network.backward(copy, gradients)))
+            norms[kind][layer] = float(np.linalg.norm(to_host(self.network.backward(copy, gradients))))
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
@@ -163,7 +196,9 @@ class Objective:
             tape = self.network.forward(image, self.style_layers)
             for layer, G in self._grams(tape).items():
                 M_a = tape.features[layer].shape[0] * tape.features[layer].shape[1]
-                targets[layer] = targets.get(layer, 0) + G * (share / sum(shares) / M_a)
+                targets[layer] = targets.get(layer, 0) + to_host(G) * (share / sum(shares) / M_a)
+        if self.network.device == "cuda":
+            return {layer: to_cuda(A.astype(np.float32)) for layer, A in targets.items()}
         return targets
 
     def _grams(self, tape: Tape) -> dict[str, Array]:
@@ -209,16 +244,18 @@ class Objective:
         where: list[str] = []
 
         def observe(direction: str, label: str, array: Array) -> None:
-            if not where and not np.isfinite(array).all():
+            kernels = kernels_of(array)
+            if not where and kernels.numbers([kernels.count_not_finite(array)])[0]:
                 where.append(f"{label} ({direction} pass)")
 
         with np.errstate(all="ignore"):
             tape = self.network.forward(image, self.layers, observe=partial(observe, "forward"))
             if not where:
                 grams = self._grams(tape)
+                kernels = kernels_of(tape.features[self.layers[0]])
                 for kind, terms in self._terms(tape, grams).items():
                     for layer, term in terms.items():
-                        if not where and not np.isfinite(term):
+                        if not where and not np.isfinite(kernels.numbers([term])[0]):
                             where.append(f"the {kind} loss of {layer!r}")
             if not where:
                 gradients = self._gradients(tape, grams, self._weights())

@@ -42,13 +42,16 @@ def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
     return total
 
 
-def gram_product(matrix: Array, features: Array, *, add_to: Array | None = None, workers: Workers = SERIAL) -> Array:
-    """Return S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
+def gram_product(
+    matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None, workers: Workers = SERIAL
+) -> Array:
+    """Return ``factor`` S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
 
     Parameters
     ----------
     matrix : (C, C), symmetric.
     features : (H, W, C), C-contiguous.
+    factor : a number, taken into the small matrix.
     add_to : (H, W, C), C-contiguous, to which the product is added in place instead of going to a new array.
 
     Returns
@@ -56,7 +59,7 @@ def gram_product(matrix: Array, features: Array, *, add_to: Array | None = None,
     (H, W, C), in the features' dtype.
     """
     rows = features.reshape(-1, features.shape[-1])
-    right = matrix.T.astype(features.dtype, copy=False)
+    right = (matrix * factor).T.astype(features.dtype, copy=False)
     product = np.empty_like(features) if add_to is None else add_to
     flat = product.reshape(rows.shape)
 

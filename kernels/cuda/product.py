@@ -1,0 +1,48 @@
+"""Matrix products by a kernel of the project's own: they need no library."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cuda import runtime
+from kernels.cuda.geometry import split_product
+from kernels.cuda.runtime import Array
+
+
+def product(
+    a: Array,
+    b: Array,
+    output: Array,
+    *,
+    transpose_a: bool = False,
+    factor: float = 1.0,
+    add: bool = False,
+) -> Array:
+    """Write ``factor * a @ b`` to ``output``, or add it there, and return ``output``.
+
+    Products and sums are in single precision; sums over more than ``geometry.MOST_PART`` values are put together from
+    parts in double precision.
+
+    Parameters
+    ----------
+    a : (m, k), or (k, m) with ``transpose_a``; float32 or float16.
+    b : (k, n), of the same dtype.
+    output : (m, n), of that dtype or float32.
+    """
+    rows, inner = a.shape[::-1] if transpose_a else a.shape
+    columns = b.shape[1]
+    if b.shape[0] != inner or output.shape != (rows, columns):
+        raise ValueError(f"a product of {a.shape} and {b.shape} does not fit {output.shape}")
+    grid, part = split_product(rows, columns, inner)
+    splits = grid[2]
+    target = output if splits == 1 else runtime.empty((splits, rows, columns), np.float32)
+    shape = (rows, columns, inner, part, int(transpose_a))
+    last = (factor, int(add)) if splits == 1 else (1.0, 0)
+    types = {"REAL": a.dtype, "OUTPUT": target.dtype}
+    runtime.launch("product.cu", "product", grid, (256, 1, 1), (a, b, target, *shape, *last), **types)
+    if splits > 1:
+        count = rows * columns
+        types = {"REAL": a.dtype, "OUTPUT": output.dtype}
+        arguments = (target, output, count, splits, factor, int(add))
+        runtime.launch_for_each("product.cu", "sum_of_parts", count, arguments, **types)
+    return output

@@ -1,0 +1,119 @@
+"""The device as the kernels see it: arrays and launches. Launches are checked before they are made.
+
+Kernels and engine use an array on the device by its ``shape``, ``dtype``, ``size``, ``reshape`` and nothing else; all
+arithmetic is done by the kernels of this folder. What does it is the ``Backend``: CuPy's, or in the tests one that runs
+the same sources on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cuda.geometry import Size, one_thread_each
+from kernels.cuda.source import Kernel
+
+Array = Any
+"""An array on the device."""
+
+
+class Backend(Protocol):
+    """What runs the kernels."""
+
+    def describe(self) -> str:
+        """Return the device's name."""
+        ...
+
+    def owns(self, array: object) -> bool:
+        """Say whether ``array`` is one of the device's."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a new array with undefined values."""
+        ...
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """Return a copy on the device, C-contiguous."""
+        ...
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """Return a copy in NumPy, after all work so far is done."""
+        ...
+
+    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
+        """Launch a kernel with arguments that have been checked."""
+        ...
+
+
+@cache
+def backend() -> Backend:
+    """Return CuPy's backend; raises ValueError with the reason where there is none."""
+    try:
+        from kernels.cuda.cupy_backend import CupyBackend
+    except ImportError as error:
+        raise ValueError(f"CuPy cannot be loaded ({error}), install cupy-cuda12x or cupy-cuda13x") from None
+    return CupyBackend()
+
+
+def unavailable() -> str | None:
+    """Return why nothing can be run, or None when it can."""
+    try:
+        backend()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def describe() -> str:
+    """Return the device's name."""
+    return backend().describe()
+
+
+def owns(array: object) -> bool:
+    """Say whether ``array`` lives on the device."""
+    # Whoever holds such an array has CuPy loaded; to others this must not be a reason to load it.
+    foreign = hasattr(array, "dtype") and not isinstance(array, np.ndarray | np.generic)
+    return foreign and unavailable() is None and backend().owns(array)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a new array on the device with undefined values."""
+    return backend().empty(shape, np.dtype(dtype))
+
+
+def to_device(array: NDArray[Any]) -> Array:
+    """Return a copy of a NumPy array on the device, C-contiguous."""
+    return backend().upload(np.ascontiguousarray(array))
+
+
+def to_host(array: Array) -> NDArray[Any]:
+    """Return a copy of an array on the device in NumPy, after all work so far is done."""
+    return backend().download(array)
+
+
+def launch(
+    file: str, name: str, grid: Size, block: Size, arguments: Sequence[Any], **types: np.dtype[Any] | type
+) -> None:
+    """Launch a kernel.
+
+    Parameters
+    ----------
+    file, name : of the source and the kernel in it.
+    grid, block : blocks, and threads of each.
+    arguments : in the order of the declaration: arrays on the device and numbers.
+    types : element type of each macro of the source.
+
+    Raises TypeError or ValueError when the arguments do not fit the declaration.
+    """
+    kernel = Kernel(file, name, tuple(sorted((macro, np.dtype(dtype)) for macro, dtype in types.items())))
+    backend().run(kernel, grid, block, kernel.checked(grid, block, arguments))
+
+
+def launch_for_each(file: str, name: str, count: int, arguments: Sequence[Any], **types: np.dtype[Any] | type) -> None:
+    """Launch a kernel of which each thread owns one of ``count`` values; see ``launch``."""
+    grid, block = one_thread_each(count)
+    launch(file, name, grid, block, arguments, **types)
