@@ -13,6 +13,12 @@ from kernels.cpu.pool import (
     max_pool_input_gradient,
 )
 from kernels.cpu.relu import relu, relu_input_gradient, relu_sign
+from kernels.cpu.steps import (
+    adam_step,
+    momentum_step,
+    scaled,
+    zeros,
+)
 from kernels.cpu.sums import (
     count_not_finite,
     numbers,
@@ -27,6 +33,7 @@ from kernels.cpu.winograd import transform_weight
 __all__ = [
     "SERIAL",
     "Workers",
+    "adam_step",
     "add",
     "add_to",
     "affine",
@@ -44,6 +51,7 @@ __all__ = [
     "gram_product",
     "max_pool",
     "max_pool_input_gradient",
+    "momentum_step",
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
@@ -51,9 +59,11 @@ __all__ = [
     "relu",
     "relu_input_gradient",
     "relu_sign",
+    "scaled",
     "split",
     "square_sum",
     "squared_distance",
     "transform_weight",
     "weighted_difference",
+    "zeros",
 ]

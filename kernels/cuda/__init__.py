@@ -15,6 +15,17 @@ from kernels.cuda.pool import (
     max_pool_input_gradient,
 )
 from kernels.cuda.relu import relu, relu_input_gradient, relu_sign
+from kernels.cuda.runtime import empty
+from kernels.cuda.steps import (
+    adam_step,
+    lbfgs_direction,
+    lbfgs_products,
+    lbfgs_store,
+    line_step,
+    momentum_step,
+    scaled,
+    zeros,
+)
 from kernels.cuda.sums import (
     count_not_finite,
     numbers,
@@ -25,6 +36,7 @@ from kernels.cuda.sums import (
 )
 
 __all__ = [
+    "adam_step",
     "add",
     "add_to",
     "affine",
@@ -35,11 +47,17 @@ __all__ = [
     "conv",
     "conv_input_gradient",
     "count_not_finite",
+    "empty",
     "flip_weight",
     "gram",
     "gram_product",
+    "lbfgs_direction",
+    "lbfgs_products",
+    "lbfgs_store",
+    "line_step",
     "max_pool",
     "max_pool_input_gradient",
+    "momentum_step",
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
@@ -47,8 +65,10 @@ __all__ = [
     "relu",
     "relu_input_gradient",
     "relu_sign",
+    "scaled",
     "split",
     "square_sum",
     "squared_distance",
     "weighted_difference",
+    "zeros",
 ]

@@ -12,14 +12,16 @@ from kernels.cuda import runtime
 
 # Threads, and algorithms that pay on a CPU only.
 CPU_ONLY = {"SERIAL", "Workers", "conv_block", "conv_block_input_gradient", "transform_weight"}
+# What the CPU does in NumPy, or in engine/lbfgs.py with its threads.
+CUDA_ONLY = {"empty", "lbfgs_direction", "lbfgs_products", "lbfgs_store", "line_step"}
 
 
 def test_the_names_are_the_same():
     assert set(cpu.__all__) - set(cuda.__all__) == CPU_ONLY
-    assert set(cuda.__all__) <= set(cpu.__all__)
+    assert set(cuda.__all__) - set(cpu.__all__) == CUDA_ONLY
 
 
-@pytest.mark.parametrize("name", cuda.__all__)
+@pytest.mark.parametrize("name", sorted(set(cuda.__all__) - CUDA_ONLY))
 def test_the_signatures_are_the_same(name):
     ours, theirs = (inspect.signature(getattr(package, name)) for package in (cuda, cpu))
     assert list(ours.parameters) == list(theirs.parameters)
