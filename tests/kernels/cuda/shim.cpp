@@ -5,6 +5,7 @@
 // waited for finds the wrong value in one of the two.
 
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstring>
@@ -26,22 +27,38 @@ static inline float __int_as_float(int bits) { return __builtin_bit_cast(float, 
 
 namespace fibers {
 constexpr size_t STACK = 64 << 10;
-static ucontext_t scheduler;
-static std::vector<ucontext_t> contexts;
+static std::vector<ucontext_t> beginnings;
 static std::vector<char> stacks;
-static std::vector<char> waiting;
+// Once begun, fibers are left and entered by jumps: unlike swapcontext, they make no call to the system.
+struct Jump {
+    jmp_buf buffer;
+};
+static std::vector<Jump> places;
+static jmp_buf scheduler;
+enum State : char { FRESH, WAITING, ENDED };
+static std::vector<State> states;
 static unsigned current;
 static void (*body)();
 
-static void start() {
+static void begin() {
     body();
-    waiting[current] = 0;
+    states[current] = ENDED;
+    _longjmp(scheduler, 1);
 }
 
 static void barrier() {
     unsigned self = current;
-    waiting[self] = 1;
-    swapcontext(&contexts[self], &scheduler);
+    states[self] = WAITING;
+    if (_setjmp(places[self].buffer) == 0) _longjmp(scheduler, 1);
+}
+
+// Runs the current fiber up to its next barrier or its end.
+static void resume() {
+    if (_setjmp(scheduler)) return;
+    if (states[current] == FRESH)
+        setcontext(&beginnings[current]);
+    else
+        _longjmp(places[current].buffer, 1);
 }
 }  // namespace fibers
 
@@ -55,23 +72,24 @@ static Place place_of(unsigned thread, Place block) {
 static int run_block(Place block, bool descending) {
     using namespace fibers;
     unsigned count = block.x * block.y * block.z;
-    contexts.resize(count);
+    beginnings.resize(count);
+    places.resize(count);
     stacks.resize(count * STACK);
-    waiting.assign(count, 0);
+    states.assign(count, FRESH);
     for (unsigned t = 0; t < count; t++) {
-        getcontext(&contexts[t]);
-        contexts[t].uc_stack.ss_sp = &stacks[t * STACK];
-        contexts[t].uc_stack.ss_size = STACK;
-        contexts[t].uc_link = &scheduler;
-        makecontext(&contexts[t], start, 0);
+        getcontext(&beginnings[t]);
+        beginnings[t].uc_stack.ss_sp = &stacks[t * STACK];
+        beginnings[t].uc_stack.ss_size = STACK;
+        beginnings[t].uc_link = nullptr;
+        makecontext(&beginnings[t], begin, 0);
     }
     for (;; descending = !descending) {
         unsigned still = 0;
         for (unsigned i = 0; i < count; i++) {
             current = descending ? count - 1 - i : i;
             threadIdx = place_of(current, block);
-            swapcontext(&scheduler, &contexts[current]);
-            still += waiting[current];
+            resume();
+            still += states[current] == WAITING;
         }
         if (still == 0) return 0;
         if (still != count) return 1;
