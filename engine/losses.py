@@ -32,16 +32,16 @@ Number = float | complex
 """On a GPU, an array there that holds one number: ``numbers`` of the kernels fetches it."""
 
 
-def content_loss(F: Array, P: Array) -> Number:
+def content_loss(F: Array, P: Array, scale: float = 1.0) -> Number:
     """Equation 1: ``L_content = 1/2 sum_ij (F_ij - P_ij)^2``.
 
     Parameters
     ----------
-    F, P : (H_l, W_l, N_l), of the same shape.
+    F, P : (H_l, W_l, N_l), of the same shape, stored ``scale`` times as large as they are.
     """
     if F.shape != P.shape:
         raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
-    value: Number = kernels_of(F).squared_distance(F, P, 2.0)
+    value: Number = kernels_of(F).squared_distance(F, P, 2.0 * scale**2)
     return value
 
 
@@ -54,9 +54,14 @@ def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array
     return gradient
 
 
-def gram_matrix(F: Array, workers: Workers = SERIAL) -> Array:
-    """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision."""
-    gram: Array = kernels_of(F).gram(F, workers=workers)
+def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0) -> Array:
+    """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision (on a GPU in single).
+
+    Parameters
+    ----------
+    F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
+    """
+    gram: Array = kernels_of(F).gram(F, factor=1 / scale**2, workers=workers)
     return gram
 
 

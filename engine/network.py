@@ -16,13 +16,14 @@ from engine.onnx_reader import Graph, Node, Rejected, read_onnx
 from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
 from engine.plan import planned
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
+from engine.scaling import sample_picture, scaled_nodes
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
 from kernels import gpu_name, gpu_unavailable, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
-DTYPES = ("float32", "float64", "complex128")
-CUDA_DTYPES = ("float32",)
+DTYPES = ("float32", "float64", "complex128", "float16")
+CUDA_DTYPES = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 CONVOLUTIONS = ("auto", "direct")
 
@@ -43,15 +44,17 @@ class Tape:
     nodes : what was run, in order.
     features : by layer, (H_l, W_l, N_l), as asked for.
     saved : what each node's input gradient needs.
+    gradient_scale : the factor on the gradients of a backward pass, a power of two; what comes out is divided by it.
     """
 
     nodes: tuple[Node, ...]
     features: dict[str, Array]
     saved: list[Any] = field(default_factory=list)
+    gradient_scale: float = 1.0
 
     def copy(self) -> Tape:
         """Return a tape for one more backward pass over the same arrays."""
-        return Tape(self.nodes, dict(self.features), list(self.saved))
+        return Tape(self.nodes, dict(self.features), list(self.saved), self.gradient_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class Network:
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
     convolution : ``"auto"`` or ``"direct"``.
+    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
     """
 
     nodes: tuple[Node, ...]
@@ -80,6 +84,7 @@ class Network:
     rejected: tuple[Rejected, ...]
     workers: Workers
     convolution: str = "auto"
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -100,7 +105,8 @@ class Network:
         """
         wanted = [layers] if isinstance(layers, str) else list(layers)
         tape = self.forward(image, wanted)
-        return {name: np.moveaxis(to_host(tape.features[name]), 2, 0) for name in wanted}
+        found = {name: np.moveaxis(to_host(tape.features[name]), 2, 0) for name in wanted}
+        return {name: F / np.float32(self.scales[name]) if name in self.scales else F for name, F in found.items()}
 
     def forward(self, image: Array, layers: Iterable[str], *, observe: Observer | None = None) -> Tape:
         """Run the network as far as the deepest of ``layers`` and return their features and a tape for ``backward``.
@@ -162,7 +168,10 @@ class Network:
                     _accumulate(flowing, name, gradient)
         if not flowing:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
-        return self.preprocessing.input_gradient(flowing[self.nodes[0].input])
+        gradient = self.preprocessing.input_gradient(flowing[self.nodes[0].input])
+        if tape.gradient_scale != 1:
+            gradient = kernels_of(gradient).scaled(gradient, 1 / tape.gradient_scale)
+        return gradient
 
     def checked(self, layers: Iterable[str]) -> list[str]:
         """Return ``layers`` as a list; raises ValueError for one that does not exist, with the nearest that does."""
@@ -192,6 +201,10 @@ class Network:
         if image.dtype.kind in "fc" and not np.isfinite(image).all():
             raise ValueError("the image has values that are infinite or not a number")
         return image
+
+    def scale_of(self, layer: str) -> float:
+        """Return how many times as large as they are a layer's features are stored."""
+        return self.scales.get(layer, 1.0)
 
     def placed(self, image: Array) -> Array:
         """Return an image where the network computes: itself, or a copy in double precision on the GPU."""
@@ -359,7 +372,8 @@ def load_network(
         recommends; ``"max"`` does the opposite; ``"model"`` leaves the file's.
     device : ``"cpu"``; ``"cuda"``, a GPU through CuPy; ``"auto"`` takes that if it can be used, else the CPU: see
         ``Network.place``.
-    dtype : of the activations: ``"float32"``, or on the CPU ``"float64"`` or ``"complex128"``.
+    dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
+        ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``.
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
@@ -380,42 +394,58 @@ def load_network(
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
-    nodes = tuple(_in_dtype(with_pooling(node, pooling), np.dtype(dtype)) for node in nodes)
-    if chosen == "cuda":
-        nodes = tuple(on_cuda(node) for node in nodes)
+    of_cpu = np.dtype("float32" if dtype == "float16" else dtype)
+    nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
     network = Network(
         nodes=nodes,
         outputs=outputs,
         preprocessing=named or resolve_preprocessing(path, graph),
-        dtype=np.dtype(dtype),
-        device=chosen,
+        dtype=of_cpu,
+        device="cpu",
         content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
         rejected=graph.rejected,
         workers=Workers(threads),
         convolution=convolution,
     )
     _check_channels(network, path)
-    return network
+    return network if chosen == "cpu" else moved_to_cuda(network, np.dtype(dtype))
+
+
+def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
+    """Return a float32 network of the CPU on the GPU, in ``dtype``; raises ValueError when it does not suit that."""
+    scales: Mapping[str, float] = {}
+    nodes = network.nodes
+    if dtype == np.float16:
+        features = network.features(sample_picture(), network.layers)
+        largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
+        nodes, of_values = scaled_nodes(network.nodes, largest)
+        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
+    return replace(
+        network, nodes=tuple(on_cuda(node, dtype) for node in nodes), dtype=dtype, device="cuda", scales=scales
+    )
 
 
 def choose_device(device: str, dtype: str = "float32") -> str:
     """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
     if device not in DEVICES:
         raise ValueError(unknown_name("device", device, DEVICES))
+    if dtype == "float16" and device == "cpu":
+        raise ValueError("dtype 'float16' needs a GPU, on 'cpu' choose one of float32, float64, complex128")
     if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
         return "cpu"
     if dtype not in CUDA_DTYPES:
         raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
     reason = gpu_unavailable()
-    if reason is not None and device == "cuda":
-        raise ValueError(f"device 'cuda' is not available: {reason}")
+    if reason is not None and (device == "cuda" or dtype == "float16"):
+        needed = "device 'cuda'" if device == "cuda" else "dtype 'float16' needs a GPU, which"
+        raise ValueError(f"{needed} is not available: {reason}")
     return "cpu" if reason else "cuda"
 
 
-def on_cuda(node: Node) -> Node:
-    """Return ``node`` with its parameters on the GPU."""
+def on_cuda(node: Node, dtype: np.dtype[Any]) -> Node:
+    """Return ``node`` with its parameters on the GPU: weights in ``dtype``, what is added in float32."""
     arrays = {
-        item.name: to_cuda(value)
+        item.name: to_cuda(value.astype(dtype if item.name == "weight" else np.float32))
         for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
         if isinstance(value := getattr(node.operator, item.name), np.ndarray)
     }

@@ -91,6 +91,7 @@ class Objective:
                 self._style = self._style_targets(style)
         self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         self.evaluations = 0
+        self._gradient_sizes: dict[Term, float] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -128,9 +129,37 @@ class Objective:
         tape = self.network.forward(self._checked_size(image), self.layers)
         grams = self._grams(tape)
         terms = self._terms(tape, grams)
+        tape.gradient_scale = self._gradient_scale(tape, grams, self._weights())
         gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
         not_finite = kernels_of(gradient).count_not_finite(gradient)
         return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
+
+    def _gradient_scale(self, tape: Tape, grams: Mapping[str, Array], terms: Iterable[Term]) -> float:
+        """Return the power of two that keeps some terms' gradients within the range of 16 bits: the largest near 1.
+
+        It is found at the first evaluation and kept: as the loss falls, so do the gradients, and there is room below.
+        """
+        if self.network.dtype != np.float16:
+            return 1.0
+        if self._gradient_sizes is None:
+            self._gradient_sizes = {term: self._gradient_size(tape, grams, term) for term in self._weights()}
+        largest = max(self._gradient_sizes[term] for term in terms)
+        return float(2.0 ** -np.round(np.log2(largest))) if 0 < largest < np.inf else 1.0
+
+    def _gradient_size(self, tape: Tape, grams: Mapping[str, Array], term: Term) -> float:
+        """Return the root mean square of a weighted term's derivative with respect to the stored features."""
+        kind, layer = term
+        F, scale = tape.features[layer], self.network.scale_of(layer)
+        if kind == "content":
+            value = losses.content_loss(F, self._content[layer], scale)
+            square = 2 * kernels_of(F).numbers([value])[0]
+        else:
+            G, A = (to_host(matrix).astype(np.float64) for matrix in (grams[layer], self._style[layer]))
+            N_l, M_l = len(G), F.shape[0] * F.shape[1]
+            difference = G / M_l - A
+            # |(G - A) F|^2 is the trace of (G - A) F F^T (G - A).
+            square = float(((difference @ G) * difference).sum()) / (N_l**2 * M_l) ** 2
+        return float(self._weights()[term] / scale * np.sqrt(max(square, 0.0) / F.size))
 
     def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""
@@ -167,6 +196,7 @@ class Objective:
         norms: dict[str, dict[str, float]] = {"content": {}, "style": {}}
         for (kind, layer), weight in self._weights().items():
             copy = tape.copy()
+            copy.gradient_scale = self._gradient_scale(tape, grams, [(kind, layer)])
             gradients = self._gradients(copy, grams, {(kind, layer): weight})
             norms[kind][layer] = float(np.linalg.norm(to_host(self.network.backward(copy, gradients))))
         return norms
@@ -204,12 +234,18 @@ class Objective:
     def _grams(self, tape: Tape) -> dict[str, Array]:
         workers = self.network.workers
         with workers.single_threaded_blas():
-            return {layer: losses.gram_matrix(tape.features[layer], workers) for layer in self.style_layers}
+            scale = self.network.scale_of
+            return {
+                layer: losses.gram_matrix(tape.features[layer], workers, scale(layer)) for layer in self.style_layers
+            }
 
     def _terms(self, tape: Tape, grams: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
         F = tape.features
         return {
-            "content": {layer: losses.content_loss(F[layer], P) for layer, P in self._content.items()},
+            "content": {
+                layer: losses.content_loss(F[layer], P, self.network.scale_of(layer))
+                for layer, P in self._content.items()
+            },
             "style": {
                 layer: losses.style_layer_loss(grams[layer], A, F[layer].shape[0] * F[layer].shape[1], 1)
                 for layer, A in self._style.items()
@@ -224,11 +260,13 @@ class Objective:
 
         def gradient(layer: str, flowing: Array | None) -> Array:
             F, total = tape.features[layer], flowing
+            # With F stored s times as large, and the gradient with respect to that: twice a division by s.
+            factor = tape.gradient_scale / self.network.scale_of(layer) ** 2
             if ("style", layer) in weights:
-                G, A, weight = grams[layer], self._style[layer], weights["style", layer]
+                G, A, weight = grams[layer], self._style[layer], factor * weights["style", layer]
                 total = losses.style_layer_loss_gradient(F, G, A, 1, weight, total, workers)
             if ("content", layer) in weights:
-                total = losses.content_loss_gradient(F, self._content[layer], weights["content", layer], total)
+                total = losses.content_loss_gradient(F, self._content[layer], factor * weights["content", layer], total)
             assert total is not None  # a layer is listed for at least one of its terms
             return total
 

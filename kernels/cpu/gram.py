@@ -16,14 +16,16 @@ Array = NDArray[Any]
 _STRIP = 2048
 
 
-def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
-    """Return F F^T, where row i of F holds channel i at all positions. Plain transpose, also for complex numbers.
+def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+    """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
 
-    The products are formed in the features' precision strip by strip and summed in double precision, in order.
+    The products are formed in the features' precision strip by strip and summed in double precision, in order. Plain
+    transpose, also for complex numbers.
 
     Parameters
     ----------
     features : (H, W, C), C-contiguous.
+    factor : a number.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
     total = np.zeros((rows.shape[1], rows.shape[1]), np.result_type(rows.dtype, np.float64))
     for part in workers.map(strip, strips(len(rows), _STRIP)):
         total += part
-    return total
+    return total if factor == 1 else total * factor
 
 
 def gram_product(

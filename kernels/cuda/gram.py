@@ -9,12 +9,13 @@ from kernels.cuda.product import product
 from kernels.cuda.runtime import Array, empty
 
 
-def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
-    """Return F F^T, where row i of F holds channel i at all positions.
+def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+    """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
 
     Parameters
     ----------
     features : (H, W, C), C-contiguous, float32 or float16.
+    factor : a number.
 
     Returns
     -------
@@ -22,7 +23,7 @@ def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
     """
     height, width, channels = features.shape
     rows = features.reshape(height * width, channels)
-    return product(rows, rows, empty((channels, channels), np.float32), transpose_a=True)
+    return product(rows, rows, empty((channels, channels), np.float32), transpose_a=True, factor=factor)
 
 
 def gram_product(

@@ -15,7 +15,7 @@
 
 // a is (rows, inner), or (inner, rows) where transposed is not 0; b is (inner, columns). Part z of the inner dimension
 // begins at z * part and its result goes to output + z * rows * columns.
-extern "C" __global__ void __launch_bounds__(256) product(const REAL* a, const REAL* b, OUTPUT* output, int rows,
+extern "C" __global__ void __launch_bounds__(256) product(const REAL* a, const OTHER* b, OUTPUT* output, int rows,
                                                           int columns, int inner, int part, int transposed,
                                                           float factor, int add) {
     // A row of a_tile is a column of a; four floats more than it needs keep the stores below out of one bank.

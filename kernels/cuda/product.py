@@ -26,8 +26,8 @@ def product(
     Parameters
     ----------
     a : (m, k), or (k, m) with ``transpose_a``; float32 or float16.
-    b : (k, n), of the same dtype.
-    output : (m, n), of that dtype or float32.
+    b : (k, n), float32 or float16.
+    output : (m, n), float32 or float16.
     """
     rows, inner = a.shape[::-1] if transpose_a else a.shape
     columns = b.shape[1]
@@ -38,11 +38,11 @@ def product(
     target = output if splits == 1 else runtime.empty((splits, rows, columns), np.float32)
     shape = (rows, columns, inner, part, int(transpose_a))
     last = (factor, int(add)) if splits == 1 else (1.0, 0)
-    types = {"REAL": a.dtype, "OUTPUT": target.dtype}
+    types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": target.dtype}
     runtime.launch("product.cu", "product", grid, (256, 1, 1), (a, b, target, *shape, *last), **types)
     if splits > 1:
         count = rows * columns
-        types = {"REAL": a.dtype, "OUTPUT": output.dtype}
+        types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": output.dtype}
         arguments = (target, output, count, splits, factor, int(add))
         runtime.launch_for_each("product.cu", "sum_of_parts", count, arguments, **types)
     return output
