@@ -20,5 +20,6 @@ def compiled_kernels(tmp_path_factory):
 def emulator(compiled_kernels, monkeypatch):
     """A device for kernels.cuda and the engine."""
     emulated = Emulator(compiled_kernels)
+    emulated.wrong = {}  # the comparison with the CPU has tests of its own
     monkeypatch.setattr(runtime, "backend", lambda: emulated)
     return emulated

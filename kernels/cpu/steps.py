@@ -10,9 +10,9 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's constants, as its authors recommend them."""
 
 
-def scaled(values: Vector, factor: float) -> Vector:
-    """Return ``values * factor``."""
-    result: Vector = np.asarray(values, np.float64) * factor
+def scaled(values: Vector, factor: float, *, out: Vector | None = None) -> Vector:
+    """Return ``values * factor``, written to ``out`` if that is given."""
+    result: Vector = np.multiply(np.asarray(values, np.float64), factor, out=out)
     return result
 
 

@@ -15,7 +15,7 @@ from kernels.cuda.pool import (
     max_pool_input_gradient,
 )
 from kernels.cuda.relu import relu, relu_input_gradient, relu_sign
-from kernels.cuda.runtime import empty
+from kernels.cuda.runtime import empty, record
 from kernels.cuda.steps import (
     adam_step,
     lbfgs_direction,
@@ -62,6 +62,7 @@ __all__ = [
     "normalize_pixels_input_gradient",
     "numbers",
     "quotient_difference",
+    "record",
     "relu",
     "relu_input_gradient",
     "relu_sign",

@@ -5,9 +5,9 @@ Nothing here has been run on a GPU yet: see docs/gpu.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import cupy
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from kernels.cuda.geometry import Size
 from kernels.cuda.source import Kernel, program
+
+Result = TypeVar("Result")
 
 
 class CupyBackend:
@@ -31,6 +33,7 @@ class CupyBackend:
         if properties["major"] < 7:
             version = f"{properties['major']}.{properties['minor']}"
             raise ValueError(f"the GPU has compute capability {version}, the kernels need 7.0 or later")
+        self.wrong: Mapping[str, float] | None = None
         self._name = str(properties["name"].decode())
 
     def describe(self) -> str:
@@ -53,6 +56,31 @@ class CupyBackend:
         """Return a copy in NumPy; waits for the device."""
         copy: NDArray[Any] = cupy.asnumpy(array)
         return copy
+
+    def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """Capture a function's launches as a CUDA graph; see ``Backend.record``.
+
+        Everything is captured on a stream of its own, for the default stream cannot be. Memory comes from a pool of its
+        own, so that nobody else is given what the graph writes to: the pool lives as long as the graph does. It is
+        called once before, to fill the pool, for memory cannot be asked of the device during a capture.
+        """
+        pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
+        cupy.cuda.Device().synchronize()
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            function()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                result = function()
+            finally:
+                graph = stream.end_capture()
+
+        def replay() -> None:
+            # The pool is named here so that it is kept.
+            assert pool is not None
+            graph.launch()
+
+        return result, replay
 
     def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
         """Launch a kernel on the current stream."""

@@ -7,9 +7,10 @@ the same sources on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from kernels.cuda.source import Kernel
 
 Array = Any
 """An array on the device."""
+
+Result = TypeVar("Result")
 
 
 class Backend(Protocol):
@@ -44,6 +47,21 @@ class Backend(Protocol):
         """Return a copy in NumPy, after all work so far is done."""
         ...
 
+    @property
+    def wrong(self) -> Mapping[str, float] | None:
+        """The kernels that were found to be wrong, see kernels/cuda/trust.py; None before they have been compared."""
+        ...
+
+    @wrong.setter
+    def wrong(self, found: Mapping[str, float]) -> None: ...
+
+    def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """Call a function that only launches, and return its result and what makes the same launches again.
+
+        Whether the launches of the call itself are made is open. The arrays that they read and write stay the same.
+        """
+        ...
+
     def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
         """Launch a kernel with arguments that have been checked."""
         ...
@@ -60,12 +78,28 @@ def backend() -> Backend:
 
 
 def unavailable() -> str | None:
-    """Return why nothing can be run, or None when it can."""
+    """Return why nothing can be run, or None when it can.
+
+    The first time, the kernels are compared with the CPU's; a device on which they are wrong is not used, and a warning
+    says so.
+    """
     try:
-        backend()
+        device = backend()
     except ValueError as error:
         return str(error)
-    return None
+    if device.wrong is None:
+        from kernels.cuda.trust import wrong_kernels
+
+        device.wrong = {}  # for the comparison itself
+        device.wrong = wrong_kernels()
+        if device.wrong:
+            warnings.warn(f"the GPU is not used: {_wrong_results(device)}", RuntimeWarning, stacklevel=2)
+    return _wrong_results(device) if device.wrong else None
+
+
+def _wrong_results(device: Backend) -> str:
+    names = ", ".join(f"{name} by {distance:.1g}" for name, distance in (device.wrong or {}).items())
+    return f"kernels give other results on {device.describe()} than on the CPU, relative: {names}"
 
 
 def describe() -> str:
@@ -93,6 +127,11 @@ def to_device(array: NDArray[Any]) -> Array:
 def to_host(array: Array) -> NDArray[Any]:
     """Return a copy of an array on the device in NumPy, after all work so far is done."""
     return backend().download(array)
+
+
+def record(function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+    """Record what a function launches, and return its result and what makes the same launches again."""
+    return backend().record(function)
 
 
 def launch(

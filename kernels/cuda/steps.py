@@ -12,9 +12,9 @@ STRIP = 4096
 """Values a block of lbfgs.cu owns."""
 
 
-def scaled(values: Array, factor: float) -> Array:
-    """Return ``values * factor``."""
-    output = empty(values.shape, np.float64)
+def scaled(values: Array, factor: float, *, out: Array | None = None) -> Array:
+    """Return ``values * factor``, written to ``out`` if that is given."""
+    output = empty(values.shape, np.float64) if out is None else out
     launch_for_each("steps.cu", "scaled", values.size, (values, output, values.size, factor))
     return output
 

@@ -178,3 +178,32 @@ def test_content_that_is_the_image_has_no_loss(load):
     network, _ = load()
     objective = make(network, style=None, content_layers=["conv2_2"])
     assert objective(CONTENT)[0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_recorded_evaluations_give_the_same_bits(paths, emulator, dtype, monkeypatch):
+    """For images on either side and of several sizes, one after the other; nothing but launches is recorded."""
+    network = load_network(paths["tiny"], device="cuda", dtype=dtype)
+    settings = SETTINGS["style alone"]
+    plain, recorded = make(network, **settings), make(network, **settings, replay=True)
+    images = [IMAGE, models.random_image(23, 20, seed=9), IMAGE[::-1].copy(), to_device(IMAGE)]
+    for image in [*images, *images]:
+        (value, gradient), (expected, of_plain) = recorded(image), plain(image)
+        assert value == expected
+        assert recorded.terms == plain.terms
+        np.testing.assert_array_equal(
+            *(one if isinstance(one, np.ndarray) else to_host(one) for one in (gradient, of_plain))
+        )
+    kept = recorded(images[0])[1].copy(), recorded(to_device(images[0]))[1]
+    recorded(images[2])
+    np.testing.assert_array_equal(to_host(kept[1]), kept[0])
+
+
+def test_a_recorded_overflow_is_found(load):
+    network, _ = load()
+    objective = make(network, **SETTINGS["content and style"], replay=True)
+    objective(IMAGE)
+    objective(IMAGE)
+    with pytest.raises(NonFiniteError, match=r"it began at the style loss of 'conv1_1'"):
+        objective(IMAGE * 1e23)
+    assert np.isfinite(objective(IMAGE)[0])

@@ -69,6 +69,11 @@ class Emulator:
     ----------
     folder : where compiled sources are kept.
     descending : run blocks and threads from the last to the first.
+
+    Attributes
+    ----------
+    launches : the names of the kernels that were run.
+    faults : by kernel, what to do with the arrays that it has written: for spoiling its results.
     """
 
     def __init__(self, folder, descending=False):
@@ -76,6 +81,8 @@ class Emulator:
         self.launches = []
         self._libraries = {}
         self.faults = {}
+        self.wrong = None
+        self._recorded = None
 
     def describe(self):
         return "emulated GPU"
@@ -86,7 +93,22 @@ class Emulator:
     def empty(self, shape, dtype):
         return DeviceArray.empty(shape, dtype)
 
+    def record(self, function):
+        """Note the launches instead of making them, as a capture does; what needs the device's results is an error."""
+        self._recorded = launches = []
+        try:
+            result = function()
+        finally:
+            self._recorded = None
+
+        def replay():
+            for launch in launches:
+                self.run(*launch)
+
+        return result, replay
+
     def upload(self, array):
+        assert self._recorded is None, "nothing can be uploaded while launches are recorded"
         assert isinstance(array, np.ndarray)
         result = DeviceArray.empty(array.shape, array.dtype)
         result.values[...] = array
@@ -94,9 +116,13 @@ class Emulator:
 
     def download(self, array):
         assert isinstance(array, DeviceArray)
+        assert self._recorded is None, "nothing can be fetched while launches are recorded"
         return array.values.copy()
 
     def run(self, kernel, grid, block, arguments):
+        if self._recorded is not None:
+            self._recorded.append((kernel, grid, block, arguments))
+            return
         self.launches.append(kernel.name)
         library = self._library(kernel)
         converted = [
@@ -112,7 +138,10 @@ class Emulator:
             if isinstance(argument, DeviceArray):
                 argument.check_guards(kernel)
         if kernel.name in self.faults:
-            self.faults[kernel.name](arguments)
+            pairs = zip(kernel.parameters, arguments, strict=True)
+            self.faults[kernel.name](
+                [array for parameter, array in pairs if parameter.pointer and not parameter.constant]
+            )
 
     def _library(self, kernel):
         key = (kernel.file, kernel.types)

@@ -1,0 +1,98 @@
+"""Before a device is used for the first time, its kernels are compared with the CPU's on small random problems.
+
+A compiler or a card that the project has not seen may be wrong, and wrong pictures look like pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kernels import cpu
+from kernels.cuda import runtime
+from kernels.geometry import Window
+
+TOLERANCE = 1e-4
+"""Relative distance of two results in float32 from which on one of them is wrong: rounding is a hundred times less."""
+
+_CONV = Window((3, 3), pads=(1, 1, 1, 1))
+_STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
+_POOL = Window((2, 2), strides=(2, 2))
+
+Check = Callable[[ModuleType, Mapping[str, Any]], Any]
+
+CHECKS: Mapping[str, Check] = {
+    "conv": lambda k, a: k.conv(a["input"], a["weight"], a["bias"], _CONV, relu=True),
+    "conv_input_gradient": lambda k, a: k.conv_input_gradient(a["output"], a["weight"], (23, 21, 24), _CONV),
+    "conv_input_gradient, strided": lambda k, a: k.conv_input_gradient(
+        k.conv(a["input"], a["uneven"], None, _STRIDED), a["uneven"], (23, 21, 24), _STRIDED
+    ),
+    "average_pool": lambda k, a: k.average_pool(a["input"], _POOL),
+    "average_pool_input_gradient": lambda k, a: k.average_pool_input_gradient(a["pooled"], (23, 21, 24), _POOL),
+    "max_pool": lambda k, a: k.max_pool(a["input"], _STRIDED)[0],
+    "max_pool_input_gradient": lambda k, a: k.max_pool_input_gradient(
+        a["pooled"], k.max_pool(a["input"], _POOL)[1], (23, 21, 24), _POOL
+    ),
+    "relu": lambda k, a: k.relu(a["input"]),
+    "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_sign(a["input"])),
+    "affine": lambda k, a: k.affine(a["input"], a["scale"], a["scale"]),
+    "gram": lambda k, a: k.gram(a["input"]),
+    "gram_product": lambda k, a: k.gram_product(a["matrix"], a["input"], factor=0.5),
+    "weighted_difference": lambda k, a: k.weighted_difference(a["input"], a["other"], 0.5),
+    "add": lambda k, a: k.add([a["input"], a["other"]]),
+    "concat": lambda k, a: k.concat([a["input"], a["other"]]),
+    "normalize_pixels": lambda k, a: k.normalize_pixels(
+        a["image"], True, 1.0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0), np.dtype(np.float32)
+    ),
+    "normalize_pixels_input_gradient": lambda k, a: k.normalize_pixels_input_gradient(
+        a["three"], True, 1.0, (1.0, 2.0, 3.0)
+    ),
+    "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
+    "square_sum": lambda k, a: k.numbers([k.square_sum(a["input"], 3.0)]),
+    "count_not_finite": lambda k, a: k.numbers([k.count_not_finite(a["bad"])]),
+}
+"""What is compared: calls that mean the same for the kernels of both devices."""
+
+
+def wrong_kernels() -> dict[str, float]:
+    """Return the names in ``CHECKS`` whose results on the device differ from the CPU's, and the relative distance."""
+    from kernels import cuda
+
+    arrays = problem()
+    on_device = {name: runtime.to_device(array) for name, array in arrays.items()}
+    wrong = {}
+    for name, check in CHECKS.items():
+        expected, found = check(cpu, arrays), check(cuda, on_device)
+        found = np.asarray(found if isinstance(found, list) else runtime.to_host(found), np.float64)
+        expected = np.asarray(expected, np.float64)
+        distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        if not distance < TOLERANCE:
+            wrong[name] = distance
+    return wrong
+
+
+def problem() -> dict[str, Any]:
+    """Return the arrays of the comparison, always the same."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "input": (23, 21, 24),
+        "other": (23, 21, 24),
+        "weight": (3, 3, 24, 70),
+        "uneven": (3, 2, 24, 5),
+        "bias": (70,),
+        "output": (23, 21, 70),
+        "pooled": (11, 10, 24),
+        "scale": (24,),
+        "matrix": (24, 24),
+        "three": (23, 21, 3),
+        "bad": (500, 1),
+    }
+    arrays: dict[str, Any] = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["matrix"] += arrays["matrix"].T
+    arrays["bad"][::7] = np.inf
+    arrays["bad"][::11] = np.nan
+    arrays["image"] = rng.uniform(0, 255, (23, 21, 3))
+    return arrays
