@@ -14,18 +14,18 @@ import numpy as np
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Graph, Node, Rejected, read_onnx
 from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
-from engine.plan import planned
+from engine.plan import planned, planned_for_hopper
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.scaling import sample_picture, scaled_nodes
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
-from kernels import gpu_name, gpu_unavailable, kernels_of, lives_on_cuda, to_cuda, to_host
+from kernels import gpu_name, gpu_unavailable, hopper_is_right, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
 DTYPES = ("float32", "float64", "complex128", "float16")
 CUDA_DTYPES = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
-CONVOLUTIONS = ("auto", "direct")
+CONVOLUTIONS = ("auto", "direct", "hopper")
 
 LayerGradient = Callable[[Array | None], Array]
 """Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
@@ -377,6 +377,8 @@ def load_network(
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
+        ``"hopper"`` with dtype float16 on a GPU of compute capability 9.0: tensor cores where they suit, once a
+        comparison has shown that they give the right results.
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
@@ -389,6 +391,8 @@ def load_network(
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
     chosen = choose_device(device, dtype)
+    if convolution == "hopper" and chosen == "cpu":
+        raise ValueError("convolution 'hopper' needs a GPU of compute capability 9.0")
     named = None if preprocessing is None else named_preprocessing(preprocessing)
     path = Path(path)
     graph = read_onnx(path)
@@ -420,9 +424,13 @@ def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
         largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
         nodes, of_values = scaled_nodes(network.nodes, largest)
         scales = {layer: of_values[value] for layer, value in network.outputs.items()}
-    return replace(
-        network, nodes=tuple(on_cuda(node, dtype) for node in nodes), dtype=dtype, device="cuda", scales=scales
-    )
+    nodes = tuple(on_cuda(node, dtype) for node in nodes)
+    if network.convolution == "hopper":
+        if dtype != np.float16:
+            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {dtype}")
+        if hopper_is_right():
+            nodes = planned_for_hopper(nodes)
+    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales)
 
 
 def choose_device(device: str, dtype: str = "float32") -> str:

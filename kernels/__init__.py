@@ -6,6 +6,7 @@ Shapes: an activation is ``(H, W, C)``, channels last and C-contiguous, for one 
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +55,28 @@ def gpu_unavailable() -> str | None:
     from kernels.cuda import runtime
 
     return runtime.unavailable()
+
+
+def hopper_is_right() -> bool:
+    """Say whether the kernels for compute capability 9.0 give right results; a warning says when they do not.
+
+    Raises ValueError for a GPU that is another.
+    """
+    from kernels.cuda import runtime, trust
+
+    capability = runtime.backend().capability
+    if capability != (9, 0):
+        raise ValueError(
+            f"convolution 'hopper' needs compute capability 9.0, the GPU has {capability[0]}.{capability[1]}"
+        )
+    right = trust.hopper_is_right()
+    if not right:
+        warnings.warn(
+            f"convolution 'hopper' is not used: its results on {runtime.describe()} are wrong",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return right
 
 
 def gpu_name() -> str:

@@ -6,6 +6,8 @@ Loading this needs no CuPy; asking for the device does. What the CPU has beyond 
 from kernels.cuda.affine import affine, affine_input_gradient
 from kernels.cuda.conv import conv, conv_input_gradient, flip_weight
 from kernels.cuda.gram import gram, gram_product
+from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.cuda.hopper import suits as hopper_suits
 from kernels.cuda.join import add, add_to, concat, split
 from kernels.cuda.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cuda.pool import (
@@ -51,6 +53,8 @@ __all__ = [
     "flip_weight",
     "gram",
     "gram_product",
+    "hopper_conv",
+    "hopper_suits",
     "lbfgs_direction",
     "lbfgs_products",
     "lbfgs_store",
@@ -61,6 +65,7 @@ __all__ = [
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
+    "pack_weight",
     "quotient_difference",
     "record",
     "relu",

@@ -5,6 +5,7 @@ Nothing here has been run on a GPU yet: see docs/gpu.md.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cuda.geometry import Size
-from kernels.cuda.source import Kernel, program
+from kernels.cuda.source import TENSOR_MAP_BYTES, Kernel, program
 
 Result = TypeVar("Result")
 
@@ -30,8 +31,9 @@ class CupyBackend:
         if not devices:
             raise ValueError("CuPy finds no GPU")
         properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-        if properties["major"] < 7:
-            version = f"{properties['major']}.{properties['minor']}"
+        self.capability = int(properties["major"]), int(properties["minor"])
+        if self.capability < (7, 0):
+            version = ".".join(map(str, self.capability))
             raise ValueError(f"the GPU has compute capability {version}, the kernels need 7.0 or later")
         self.wrong: Mapping[str, float] | None = None
         self._name = str(properties["name"].decode())
@@ -82,12 +84,45 @@ class CupyBackend:
 
         return result, replay
 
-    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
+    def tensor_map(self, array: Any, sizes: Sequence[int], steps: Sequence[int], box: Sequence[int]) -> Any:
+        """Return what cuTensorMapEncodeTiled of the driver makes; see ``Backend.tensor_map``.
+
+        Its codes (cuda.h): 6 is float16; interleave 0 is none; swizzle 3 is 128 bytes; promotion 2 is to 128 bytes of
+        the second-level cache; fill 0 is zeros.
+        """
+        memory = np.zeros(TENSOR_MAP_BYTES + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        result = memory[start : start + TENSOR_MAP_BYTES]
+        rank = len(sizes)
+        error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+            ctypes.c_void_p(result.ctypes.data),
+            6,
+            rank,
+            ctypes.c_void_p(array.data.ptr),
+            (ctypes.c_uint64 * rank)(*sizes),
+            (ctypes.c_uint64 * (rank - 1))(*steps),
+            (ctypes.c_uint32 * rank)(*box),
+            (ctypes.c_uint32 * rank)(*([1] * rank)),
+            0,
+            3,
+            2,
+            0,
+        )
+        if error:
+            raise ValueError(f"cuTensorMapEncodeTiled failed with the error {error}")
+        # An array of one element goes to a kernel by value.
+        return result.view(f"V{TENSOR_MAP_BYTES}")
+
+    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Launch a kernel on the current stream."""
-        _compiled(kernel)(grid, block, tuple(arguments))
+        compiled = _compiled(kernel)
+        if shared_bytes > 48 << 10:
+            compiled.max_dynamic_shared_size_bytes = shared_bytes
+        compiled(grid, block, tuple(arguments), shared_mem=shared_bytes)
 
 
 @cache
 def _compiled(kernel: Kernel) -> Any:
     """Return the kernel of the current device; CuPy keeps the compiled code in its cache folder."""
-    return cupy.RawKernel(program(kernel.file, kernel.types), kernel.name)
+    options = ("-arch=sm_90a",) if kernel.file == "hopper.cu" else ()
+    return cupy.RawKernel(program(kernel.file, kernel.types), kernel.name, options=options)

@@ -27,6 +27,9 @@ Result = TypeVar("Result")
 class Backend(Protocol):
     """What runs the kernels."""
 
+    wrong: Mapping[str, float] | None
+    """The kernels that were found to be wrong, see kernels/cuda/trust.py; None before they have been compared."""
+
     def describe(self) -> str:
         """Return the device's name."""
         ...
@@ -47,14 +50,6 @@ class Backend(Protocol):
         """Return a copy in NumPy, after all work so far is done."""
         ...
 
-    @property
-    def wrong(self) -> Mapping[str, float] | None:
-        """The kernels that were found to be wrong, see kernels/cuda/trust.py; None before they have been compared."""
-        ...
-
-    @wrong.setter
-    def wrong(self, found: Mapping[str, float]) -> None: ...
-
     def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
         """Call a function that only launches, and return its result and what makes the same launches again.
 
@@ -62,8 +57,25 @@ class Backend(Protocol):
         """
         ...
 
-    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
-        """Launch a kernel with arguments that have been checked."""
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The device's compute capability."""
+        ...
+
+    def tensor_map(self, array: Array, sizes: Sequence[int], steps: Sequence[int], box: Sequence[int]) -> Any:
+        """Return the tensor map of a float16 array, for a kernel's argument of that type.
+
+        Parameters
+        ----------
+        array : C-contiguous; it must live as long as the map is used.
+        sizes : of the dimensions, the fastest first.
+        steps : bytes from one to the next in all dimensions but the first.
+        box : what one copy fetches; rows of 128 bytes, with the 128-byte swizzle; zeros from outside.
+        """
+        ...
+
+    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
+        """Launch a kernel with arguments that have been checked, and dynamic shared memory."""
         ...
 
 
@@ -135,7 +147,12 @@ def record(function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
 
 
 def launch(
-    file: str, name: str, grid: Size, block: Size, arguments: Sequence[Any], **types: np.dtype[Any] | type
+    file: str,
+    name: str,
+    grid: Size,
+    block: Size,
+    arguments: Sequence[Any],
+    **types: np.dtype[Any] | type,
 ) -> None:
     """Launch a kernel.
 
@@ -148,8 +165,19 @@ def launch(
 
     Raises TypeError or ValueError when the arguments do not fit the declaration.
     """
-    kernel = Kernel(file, name, tuple(sorted((macro, np.dtype(dtype)) for macro, dtype in types.items())))
-    backend().run(kernel, grid, block, kernel.checked(grid, block, arguments))
+    of_macros = tuple(sorted((macro, np.dtype(dtype)) for macro, dtype in types.items()))
+    _launch(Kernel(file, name, of_macros), grid, block, arguments)
+
+
+def launch_with_memory(
+    file: str, name: str, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int
+) -> None:
+    """Launch a kernel without macros that takes dynamic shared memory; see ``launch``."""
+    _launch(Kernel(file, name, ()), grid, block, arguments, shared_bytes)
+
+
+def _launch(kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
+    backend().run(kernel, grid, block, kernel.checked(grid, block, arguments), shared_bytes)
 
 
 def launch_for_each(file: str, name: str, count: int, arguments: Sequence[Any], **types: np.dtype[Any] | type) -> None:

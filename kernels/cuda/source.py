@@ -34,6 +34,9 @@ C_TYPES: dict[str, np.dtype[Any]] = {
 }
 """The element types that kernels use."""
 
+TENSOR_MAP, TENSOR_MAP_BYTES = "TensorMap", 128
+"""What describes an array to the copy engine of compute capability 9.0: passed by value."""
+
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 
@@ -110,7 +113,12 @@ class Kernel:
         return argument
 
     def _checked_number(self, parameter: Parameter, argument: Any) -> Any:
-        where, expected = f"kernel {self.name!r}: {parameter.name}", self.dtype(parameter)
+        where = f"kernel {self.name!r}: {parameter.name}"
+        if parameter.type == TENSOR_MAP:
+            if getattr(argument, "nbytes", None) != TENSOR_MAP_BYTES:
+                raise TypeError(f"{where} must be a tensor map, got {type(argument).__name__}")
+            return argument
+        expected = self.dtype(parameter)
         if not isinstance(argument, int | float | np.integer | np.floating):
             raise TypeError(f"{where} must be a number, got {type(argument).__name__}")
         if expected.kind in "iu":
@@ -146,12 +154,12 @@ def sources() -> dict[str, tuple[str, ...]]:
     for path in sorted(FOLDER.glob("*.cu")):
         if path.name != "prelude.cu":
             types = {parameter.type for kernel in declared(path.name).values() for parameter in kernel}
-            found[path.name] = tuple(sorted(types - set(C_TYPES)))
+            found[path.name] = tuple(sorted(types - set(C_TYPES) - {TENSOR_MAP}))
     return found
 
 
 def _parameter(text: str) -> Parameter:
-    words = text.replace("*", " * ").replace("__restrict__", " ").split()
+    words = text.replace("*", " * ").replace("__restrict__", " ").replace("__grid_constant__", " ").split()
     name = words.pop()
     kind = " ".join(word for word in words if word not in ("const", "*"))
     return Parameter(name, kind, "*" in words, "const" in words)

@@ -13,10 +13,15 @@ import numpy as np
 
 from kernels import cpu
 from kernels.cuda import runtime
+from kernels.cuda.conv import conv
+from kernels.cuda.hopper import hopper_conv, pack_weight
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
 """Relative distance of two results in float32 from which on one of them is wrong: rounding is a hundred times less."""
+
+HALF_TOLERANCE = 1e-3
+"""The same for two results in float16, which are rounded to 5e-4."""
 
 _CONV = Window((3, 3), pads=(1, 1, 1, 1))
 _STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
@@ -72,6 +77,26 @@ def wrong_kernels() -> dict[str, float]:
         if not distance < TOLERANCE:
             wrong[name] = distance
     return wrong
+
+
+def hopper_is_right() -> bool:
+    """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits, for each kind of block."""
+    rng = np.random.default_rng(1)
+    for channels, filters in ((64, 128), (128, 64)):
+        # A last tile that is not full, in both directions.
+        input, weight, bias = (
+            runtime.to_device(rng.standard_normal(shape).astype(dtype))
+            for shape, dtype in (
+                ((19, 21, channels), np.float16),
+                ((3, 3, channels, filters), np.float16),
+                ((filters,), np.float32),
+            )
+        )
+        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True)).astype(np.float64)
+        found = runtime.to_host(hopper_conv(input, pack_weight(weight), bias, relu=True)).astype(np.float64)
+        if not np.linalg.norm(found - expected) < HALF_TOLERANCE * np.linalg.norm(expected):
+            return False
+    return True
 
 
 def problem() -> dict[str, Any]:

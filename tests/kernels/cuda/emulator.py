@@ -2,8 +2,9 @@
 
 The same sources, compiled by g++ behind shim.cpp, get the same grid, block and arguments. Arrays "on the device" can do
 nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is filled with
-not-a-number, and lies between guards that are checked after each launch. Slow (about 10^8 simple operations a second)
-and without tensor cores, but a kernel that is right here has its indices, its bounds and its barriers right.
+not-a-number, and lies between guards that are checked after each launch. It is slow, about 10^8 simple operations a
+second, but a kernel that is right here has its indices, its bounds and its barriers right. Of hopper.cu, which is
+written in instructions that no CPU has, the arithmetic of its indices is followed in NumPy instead.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels.cuda.source import FOLDER, Kernel, program
+from tests.kernels.cuda.hopper_model import TensorMap, run_hopper
 
 SHIM = Path(__file__).with_name("shim.cpp")
 GUARD = 512
@@ -81,7 +83,7 @@ class Emulator:
         self.launches = []
         self._libraries = {}
         self.faults = {}
-        self.wrong = None
+        self.wrong, self.capability = None, (9, 0)
         self._recorded = None
 
     def describe(self):
@@ -119,11 +121,26 @@ class Emulator:
         assert self._recorded is None, "nothing can be fetched while launches are recorded"
         return array.values.copy()
 
-    def run(self, kernel, grid, block, arguments):
+    def tensor_map(self, array, sizes, steps, box):
+        return TensorMap(array, sizes, steps, box)
+
+    def run(self, kernel, grid, block, arguments, shared_bytes=0):
         if self._recorded is not None:
-            self._recorded.append((kernel, grid, block, arguments))
+            self._recorded.append((kernel, grid, block, arguments, shared_bytes))
             return
         self.launches.append(kernel.name)
+        if kernel.file == "hopper.cu":
+            run_hopper(kernel, grid, block, arguments, shared_bytes)
+        else:
+            self._run_compiled(kernel, grid, block, arguments)
+        for argument in arguments:
+            if isinstance(argument, DeviceArray):
+                argument.check_guards(kernel)
+        if kernel.name in self.faults:
+            pairs = zip(kernel.parameters, arguments, strict=True)
+            self.faults[kernel.name]([array for taken, array in pairs if taken.pointer and not taken.constant])
+
+    def _run_compiled(self, kernel, grid, block, arguments):
         library = self._library(kernel)
         converted = [
             ctypes.c_void_p(argument.values.ctypes.data) if isinstance(argument, DeviceArray) else _number(argument)
@@ -134,14 +151,6 @@ class Emulator:
         barriers = "__syncthreads" in body or "block_sum" in body
         if library[f"launch_{kernel.name}"](*dimensions, int(barriers), int(self.descending), *converted):
             raise AssertionError(f"kernel {kernel.name!r}: threads ended while others waited at a barrier")
-        for argument in arguments:
-            if isinstance(argument, DeviceArray):
-                argument.check_guards(kernel)
-        if kernel.name in self.faults:
-            pairs = zip(kernel.parameters, arguments, strict=True)
-            self.faults[kernel.name](
-                [array for parameter, array in pairs if parameter.pointer and not parameter.constant]
-            )
 
     def _library(self, kernel):
         key = (kernel.file, kernel.types)
