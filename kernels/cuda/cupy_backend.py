@@ -64,14 +64,14 @@ class CupyBackend:
 
         Everything is captured on a stream of its own, for the default stream cannot be. Memory comes from a pool of its
         own, so that nobody else is given what the graph writes to: the pool lives as long as the graph does. It is
-        called once before, to fill the pool, for memory cannot be asked of the device during a capture.
+        called once before, so that the pool is filled and everything is compiled.
         """
         pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
         cupy.cuda.Device().synchronize()
         with cupy.cuda.using_allocator(pool.malloc), stream:
             function()
             stream.synchronize()
-            stream.begin_capture()
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
             try:
                 result = function()
             finally:

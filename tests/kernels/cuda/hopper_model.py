@@ -45,10 +45,8 @@ class TensorMap:
         box[tuple(of_box)] = values[tuple(of_values)]
         rows = box.reshape(-1, self.box[0]).view(np.uint8).reshape(-1, 8, 16)
         assert place % 1024 == 0
-        for row, pieces in enumerate(rows):
-            for piece in range(8):
-                at = place + 128 * row + 16 * (piece ^ row % 8)
-                memory[at : at + 16] = pieces[piece]
+        row, piece = np.arange(len(rows))[:, None], np.arange(8)[None, :]
+        memory[place : place + rows.size].reshape(-1, 8, 16)[row, piece ^ row % 8] = rows
         return rows.size
 
 

@@ -12,7 +12,6 @@ from kernels.cuda import hopper, runtime, trust
 from kernels.cuda.runtime import to_device, to_host
 from kernels.cuda.source import FOLDER
 from tests.engine import models
-from tests.engine.test_objective import CONTENT, IMAGE, STYLE
 
 WIDE = models.parameters((2, 2), (64, 128), seed=3)
 
@@ -88,8 +87,12 @@ def path(tmp_path):
     return models.save(models.vgg(WIDE), tmp_path / "wide.onnx")
 
 
+# Two tiles in either direction.
+SMALL = tuple(models.random_image(12, 17, seed) for seed in range(3))
+
+
 def objective(network):
-    return Objective(network, CONTENT, STYLE, ["conv2_1"], ["conv1_1", "conv1_2", "conv2_2"], 1e-6, 1e-9)
+    return Objective(network, *SMALL[:2], ["conv2_1"], ["conv1_1", "conv1_2", "conv2_2"], 1e-6, 1e-9)
 
 
 def kinds(network):
@@ -102,11 +105,11 @@ def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
     assert kinds(network).count(HopperConv) == 3
     assert kinds(network)[0] is Conv
     emulator.launches.clear()
-    value, gradient = objective(network)(IMAGE)
+    value, gradient = objective(network)(SMALL[2])
     assert sum(name.startswith("hopper_conv") for name in emulator.launches) >= 6
-    expected, of_wide = objective(load_network(path, dtype="float64"))(IMAGE)
+    expected, of_wide = objective(load_network(path, dtype="float64"))(SMALL[2])
     assert value == pytest.approx(expected, rel=1e-2)
-    assert np.linalg.norm(gradient - of_wide) < 2e-2 * np.linalg.norm(of_wide)
+    assert np.linalg.norm(gradient - of_wide) < 3e-2 * np.linalg.norm(of_wide)
     assert HopperConv not in kinds(load_network(path, device="cuda", dtype="float16"))
 
 
@@ -121,7 +124,7 @@ def test_where_its_results_are_wrong_it_is_not_used_and_a_warning_says_so(emulat
         network = load_network(path, device="cuda", dtype="float16", convolution="hopper")
     assert HopperConv not in kinds(network)
     with warnings.catch_warnings(action="error"):
-        objective(network)(IMAGE)
+        objective(network)(SMALL[2])
 
 
 def test_it_is_for_16_bits_on_hopper(emulator, path):
