@@ -22,10 +22,11 @@ from kernels import gpu_name, gpu_unavailable, hopper_is_right, kernels_of, live
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
-DTYPES = ("float32", "float64", "complex128", "float16")
+DTYPES = ("float32", "float64", "complex128")
 CUDA_DTYPES = ("float32", "float16")
+CUDA_CONVOLUTIONS = ("auto", "hopper")
 DEVICES = ("auto", "cpu", "cuda")
-CONVOLUTIONS = ("auto", "direct", "hopper")
+CONVOLUTIONS = ("auto", "direct")
 
 LayerGradient = Callable[[Array | None], Array]
 """Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
@@ -385,8 +386,8 @@ def load_network(
     """
     for kind, given, choices in (
         ("pooling", pooling, POOLINGS),
-        ("dtype", dtype, DTYPES),
-        ("convolution", convolution, CONVOLUTIONS),
+        ("dtype", dtype, dict.fromkeys([*DTYPES, *CUDA_DTYPES])),
+        ("convolution", convolution, dict.fromkeys([*CONVOLUTIONS, *CUDA_CONVOLUTIONS])),
     ):
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
