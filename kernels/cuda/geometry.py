@@ -47,6 +47,9 @@ def chunk_rows(rows: int, columns: int, bytes_a_pixel: int) -> int:
 TILE = (128, 64, 16)
 """Rows, columns and inner values of a tile in product.cu."""
 
+HALF_TILE = (128, 64, 32)
+"""The same in product_half.cu."""
+
 FILLING_BLOCKS = 264
 """Blocks of a product that keep a large card busy: two for each of an H100's 132 multiprocessors."""
 
@@ -57,13 +60,13 @@ MOST_PART = 8192
 """Inner values of a part at most: single precision loses digits in a longer sum."""
 
 
-def split_product(rows: int, columns: int, inner: int) -> tuple[Size, int]:
-    """Return the grid of ``product`` and the length of a part of the inner dimension, a multiple of the tile's.
+def split_product(rows: int, columns: int, inner: int, tile: Size = TILE) -> tuple[Size, int]:
+    """Return the grid of a product by tiles and the length of a part of the inner dimension, a multiple of the tile's.
 
     It is split where its tiles are too few for a card, or where it is so long that a sum in single precision would
     lose digits.
     """
-    tile_rows, tile_columns, tile_inner = TILE
+    tile_rows, tile_columns, tile_inner = tile
     down, across = -(-rows // tile_rows), -(-columns // tile_columns)
     wanted = max(1, min(FILLING_BLOCKS // (down * across), inner // LEAST_PART), -(-inner // MOST_PART))
     length = -(-inner // wanted)

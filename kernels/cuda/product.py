@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cuda import runtime
-from kernels.cuda.geometry import split_product
+from kernels.cuda.geometry import HALF_TILE, TILE, split_product
 from kernels.cuda.runtime import Array
 
 
@@ -33,16 +33,23 @@ def product(
     columns = b.shape[1]
     if b.shape[0] != inner or output.shape != (rows, columns):
         raise ValueError(f"a product of {a.shape} and {b.shape} does not fit {output.shape}")
-    grid, part = split_product(rows, columns, inner)
+    # The tensor cores take 16-bit factors; of Turing's, which take smaller pieces, there is no use here.
+    halves = a.dtype == np.float16 and b.dtype == np.float16 and runtime.backend().capability >= (8, 0)
+    grid, part = split_product(rows, columns, inner, HALF_TILE if halves else TILE)
     splits = grid[2]
     target = output if splits == 1 else runtime.empty((splits, rows, columns), np.float32)
     shape = (rows, columns, inner, part, int(transpose_a))
     last = (factor, int(add)) if splits == 1 else (1.0, 0)
+    arguments = (a, b, target, *shape, *last)
     types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": target.dtype}
-    runtime.launch("product.cu", "product", grid, (256, 1, 1), (a, b, target, *shape, *last), **types)
+    if halves:
+        runtime.launch("product_half.cu", "product_half", grid, (256, 1, 1), arguments, OUTPUT=target.dtype)
+    else:
+        runtime.launch("product.cu", "product", grid, (256, 1, 1), arguments, **types)
     if splits > 1:
         count = rows * columns
-        types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": output.dtype}
-        arguments = (target, output, count, splits, factor, int(add))
-        runtime.launch_for_each("product.cu", "sum_of_parts", count, arguments, **types)
+        types["OUTPUT"] = output.dtype
+        runtime.launch_for_each(
+            "product.cu", "sum_of_parts", count, (target, output, count, splits, factor, int(add)), **types
+        )
     return output

@@ -64,6 +64,32 @@ static void resume() {
 
 #define __syncthreads() fibers::barrier()
 
+#define __align__(bytes) alignas(bytes)
+
+// mma.sync.aligned.m16n8k16 with 16-bit factors: the threads of a warp lay down their registers where the PTX ISA says
+// that they belong ("Matrix Fragments for mma.m16n8k16"), and after a barrier each adds up its own four sums. All
+// threads of the block must come here.
+static void multiply_fragments(float* d, const unsigned* a, const unsigned* b) {
+    static _Float16 of_a[32][16][16], of_b[32][16][8];
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, inside = lane % 4;
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned short bits = a[i / 2] >> 16 * (i % 2);
+        unsigned row = i < 2 || (i >= 4 && i < 6) ? group : group + 8;
+        unsigned column = inside * 2 + (i & 1) + (i < 4 ? 0 : 8);
+        of_a[warp][row][column] = __builtin_bit_cast(_Float16, bits);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned short bits = b[i / 2] >> 16 * (i % 2);
+        of_b[warp][inside * 2 + (i & 1) + (i < 2 ? 0 : 8)][group] = __builtin_bit_cast(_Float16, bits);
+    }
+    fibers::barrier();
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = i < 2 ? group : group + 8, column = inside * 2 + (i & 1);
+        for (unsigned k = 0; k < 16; k++) d[i] += (float)of_a[warp][row][k] * (float)of_b[warp][k][column];
+    }
+    fibers::barrier();
+}
+
 static Place place_of(unsigned thread, Place block) {
     return {thread % block.x, thread / block.x % block.y, thread / (block.x * block.y)};
 }

@@ -28,8 +28,10 @@ def test_sums_have_few_parts():
 
 def test_the_numbers_that_stand_in_the_sources_too_are_the_same():
     product, prelude = (FOLDER / "product.cu").read_text(), (FOLDER / "prelude.cu").read_text()
-    for name, value in zip(("ROWS", "COLUMNS", "INNER"), geometry.TILE, strict=True):
-        assert f"#define TILE_{name} {value}\n" in product
+    halves = (FOLDER / "product_half.cu").read_text()
+    for text, tile in ((product, geometry.TILE), (halves, geometry.HALF_TILE)):
+        for name, value in zip(("ROWS", "COLUMNS", "INNER"), tile, strict=True):
+            assert f"#define TILE_{name} {value}\n" in text
     assert f"#define SUM_THREADS {geometry.THREADS}\n" in prelude
 
 
@@ -46,15 +48,16 @@ def test_the_parts_of_a_product_cover_the_inner_dimension_once():
     rng = np.random.default_rng(0)
     for _ in range(2000):
         rows, columns, inner = (int(2 ** rng.uniform(0, power)) for power in (20, 10, 20))
-        (down, across, splits), part = split_product(rows, columns, inner)
+        tile = (geometry.TILE, geometry.HALF_TILE)[int(rng.integers(2))]
+        (down, across, splits), part = split_product(rows, columns, inner, tile)
         assert (down - 1) * 128 < rows <= down * 128
         assert (across - 1) * 64 < columns <= across * 64
         covered = [min((index + 1) * part, inner) - index * part for index in range(splits)]
         assert min(covered) > 0
         assert sum(covered) == inner
-        assert part % 16 == 0
+        assert part % tile[2] == 0
         assert part <= geometry.MOST_PART
-        assert splits == 1 or down * across * splits <= geometry.FILLING_BLOCKS or part > geometry.MOST_PART // 2 - 16
+        assert splits == 1 or down * across * splits <= geometry.FILLING_BLOCKS or part > geometry.MOST_PART // 2 - 32
 
 
 def test_a_gram_matrix_of_few_channels_is_split_to_fill_the_card():

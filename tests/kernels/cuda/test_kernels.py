@@ -72,6 +72,20 @@ def test_product(order, rows, columns, inner, transpose_a, dtype):
     assert relative(to_host(output), expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_products_of_16_bits_use_tensor_cores_where_they_are(order, emulator, capability):
+    """Of whole numbers, whose sums are exact; split, transposed, added."""
+    emulator.capability = capability
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-2, 3, shape).astype(np.float16) for shape in ((1100, 70), (1100, 65)))
+    start = rng.integers(-9, 10, (70, 65)).astype(np.float32)
+    output = to_device(start)
+    product(to_device(a), to_device(b), output, transpose_a=True, factor=2.0, add=True)
+    expected = start + 2 * a.T.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_array_equal(to_host(output), expected)
+    assert emulator.launches == ["product_half" if capability >= (8, 0) else "product", "sum_of_parts"]
+
+
 def test_a_long_product_is_split_and_put_together(order, emulator):
     a, b, start = normal((3000, 5)), normal((3000, 7), seed=1), normal((5, 7), seed=2)
     output = to_device(start)

@@ -25,6 +25,7 @@ TYPES = {
     "TAP": [np.uint8, np.uint16],
 }
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
+NOT_FOR = {("product_half.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
 
@@ -53,6 +54,10 @@ def check(file, types, architecture, threads=256, blocks=2):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", PORTABLE)
 def test_compiles_without_local_memory(file, architecture):
+    if (file, architecture) in NOT_FOR:
+        with pytest.raises(ValueError, match="sm_80 or higher"):
+            check(file, variants(file)[0], architecture)
+        return
     check(file, variants(file)[0], architecture)
 
 
@@ -74,19 +79,30 @@ def test_spills_and_local_memory_are_seen():
     assert nvrtc.uses(log)["local"].stack >= 396
 
 
-@pytest.fixture(scope="module")
-def hopper():
-    """The machine code of hopper.cu, taken apart: the lines of each kernel."""
+def disassembled(code):
+    """Return the instructions of each kernel, as text."""
     disassembler = nvrtc.find("*/bin/nvdisasm")
     if disassembler is None:
         pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm==13.2.51")
-    code = check("hopper.cu", (), "90a", threads=THREADS, blocks=1)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
         text = subprocess.run([disassembler, file.name], capture_output=True, text=True, check=True).stdout
     parts = re.split(r"\.section\s+\.text\.(\w+)", text)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_of_16_bits_use_tensor_cores(architecture):
+    code = disassembled(check("product_half.cu", variants("product_half.cu")[0], architecture))["product_half"]
+    # Two by four fragments, two pieces of the inner dimension a step.
+    assert len(re.findall(r"\bHMMA\.16816\.F32\b", code)) == 16
+    assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    return disassembled(check("hopper.cu", (), "90a", threads=THREADS, blocks=1))
 
 
 @pytest.mark.parametrize("filters", [64, 128])

@@ -58,6 +58,7 @@ def test_everything_that_the_network_uses_is_compared():
         ("normalize_pixels", "normalize_pixels"),
         ("sum_parts", "square_sum"),
         ("copy_columns", "concat"),
+        ("product_half", "conv, float16"),
     ],
 )
 def test_a_kernel_with_one_wrong_value_is_named(emulator, kernel, named):
