@@ -42,14 +42,6 @@ extern "C" __global__ void gather_patches(const float* products, REAL* gradient,
     put(&gradient[((long long)v * width + u) * channels + first_channel + c], sum);
 }
 
-// Adds the bias in place and, where rectify is not 0, cuts off what is negative.
-extern "C" __global__ void add_bias(REAL* output, const float* bias, unsigned int count, int channels, int rectify) {
-    unsigned int i = thread_number();
-    if (i >= count) return;
-    float value = value_of(output[i]) + bias[i % channels];
-    put(&output[i], rectify && value <= 0 ? 0.0f : value);
-}
-
 // The weight of the transposed convolution: (taps, filters / group, channels) from (taps, channels / group, filters),
 // taps in reverse. Owned: one value of the result.
 extern "C" __global__ void flip_weight(const REAL* weight, REAL* output, unsigned int count, int taps, int per_group,

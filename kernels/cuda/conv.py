@@ -14,7 +14,6 @@ from kernels.cpu.threads import SERIAL, Workers
 from kernels.cuda.geometry import chunk_rows
 from kernels.cuda.join import copy_columns
 from kernels.cuda.product import product
-from kernels.cuda.relu import relu as rectified
 from kernels.cuda.runtime import Array, empty, launch_for_each
 from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
 
@@ -57,23 +56,22 @@ def conv(
     flat = output.reshape(rows * columns, filters)
     pointwise = taps == 1 and window.strides == (1, 1) and not any(resolved_pads(window, height, width)) and group == 1
     if pointwise:
-        product(input.reshape(rows * columns, channels), matrices[0], flat)
-    else:
-        length = chunk_rows(rows, columns, taps * per_group * input.dtype.itemsize)
-        for first, last in strips(rows, length):
-            part = flat[first * columns : last * columns]
-            for index, matrix in enumerate(matrices):
-                patches = _patches(input, window, (first, last), index * per_group, per_group)
-                if group == 1:
-                    product(patches, matrix, part)
-                else:
-                    of_group = product(patches, matrix, empty((len(part), filters // group), input.dtype))
-                    copy_columns(of_group, part, target_first=index * (filters // group))
-    if bias is not None:
-        arguments = (output, bias, output.size, filters, int(relu))
-        launch_for_each("conv.cu", "add_bias", output.size, arguments, REAL=output.dtype)
-    elif relu:
-        rectified(output, out=output)
+        product(input.reshape(rows * columns, channels), matrices[0], flat, bias=bias, relu=relu)
+        return output
+    length = chunk_rows(rows, columns, taps * per_group * input.dtype.itemsize)
+    for first, last in strips(rows, length):
+        part = flat[first * columns : last * columns]
+        for index, matrix in enumerate(matrices):
+            patches = _patches(input, window, (first, last), index * per_group, per_group)
+            if group == 1:
+                product(patches, matrix, part, bias=bias, relu=relu)
+            else:
+                kernels = filters // group
+                of_bias = None if bias is None else bias[index * kernels : (index + 1) * kernels]
+                of_group = empty((len(part), kernels), input.dtype)
+                copy_columns(
+                    product(patches, matrix, of_group, bias=of_bias, relu=relu), part, target_first=index * kernels
+                )
     return output
 
 

@@ -33,6 +33,16 @@ __device__ __forceinline__ void put(double* target, double value) { *target = va
 // The number of this thread among all of a one-dimensional launch.
 __device__ __forceinline__ unsigned int thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
+// Writes what a product gives: its value, added to what was there where add is not 0, plus the bias of its column where
+// biased is not 0, cut off below 0 where rectify is not 0 (not-a-number stays).
+template <class T>
+__device__ __forceinline__ void finish(T* target, float value, int add, const float* bias, int biased, int column,
+                                       int rectify) {
+    if (add) value += value_of(*target);
+    if (biased) value += bias[column];
+    put(target, rectify && value <= 0 ? 0.0f : value);
+}
+
 #define SUM_THREADS 256
 
 // The sum of one number of each of a block's SUM_THREADS threads, in every thread; always added in the same order.

@@ -1,4 +1,5 @@
-// Matrix products in single precision: output = factor * a b, or that added to it.
+// Matrix products in single precision: output = factor * a b, or that added to it; then, where asked to, a bias is added
+// to each column and what is negative is cut off.
 //
 // A block of 256 threads owns a tile of TILE_ROWS x TILE_COLUMNS of the result and, where the inner dimension is split
 // (blockIdx.z), the sum over one part of it; a thread owns 8 x 4 values of the tile, in registers. The factors go
@@ -17,7 +18,8 @@
 // begins at z * part and its result goes to output + z * rows * columns.
 extern "C" __global__ void __launch_bounds__(256) product(const REAL* a, const OTHER* b, OUTPUT* output, int rows,
                                                           int columns, int inner, int part, int transposed,
-                                                          float factor, int add) {
+                                                          float factor, int add, const float* bias, int biased,
+                                                          int rectify) {
     // A row of a_tile is a column of a; four floats more than it needs keep the stores below out of one bank.
     __shared__ float a_tile[TILE_INNER][TILE_ROWS + 4];
     __shared__ float b_tile[TILE_INNER][TILE_COLUMNS];
@@ -79,17 +81,17 @@ extern "C" __global__ void __launch_bounds__(256) product(const REAL* a, const O
             int row = first_row + down * OWN_ROWS + i, column = first_column + across * OWN_COLUMNS + j;
             if (row >= rows || column >= columns) continue;
             OUTPUT* target = &output[(long long)row * columns + column];
-            put(target, add ? value_of(*target) + factor * sum[i][j] : factor * sum[i][j]);
+            finish(target, factor * sum[i][j], add, bias, biased, column, rectify);
         }
 }
 
-// One thread owns one value: output = factor * (the sum of its parts), or that added to it.
-extern "C" __global__ void sum_of_parts(const float* parts, OUTPUT* output, unsigned int count, int splits,
-                                        float factor, int add) {
+// One thread owns one value: output = factor * (the sum of its parts), or that added to it, and bias and rectify.
+extern "C" __global__ void sum_of_parts(const float* parts, OUTPUT* output, unsigned int count, int columns,
+                                        int splits, float factor, int add, const float* bias, int biased,
+                                        int rectify) {
     unsigned int i = thread_number();
     if (i >= count) return;
     double sum = 0;
     for (int split = 0; split < splits; split++) sum += parts[(long long)split * count + i];
-    float value = factor * (float)sum;
-    put(&output[i], add ? value_of(output[i]) + value : value);
+    finish(&output[i], factor * (float)sum, add, bias, biased, i % columns, rectify);
 }

@@ -1,5 +1,5 @@
 // Matrix products of 16-bit factors on the tensor cores of compute capability 8.0 and later, with sums in float32:
-// output = factor * a b, or that added to it.
+// output = factor * a b, or that added to it; bias and rectify as in product.cu.
 //
 // A block of 256 threads owns a tile of TILE_ROWS x TILE_COLUMNS of the result and, where the inner dimension is split
 // (blockIdx.z), the sum over one part of it. Its eight warps stand four down and two across; each owns 32 x 32 values,
@@ -30,9 +30,10 @@ __device__ __forceinline__ unsigned int pair(const half* values) { return *(cons
 
 // a is (rows, inner), or (inner, rows) where transposed is not 0; b is (inner, columns). Part z of the inner dimension
 // begins at z * part and its result goes to output + z * rows * columns.
-extern "C" __global__ void __launch_bounds__(256, 2) product_half(const half* a, const half* b, OUTPUT* output, int rows,
-                                                               int columns, int inner, int part, int transposed,
-                                                               float factor, int add) {
+extern "C" __global__ void __launch_bounds__(256, 2) product_half(const half* a, const half* b, OUTPUT* output,
+                                                                  int rows, int columns, int inner, int part,
+                                                                  int transposed, float factor, int add,
+                                                                  const float* bias, int biased, int rectify) {
     __align__(16) __shared__ half a_tile[TILE_ROWS][ROW];
     __align__(16) __shared__ half b_tile[TILE_COLUMNS][ROW];
     int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -95,6 +96,6 @@ extern "C" __global__ void __launch_bounds__(256, 2) product_half(const half* a,
                 int column = first_column + 32 * (warp % 2) + 8 * n + 2 * (lane % 4) + i % 2;
                 if (row >= rows || column >= columns) continue;
                 OUTPUT* target = &output[(long long)row * columns + column];
-                put(target, add ? value_of(*target) + factor * sum[m][n][i] : factor * sum[m][n][i]);
+                finish(target, factor * sum[m][n][i], add, bias, biased, column, rectify);
             }
 }

@@ -95,6 +95,21 @@ def test_a_long_product_is_split_and_put_together(order, emulator):
     assert relative(to_host(output), expected) < 1e-6
 
 
+@pytest.mark.parametrize("inner", [40, 3000])
+@pytest.mark.parametrize("dtype", REALS)
+def test_bias_and_relu_come_last_and_before_the_result_is_rounded(order, inner, dtype):
+    """Whole or in parts. The product alone is beyond 16 bits, with the bias it is not."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-2, 3, shape).astype(dtype) for shape in ((9, inner), (inner, 70)))
+    bias, start = np.linspace(-60000, 60000, 70).round().astype(np.float32), rng.integers(-9, 10, (9, 70)).astype(dtype)
+    exact = 30000.0 * np.sign(bias) * -1 + bias
+    ones = np.concatenate([a, np.ones((9, 1), dtype)], 1), np.concatenate([b, (exact - bias)[None].astype(dtype)])
+    output = to_device(start)
+    product(*map(to_device, ones), output, add=True, bias=to_device(bias), relu=True)
+    expected = np.maximum(start + a.astype(np.float64) @ b.astype(np.float64) + exact, 0)
+    np.testing.assert_array_equal(to_host(output), expected.astype(dtype))
+
+
 def test_products_that_do_not_fit_are_refused(emulator):
     a, b = runtime.empty((3, 4), np.float32), runtime.empty((5, 6), np.float32)
     with pytest.raises(ValueError, match=r"a product of \(3, 4\) and \(5, 6\) does not fit \(3, 6\)"):

@@ -48,7 +48,6 @@ def test_everything_that_the_network_uses_is_compared():
     [
         ("patches", "conv"),
         ("product", "gram"),
-        ("add_bias", "conv"),
         ("gather_patches", "conv_input_gradient, strided"),
         ("average_pool", "average_pool"),
         ("average_pool_input_gradient", "average_pool_input_gradient"),
