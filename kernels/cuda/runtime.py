@@ -165,15 +165,19 @@ def launch(
 
     Raises TypeError or ValueError when the arguments do not fit the declaration.
     """
-    of_macros = tuple(sorted((macro, np.dtype(dtype)) for macro, dtype in types.items()))
-    _launch(Kernel(file, name, of_macros), grid, block, arguments)
+    _launch(_kernel(file, name, tuple(types.items())), grid, block, arguments)
 
 
 def launch_with_memory(
     file: str, name: str, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int
 ) -> None:
     """Launch a kernel without macros that takes dynamic shared memory; see ``launch``."""
-    _launch(Kernel(file, name, ()), grid, block, arguments, shared_bytes)
+    _launch(_kernel(file, name, ()), grid, block, arguments, shared_bytes)
+
+
+@cache
+def _kernel(file: str, name: str, types: tuple[tuple[str, Any], ...]) -> Kernel:
+    return Kernel(file, name, tuple(sorted((macro, np.dtype(dtype)) for macro, dtype in types)))
 
 
 def _launch(kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ C_TYPES: dict[str, np.dtype[Any]] = {
     "unsigned short": np.dtype(np.uint16),
 }
 """The element types that kernels use."""
+
+_LIMITS = {dtype: (np.iinfo(dtype).min, np.iinfo(dtype).max) for dtype in C_TYPES.values() if dtype.kind in "iu"}
 
 TENSOR_MAP, TENSOR_MAP_BYTES = "TensorMap", 128
 """What describes an array to the copy engine of compute capability 9.0: passed by value."""
@@ -73,14 +75,18 @@ class Kernel:
     name: str
     types: tuple[tuple[str, np.dtype[Any]], ...]
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The declared parameters."""
         return declared(self.file)[self.name]
 
-    def dtype(self, parameter: Parameter) -> np.dtype[Any]:
-        """Return the type that stands for a parameter."""
-        return (C_TYPES | dict(self.types))[parameter.type]
+    @cached_property
+    def dtypes(self) -> tuple[np.dtype[Any] | None, ...]:
+        """The type of each parameter; None for a tensor map."""
+        of_names = C_TYPES | dict(self.types)
+        return tuple(
+            None if parameter.type == TENSOR_MAP else of_names[parameter.type] for parameter in self.parameters
+        )
 
     def checked(
         self, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[Any]
@@ -91,42 +97,44 @@ class Kernel:
         passes on whatever it is given.
         """
         where = f"kernel {self.name!r}"
-        if min(grid + block) < 1 or any(size > most for size, most in zip(grid, MAX_GRID, strict=True)):
+        if min(grid + block) < 1 or grid[0] > MAX_GRID[0] or grid[1] > MAX_GRID[1] or grid[2] > MAX_GRID[2]:
             raise ValueError(f"{where}: a grid of {grid} blocks of {block} threads cannot be launched")
         if block[0] * block[1] * block[2] > MAX_THREADS:
             raise ValueError(f"{where}: blocks of {block} have more than {MAX_THREADS} threads")
         if len(arguments) != len(self.parameters):
             raise TypeError(f"{where} takes {len(self.parameters)} arguments, got {len(arguments)}")
-        return tuple(
-            self._checked_array(parameter, argument) if parameter.pointer else self._checked_number(parameter, argument)
-            for parameter, argument in zip(self.parameters, arguments, strict=True)
-        )
+        return tuple(map(self._checked, self.parameters, self.dtypes, arguments))
 
-    def _checked_array(self, parameter: Parameter, argument: Any) -> Any:
-        where, expected = f"kernel {self.name!r}: {parameter.name}", self.dtype(parameter)
+    def _checked(self, parameter: Parameter, expected: np.dtype[Any] | None, argument: Any) -> Any:
+        # There are over a hundred launches in an evaluation: what fits is let through in few steps.
+        if parameter.pointer:
+            if getattr(argument, "dtype", None) != expected or not argument.flags.c_contiguous:
+                self._refuse_array(parameter, argument)
+            return argument
+        if expected is None:
+            if getattr(argument, "nbytes", None) != TENSOR_MAP_BYTES:
+                raise TypeError(f"{self._name(parameter)} must be a tensor map, got {type(argument).__name__}")
+            return argument
+        if not isinstance(argument, int | float | np.integer | np.floating):
+            raise TypeError(f"{self._name(parameter)} must be a number, got {type(argument).__name__}")
+        if expected in _LIMITS:
+            low, high = _LIMITS[expected]
+            if argument != int(argument) or not low <= argument <= high:
+                message = f"must be a whole number that fits {expected}, got {argument}"
+                raise ValueError(f"{self._name(parameter)} {message}")
+            return expected.type(int(argument))
+        return expected.type(argument)
+
+    def _refuse_array(self, parameter: Parameter, argument: Any) -> None:
+        where, expected = self._name(parameter), self.dtypes[self.parameters.index(parameter)]
         if not hasattr(argument, "dtype") or not hasattr(argument, "flags"):
             raise TypeError(f"{where} must be an array on the device, got {type(argument).__name__}")
         if argument.dtype != expected:
             raise TypeError(f"{where} must be {expected}, got {argument.dtype}")
-        if not argument.flags.c_contiguous:
-            raise ValueError(f"{where} must be C-contiguous")
-        return argument
+        raise ValueError(f"{where} must be C-contiguous")
 
-    def _checked_number(self, parameter: Parameter, argument: Any) -> Any:
-        where = f"kernel {self.name!r}: {parameter.name}"
-        if parameter.type == TENSOR_MAP:
-            if getattr(argument, "nbytes", None) != TENSOR_MAP_BYTES:
-                raise TypeError(f"{where} must be a tensor map, got {type(argument).__name__}")
-            return argument
-        expected = self.dtype(parameter)
-        if not isinstance(argument, int | float | np.integer | np.floating):
-            raise TypeError(f"{where} must be a number, got {type(argument).__name__}")
-        if expected.kind in "iu":
-            limits = np.iinfo(expected)
-            if argument != int(argument) or not limits.min <= argument <= limits.max:
-                raise ValueError(f"{where} must be a whole number that fits {expected}, got {argument}")
-            return expected.type(int(argument))
-        return expected.type(argument)
+    def _name(self, parameter: Parameter) -> str:
+        return f"kernel {self.name!r}: {parameter.name}"
 
 
 @cache

@@ -187,12 +187,12 @@ def _wrapper(kernel):
     names = {np.dtype(np.int32): "int", np.dtype(np.uint32): "unsigned", np.dtype(np.float32): "float"}
     names[np.dtype(np.float64)] = "double"
     taken, passed = [], []
-    for parameter in kernel.parameters:
+    for parameter, dtype in zip(kernel.parameters, kernel.dtypes, strict=True):
         if parameter.pointer:
             taken.append(f"void* {parameter.name}")
             passed.append(f"({'const ' * parameter.constant}{parameter.type}*){parameter.name}")
         else:
-            taken.append(f"{names[kernel.dtype(parameter)]} {parameter.name}")
+            taken.append(f"{names[dtype]} {parameter.name}")
             passed.append(parameter.name)
     return (
         f'extern "C" int launch_{kernel.name}(const unsigned* grid, const unsigned* block, int barriers, '
