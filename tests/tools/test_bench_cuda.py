@@ -9,7 +9,7 @@ from kernels.cuda import runtime
 from tools import bench
 from tools.bench_cuda import VARIANTS
 
-SMALL = ["--device", "cuda", "--size", "32", "--width", "0.05", "--repeats", "1", "--quiet"]
+SMALL = ["--device", "cuda", "--size", "16", "--width", "0.05", "--repeats", "1", "--quiet"]
 
 
 def test_everything_is_measured_and_right(emulator, tmp_path, capsys, monkeypatch):

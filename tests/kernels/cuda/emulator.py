@@ -166,7 +166,17 @@ class Emulator:
         source = library.with_suffix(".cpp")
         wrappers = [_wrapper(Kernel(kernel.file, name, kernel.types)) for name in _names(kernel.file)]
         source.write_text("\n".join([SHIM.read_text(), program(kernel.file, kernel.types), *wrappers]))
-        command = ["g++", "-std=c++20", "-O1", "-w", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-shared", "-fPIC"]
+        command = [
+            "g++",
+            "-std=c++20",
+            "-O1",
+            "-march=native",
+            "-w",
+            "-U_FORTIFY_SOURCE",
+            "-ffp-contract=off",
+            "-shared",
+            "-fPIC",
+        ]
         done = subprocess.run([*command, "-o", library, source], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
