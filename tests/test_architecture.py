@@ -22,7 +22,9 @@ ALLOWED = {
 }
 # The ONNX operators, engine/onnx_ops, are not among them: they work on arrays.
 ONNX_FILES = {f"engine/onnx_{name}.py" for name in ("reader", "writer", "graph", "backend")}
-OPTIONAL = {"torch", "matplotlib", "dask", "cupy"}
+# One knows picture files, the other draws text on pictures; it reads and writes none.
+PILLOW_FILES = {"tools/images.py", "tools/sheet.py"}
+OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
 WITH_TORCH = {f"tools/training/{name}.py" for name in ("loop", "muon", "network", "views")}
 
 
@@ -76,7 +78,7 @@ def test_engine_and_kernels_are_used():
     [
         ("onnx", lambda name: name in ONNX_FILES),
         ("google", lambda name: name in ONNX_FILES),
-        ("PIL", lambda name: name == "tools/images.py"),
+        ("PIL", lambda name: name in PILLOW_FILES),
         ("cupy", lambda name: name.startswith("kernels/cuda/")),
     ],
 )

@@ -34,7 +34,7 @@ from engine.preprocessing import PREPROCESSING, named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers, available_cores
 from tools.bench_cuda import measure_on_cuda, render_cuda
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run
+from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.memory import available_memory, kernel_bytes
 from tools.models import random_vgg, resolve_model
@@ -808,7 +808,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda times a GPU instead: see docs/gpu.md"
     )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=defaults.seed, metavar="N", help="of weights and images")
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="rounds to time (default 5)")
     parser.add_argument("--against", choices=("torch",), help="also measure the same in PyTorch")

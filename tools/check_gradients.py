@@ -27,7 +27,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
 from tools.bench import Setup, build_network, cpu_name, pictures, versions
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run
+from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
@@ -76,7 +76,7 @@ def build_parser() -> Parser:
     parser.add_argument("--pooling", choices=POOLINGS, default="average", help="default average")
     parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of pictures and directions")
     parser.add_argument(
         "--directions", type=positive_int, default=Plan().directions, metavar="N", help="for each check (default 4)"

@@ -13,6 +13,9 @@ from typing import NoReturn
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+MAX_THREADS = 1024
+"""More threads than any machine has cores for would only use up its memory."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on standard error and exit code 2."""
@@ -65,6 +68,14 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
     return int(value)
+
+
+def thread_count(text: str) -> int:
+    """Argument type: how many threads to use."""
+    value = positive_int(text)
+    if value > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_THREADS}")
+    return value
 
 
 def natural_int(text: str) -> int:

@@ -25,6 +25,16 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, where there is none; raise ValueError when that cannot be."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(path)!r}: {error.strerror or error}") from None
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is renamed over ``path``, on any failure removed."""

@@ -72,6 +72,12 @@ class Picture:
     pixels: npt.NDArray[np.float32]
     alpha: npt.NDArray[np.float32] | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width, _ = self.pixels.shape
+        return height, width
+
 
 def load_image(
     path: str | os.PathLike[str], long_side: int | None = None, size: tuple[int, int] | None = None

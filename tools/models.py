@@ -57,6 +57,12 @@ ALIASES = {"vgg19": "vgg19-7", "vgg16": "vgg16-7"}
 DRAFT = "draft"
 """The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
 
+DRAFT_NOTICE = (
+    "no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
+    "get the real one with: python -m tools.models fetch vgg19"
+)
+"""What to say where ``default_model`` is the draft."""
+
 DRAFT_FILE = Path(__file__).with_name("draft.onnx")
 
 # The first address is inferred from the model zoo's announcement of July 2025, when its large files moved there; it

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,11 @@ from PIL import Image
 
 import tools.stylize
 from engine.network import load_network
-from engine.onnx_writer import write_onnx
-from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from tests.tools.calling import called
 from tools.images import load_image
-from tools.models import DRAFT_FILE, random_vgg
+from tools.models import DRAFT_FILE
 from tools.stylize import main
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A folder with a photograph, a painting and a small model, and an empty cache of models."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(sys, "platform", "linux")
-    random = np.random.default_rng(0)
-    for name, (height, width) in {"photo.png": (36, 48), "painting.png": (40, 30), "other.png": (32, 32)}.items():
-        coarse = random.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height)).save(tmp_path / name)
-    nodes = random_vgg("vgg19", width=0.05)
-    write_onnx(tmp_path / "model.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
-    return tmp_path
 
 
 @pytest.fixture
@@ -147,6 +130,36 @@ def test_the_log_has_a_line_for_each_iteration_and_the_shares_add_up(folder, cal
                 assert total == pytest.approx(1)
 
 
+def drawn_lines(text: str) -> list[str]:
+    """Return the paths of the lines in a plot, longest first."""
+    return sorted(re.findall(r'id="line2d_\d+">\s*<path d="([^"]*)" clip-path', text), key=len, reverse=True)
+
+
+def test_the_plot_shows_the_loss_and_each_term_of_all_iterations(folder, call):
+    pytest.importorskip("matplotlib")
+    said = call(*WITH_MODEL, "--plot", "{}/losses.svg", "--style-layers", "conv1_1,conv2_1")
+    assert "losses.svg" in said.splitlines()[-1]
+    lines = drawn_lines((folder / "losses.svg").read_text("utf-8"))
+    assert [line.count("\n") for line in lines[:4]] == [4, 4, 4, 4]
+    call(*WITH_MODEL, "--plot", "{}/losses.png", "-q")
+    assert opened(folder / "losses.png").width > 500
+
+
+def test_the_picture_does_not_depend_on_the_plot(folder, call):
+    pytest.importorskip("matplotlib")
+    call(*WITH_MODEL)
+    plain = pixels(folder / "out.png")
+    call(*WITH_MODEL, "--plot", "{}/losses.svg")
+    np.testing.assert_array_equal(pixels(folder / "out.png"), plain)
+
+
+def test_without_matplotlib_a_plot_is_refused_before_the_run(folder, call, monkeypatch):
+    monkeypatch.setattr(tools.plot.importlib.util, "find_spec", lambda name: None)
+    said = call(*WITH_MODEL, "--plot", "{}/losses.svg", code=2)
+    assert said == "stylize: plots are drawn with matplotlib, which is missing: pip install '.[plot]'\n"
+    assert not (folder / "out.png").exists()
+
+
 def test_snapshots_are_called_after_the_picture(folder, call):
     call(*WITH_MODEL, "--save-every", 2)
     assert sorted(path.name for path in folder.glob("out*")) == ["out-2.png", "out.png"]
@@ -176,6 +189,13 @@ def test_an_interrupted_run_keeps_the_best_picture(folder, call, monkeypatch):
     interrupt(monkeypatch, 2)
     call(*WITH_MODEL, code=130)
     assert facts(folder / "out.png", "Result")["iterations"] == 2
+
+
+def test_an_interrupted_run_draws_the_losses_so_far(folder, call, monkeypatch):
+    pytest.importorskip("matplotlib")
+    interrupt(monkeypatch, 3)
+    call(*WITH_MODEL, "--plot", "{}/losses.svg", code=130)
+    assert drawn_lines((folder / "losses.svg").read_text("utf-8"))[0].count("\n") == 3
 
 
 # ---- which model ----
@@ -285,6 +305,12 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
         (("{}/out-preview.png", *SMALL[1:], "--preview"), "is an input, it would be overwritten"),
         ((*SMALL, "--log", "{}/out-preview.png", "--preview"), "is also a picture's name"),
         ((*SMALL, "--log", "{}/out.png"), "is also a picture's name"),
+        ((*SMALL, "--plot", "{}/out.png"), "is also a picture's name"),
+        ((*SMALL, "--plot", "{}/out-2.png", "--save-every", 2), "is also a picture's name"),
+        ((*SMALL, "--plot", "{}/photo.png"), "is an input, it would be overwritten"),
+        ((*SMALL, "--plot", "{}/a.svg", "--log", "{}/a.svg"), "--log and --plot are both"),
+        ((*SMALL, "--plot", "{}/losses.pdf"), "the suffix is '.pdf', expected .svg or .png"),
+        ((*SMALL, "--plot", "{}/missing/losses.svg"), "does not exist"),
         ((*SMALL, "--init", "nose"), "unknown init 'nose'; did you mean 'noise'"),
         ((*SMALL, "--optimizer", "lbfgs"), "unknown optimiser 'lbfgs'; did you mean 'l-bfgs'"),
         ((*SMALL, "--pooling", "avg"), "unknown pooling 'avg'"),

@@ -1,0 +1,130 @@
+"""What a layer knows of a picture: the paper's Figure 1.
+
+Content reconstruction looks for an image, from white noise, whose responses at a layer are those of a photograph
+("Methods", equations 1 and 2); texture synthesis for one whose Gram matrices are those of a painting (equations 3 to
+6). Both are the paper's total loss without its other half, so that the equations stand in ``engine.losses`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from engine.losses import gram_matrix
+from engine.network import Network
+from engine.objective import Layers, Objective
+from engine.ops import Array
+from engine.stylize import Job, Settings, initial_image
+
+PEAK = 255.0
+"""Range of an image's values, for the signal-to-noise ratio."""
+
+
+def content_reconstruction(
+    network: Network,
+    photograph: Array,
+    layers: Layers,
+    settings: Settings | None = None,
+    initial: Array | None = None,
+) -> Job:
+    """Set up the search for an image with a photograph's responses.
+
+    Parameters
+    ----------
+    network : from ``load_network``.
+    photograph : (H, W, 3), RGB, 0..255.
+    layers : usually one; several are matched together.
+    settings : seed, iterations, optimizer, learning_rate and history count.
+    initial : the image to begin with, of the photograph's shape; None means uniform noise from the settings' seed.
+
+    Raises ValueError for layers or images that do not fit.
+    """
+    return _job(Objective(network, photograph, None, layers, content_weight=1.0), photograph, settings, initial)
+
+
+def texture_synthesis(
+    network: Network,
+    painting: Array,
+    layers: Layers,
+    settings: Settings | None = None,
+    initial: Array | None = None,
+) -> Job:
+    """Set up the search for an image of a painting's size with its Gram matrices.
+
+    The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given.
+    """
+    return _job(Objective(network, None, painting, style_layers=layers), painting, settings, initial)
+
+
+def psnr(image: Array, reference: Array) -> float:
+    """Return the peak signal-to-noise ratio of an image in dB: ``10 log10(255^2 / mean (image - reference)^2)``.
+
+    Both are clipped to 0..255 first, as a file would hold them, but not rounded. Infinite where they agree.
+
+    Parameters
+    ----------
+    image, reference : (H, W, 3), 0..255, of the same shape; anything else raises ValueError.
+    """
+    if np.shape(image) != np.shape(reference):
+        raise ValueError(f"the image has the shape {np.shape(image)}, the reference {np.shape(reference)}")
+    difference = np.clip(np.asarray(image, np.float64), 0, PEAK) - np.clip(np.asarray(reference, np.float64), 0, PEAK)
+    error = float(np.square(difference).mean())
+    return float(10 * np.log10(PEAK**2 / error)) if error else np.inf
+
+
+def feature_errors(network: Network, image: Array, reference: Array, layers: Iterable[str]) -> dict[str, float]:
+    """Return ``||F - P|| / ||P||`` by layer: how far the responses to an image are from those to a reference.
+
+    Parameters
+    ----------
+    image, reference : (H, W, 3), 0..255, of the same shape.
+    layers : names of the network's layers; each is computed on its own, so that one at a time is held.
+
+    Where the reference has no response at all the error is infinite, or 0 if the image has none either.
+    """
+    errors = {}
+    for layer, F, P in _responses(network, image, reference, layers):
+        difference = of = 0.0
+        for y in range(len(F)):  # row by row: no array of the layer's size is made in double precision
+            row = P[y].astype(np.float64)
+            difference += float(np.square(F[y] - row).sum())
+            of += float(np.square(row).sum())
+        errors[layer] = _ratio(difference**0.5, of**0.5)
+    return errors
+
+
+def gram_errors(network: Network, image: Array, reference: Array, layers: Iterable[str]) -> dict[str, float]:
+    """Return ``||G / M - A / M_a|| / ||A / M_a||`` by layer: how far an image's Gram matrices are from a reference's.
+
+    The arguments are those of ``feature_errors``; the images need not have the same size.
+    """
+    errors = {}
+    for layer, F, P in _responses(network, image, reference, layers):
+        G, A = (gram_matrix(responses, network.workers) / responses[..., 0].size for responses in (F, P))
+        errors[layer] = _ratio(float(np.linalg.norm(G - A)), float(np.linalg.norm(A)))
+    return errors
+
+
+def _job(objective: Objective, reference: Array, settings: Settings | None, initial: Array | None) -> Job:
+    settings = settings or Settings()
+    reference = np.asarray(reference)
+    if initial is None:
+        initial = initial_image("noise", reference, reference, settings.seed)
+    initial = np.array(objective.network.checked_image(np.asarray(initial)), np.float64)
+    if initial.shape != reference.shape:
+        raise ValueError(f"the initial image has the shape {initial.shape}, the image to match {reference.shape}")
+    return Job(objective, initial, settings)
+
+
+def _responses(
+    network: Network, image: Array, reference: Array, layers: Iterable[str]
+) -> Iterator[tuple[str, Array, Array]]:
+    """Yield each layer's responses to both images, (H_l, W_l, N_l)."""
+    for layer in network.checked(layers):
+        F = network.forward(image, [layer]).features[layer]
+        yield layer, F, network.forward(reference, [layer]).features[layer]
+
+
+def _ratio(length: float, of: float) -> float:
+    return length / of if of else np.inf if length else 0.0

@@ -1,0 +1,173 @@
+"""What a picture depends on beside its input files: the settings, as the command line takes them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import unknown_name
+from engine.network import DEVICES, DTYPES, POOLINGS
+from engine.optimize import MAX_HISTORY, METHODS
+from engine.preprocessing import PREPROCESSING
+from engine.stylize import Settings
+from tools.command_line import Parser, describe, natural_int, positive_float, positive_int, weight
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """The engine's settings, the network and the sizes."""
+
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "vgg19, vgg16, draft (small, comes with the program) or the path of an ONNX file "
+            "(default vgg19 where it has been fetched, else draft)"
+        },
+    )
+    pooling: str = field(
+        default="average", metadata={"help": "average replaces the model's max pooling, max the opposite"}
+    )
+    preprocessing: str | None = field(
+        default=None, metadata={"help": "what the model takes as input, where the model itself does not tell"}
+    )
+    size: int = field(default=512, metadata={"help": "long side of the picture in pixels"})
+    style_size: int | None = field(
+        default=None, metadata={"help": "long side of the painting in pixels, by default the picture's"}
+    )
+    blend: tuple[float, ...] | None = field(
+        default=None, metadata={"help": "weights of several paintings, one each: 2,1 (default: equal)"}
+    )
+    device: str = field(default="auto", metadata={"help": "where to compute"})
+    dtype: str = field(default="float32", metadata={"help": "precision of the network"})
+
+
+def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
+    """Return ``conv1_1,conv2_1:2`` as names with their weight, None where none is given.
+
+    Raises ValueError for a name that is empty or given twice, and for a weight that is none.
+    """
+    layers: dict[str, float | None] = {}
+    for part in text.split(separator):
+        name, colon, number = part.strip().partition(":")
+        if not name:
+            raise ValueError(f"{text!r} has an empty layer name")
+        if name in layers:
+            raise ValueError(f"{name!r} is named twice")
+        layers[name] = weight(number) if colon else None
+    return layers
+
+
+def network_part(options: Options) -> Options:
+    """Return the options with everything at its default that the network does not depend on."""
+    names = ("model", "pooling", "preprocessing", "device", "dtype")
+    return Options(**{name: getattr(options, name) for name in names})
+
+
+def with_layer_weights(options: Options) -> Options:
+    """Fill in the weights that the command line left open: 1 for content, 1 / (number of layers) for style."""
+
+    def filled(layers: Any, default: float) -> Any:
+        if not isinstance(layers, dict):
+            return layers
+        return {name: default if given is None else given for name, given in layers.items()}
+
+    count = len(list(options.style_layers))
+    return dataclasses.replace(
+        options,
+        content_layers=filled(options.content_layers, 1.0),
+        style_layers=filled(options.style_layers, 1.0 / count),
+    )
+
+
+# ---- on the command line ----
+
+
+def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return an argparse type whose ValueError messages reach the user."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(describe(error)) from None
+
+    return parsed
+
+
+def choice(kind: str, choices: Iterable[str]) -> Callable[[str], str]:
+    """Return an argparse type for one of ``choices``, with the nearest one named when there is none."""
+    known = tuple(choices)
+
+    def choose(text: str) -> str:
+        if text not in known:
+            raise ValueError(unknown_name(kind, text, known))
+        return text
+
+    return argument(choose)
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    return tuple(weight(part.strip()) for part in text.split(","))
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "model": {"flags": ["-m"], "metavar": "NAME|FILE"},
+    "size": {"flags": ["-s"], "type": positive_int, "metavar": "N"},
+    "iterations": {"flags": ["-n"], "type": positive_int, "metavar": "N"},
+    "content_weight": {"flags": ["-a"], "type": weight, "metavar": "ALPHA"},
+    "style_weight": {"flags": ["-b"], "type": weight, "metavar": "BETA"},
+    "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
+    "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
+    "init": {"metavar": "noise|content|style|FILE"},
+    "seed": {"type": natural_int, "metavar": "N"},
+    "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
+    "optimizer": {"type": choice("optimiser", METHODS), "metavar": "|".join(METHODS)},
+    "learning_rate": {"type": positive_float, "metavar": "X"},
+    "history": {"type": positive_int, "metavar": "N"},
+    "style_size": {"type": positive_int, "metavar": "N"},
+    "blend": {"type": argument(_weights), "metavar": "W,W,..."},
+    "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
+    "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},
+    "dtype": {"type": choice("dtype", DTYPES[:2]), "metavar": "|".join(DTYPES[:2])},
+}
+"""How the command line takes each of the ``Options``: further flags, type and metavar, in the order of the help."""
+
+
+def add_options(parser: Parser, defaults: Options = Options(), leave_out: Container[str] = ()) -> None:
+    """Add the options to a parser; names and help come from ``Options``."""
+    fields = {item.name: item for item in dataclasses.fields(Options)}
+    for name, keywords in ARGUMENTS.items():
+        if name in leave_out:
+            continue
+        default = getattr(defaults, name)
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        suffix = "" if default is None else f" (default {shown})"
+        flags = [*keywords.get("flags", []), "--" + name.replace("_", "-")]
+        rest = {key: value for key, value in keywords.items() if key != "flags"}
+        parser.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **rest)
+
+
+def options_from(arguments: argparse.Namespace) -> Options:
+    """Return the options that were given on the command line.
+
+    Raises ValueError for a history that is too long.
+    """
+    given = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Options) if item.name in arguments}
+    options = with_layer_weights(Options(**given))
+    check_history(options)
+    return options
+
+
+def check_history(options: Options) -> None:
+    """Raise ValueError for more corrections than are of use."""
+    if options.history is not None and options.history > MAX_HISTORY:
+        raise ValueError(f"--history must be at most {MAX_HISTORY}, got {options.history}")
+
+
+def check_blend(options: Options, paintings: int) -> None:
+    """Raise ValueError unless there is one weight for each painting, or none at all."""
+    if options.blend is not None and len(options.blend) != paintings:
+        raise ValueError(f"--blend has {len(options.blend)} weights for {paintings} paintings")

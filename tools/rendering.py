@@ -1,0 +1,103 @@
+"""From pictures and options to a job of the engine: sizes, memory, the picture to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.network import Network, load_network
+from engine.objective import layer_names
+from engine.ops import Array
+from engine.stylize import Job, memory, prepare
+from tools.images import Picture, fit, load_image, resize
+from tools.memory import available_memory
+from tools.options import Options
+from tools.progress import byte_count
+
+Size = tuple[int, int]
+
+
+def load(options: Options, path: Path, threads: int | None) -> Network:
+    """Return the options' network.
+
+    Parameters
+    ----------
+    path : of the model, from ``tools.models.resolve_model``.
+    threads : to compute with; None means all cores.
+    """
+    return load_network(
+        path,
+        pooling=options.pooling,
+        device=options.device,
+        dtype=options.dtype,
+        preprocessing=options.preprocessing,
+        threads=threads,
+    )
+
+
+def picture_size(content: Size, options: Options) -> Size:
+    """Return (height, width) of the picture to be made from a photograph of this size."""
+    return fit(*content, options.size)
+
+
+def painting_sizes(styles: Sequence[Size], options: Options) -> list[Size]:
+    """Return (height, width) at which each painting is looked at."""
+    return [fit(*style, options.style_size or options.size) for style in styles]
+
+
+def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
+    """Return the bytes that making the picture takes; raise ValueError when there are fewer."""
+    needed = memory(network, *size, options)
+    _check_available(needed, size, "--size")
+    style_layers = layer_names(options.style_layers)
+    for style_size in style_sizes:
+        _check_available(network.memory(*style_size, style_layers), style_size, "--style-size")
+    return needed
+
+
+def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None:
+    """Return the picture to begin with at any size, or None where it is made of the photograph or of noise."""
+    if options.init in ("noise", "content"):
+        return None
+    return styles[0] if options.init == "style" else load_image(Path(options.init))
+
+
+def rendering(
+    network: Network, options: Options, content: Picture, styles: Sequence[Picture], first: Picture | None
+) -> tuple[Picture, Job]:
+    """Return the photograph at the picture's size, and the job that makes the picture.
+
+    Parameters
+    ----------
+    network : the options' own.
+    content, styles : the photograph and the paintings at any size.
+    first : from ``first_picture``.
+
+    Raises ValueError for options or pictures that do not fit.
+    """
+    height, width = picture_size(content.size, options)
+    content = resize(content, height, width)
+    sizes = painting_sizes([style.size for style in styles], options)
+    blend = options.blend or (1.0,) * len(styles)
+    paintings = [(resize(style, *size).pixels, share) for style, size, share in zip(styles, sizes, blend, strict=True)]
+    initial = None if first is None else resize(first, height, width).pixels
+    return content, prepare(network, content.pixels, paintings, options, initial)
+
+
+def check_gradient(gradient: Array) -> None:
+    """Raise ValueError when the gradient at the first image leaves nothing to do."""
+    if not gradient.any():
+        raise ValueError(
+            "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
+            "the weights are too small, or it fits perfectly already"
+        )
+
+
+def _check_available(needed: int, size: Size, option: str) -> None:
+    free = available_memory()
+    if free is not None and needed > free:
+        height, width = size
+        raise ValueError(
+            f"{width}x{height} pixels need about {byte_count(needed)} of memory, {byte_count(free)} are available: "
+            f"choose a smaller {option}"
+        )

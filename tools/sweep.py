@@ -1,0 +1,426 @@
+"""Pictures over a grid of two settings, side by side: ``python -m tools.sweep CONTENT STYLE``.
+
+By default the paper's Figure 3: more and more style layers from top to bottom, more and more weight on the content from
+left to right. Cells that have been made are not made again, so that a sweep that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.batch import run_batch
+from engine.network import Network
+from engine.objective import PAPER_STYLE_LAYERS
+from engine.optimize import Iteration
+from engine.stylize import INITS
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.download import sha256_of
+from tools.images import load_image, save_image
+from tools.memory import available_memory
+from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
+from tools.plot import check_matplotlib, plot_grid
+from tools.progress import Progress, byte_count, duration
+from tools.rendering import check_memory, first_picture, load, painting_sizes, picture_size
+from tools.sweeping.axes import (
+    Axis,
+    axis_names,
+    number_axis,
+    number_label,
+    parse_axis,
+    picture_axis,
+    pictures_in,
+    style_depth_axis,
+)
+from tools.sweeping.cells import Cell, Outcome, make_cell
+from tools.sweeping.folder import Folder, write_text
+from tools.sweeping.page import sweep_page
+from tools.sweeping.suggest import Pilot, suggest
+from tools.sweeping.table import contact_sheet, entries, table
+from tools.sweeping.workers import Workers, dask_workers, local_workers
+
+NAME = "sweep"
+
+SUGGESTED = 4
+"""How many content weights ``--suggest`` names, as many as the paper's Figure 3 has columns."""
+
+MANY_CELLS = 10_000
+"""More than these need ``--yes``."""
+
+PAPER_RATIOS = (0.01, 0.1, 1.0, 10.0)
+"""Figure 3's alpha / beta of 1e-5 to 1e-2, in units of what suits VGG-19, 1e-3."""
+
+PROCESS_BYTES = 100_000_000
+"""What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
+
+DEFAULTS = Options(size=256, iterations=200)
+INTERRUPTED = "interrupted"
+
+
+# ---- the command line ----
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=NAME,
+        description="Make pictures over a grid of two settings and show them side by side.",
+        epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
+        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1, content-weight=1e-5..1e-2, seed=0..9.",
+    )
+    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
+    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
+    )
+    parser.add_argument(
+        "--rows", type=argument(parse_axis), metavar="AXIS", help="what changes from row to row (default: style layers)"
+    )
+    parser.add_argument(
+        "--columns", type=argument(parse_axis), metavar="AXIS", help="from column to column (default: content weight)"
+    )
+    add_options(parser, DEFAULTS)
+    parser.add_argument(
+        "--suggest",
+        action="store_true",
+        help="only find out, by small runs, which content weights suit the pair and the model",
+    )
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
+    parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
+    parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the pictures of a sweep; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.workers is not None and arguments.scheduler is not None:
+        raise ValueError("--workers and --scheduler were both given, expected at most one of them")
+    if arguments.plot:
+        check_matplotlib()
+    options = options_from(arguments)
+    if options.model is None:
+        options = dataclasses.replace(options, model=default_model(arguments.cache))
+    if arguments.suggest:
+        return _suggest(arguments, options)
+    rows, columns = _axes(arguments, options)
+    count = len(rows.values) * len(columns.values)
+    if count > MANY_CELLS and not arguments.yes:
+        raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
+
+    files = _Files(arguments.cache)
+    cells = _cells(arguments, options, rows, columns, files)
+    needed = _check_cells(cells, files)
+    folder = Folder(arguments.output, rows, columns, cells)
+    with _workers(arguments, count) as workers:
+        if arguments.scheduler is None:
+            _check_available(needed, workers.count)
+        folder.claim()
+        if "model" not in (rows.setting, columns.setting):
+            _notice(arguments, options)
+        sweep = _Sweep(arguments, options, folder, files, workers)
+        stopped = sweep.make()
+    return sweep.finish(stopped)
+
+
+def _notice(arguments: argparse.Namespace, options: Options) -> None:
+    """Say so where nobody chose the draft network."""
+    if arguments.model is None and options.model == DRAFT and not arguments.quiet:
+        print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+
+
+def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
+    """Return rows and columns: as given, over the folders' pictures, or those of the paper's Figure 3."""
+    rows: Axis | None = arguments.rows
+    columns: Axis | None = arguments.columns
+    paper = rows is None and columns is None
+    if arguments.content.is_dir():
+        if rows is not None:
+            raise ValueError(f"the rows are the photographs in {str(arguments.content)!r}: leave out --rows")
+        rows, paper = picture_axis("content", pictures_in(arguments.content)), False
+    if arguments.style[0].is_dir():
+        if len(arguments.style) > 1:
+            raise ValueError("a folder of paintings stands alone: each of its paintings is a column")
+        if columns is not None:
+            raise ValueError(f"the columns are the paintings in {str(arguments.style[0])!r}: leave out --columns")
+        columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
+    if paper:
+        network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
+        known = [name for name in PAPER_STYLE_LAYERS if name in network.layers]
+        if not known:
+            raise ValueError("the model has none of the paper's style layers: give --rows and --columns")
+        rows = style_depth_axis(known[0], known[-1])
+        recommended = network.content_weight * options.style_weight
+        columns = number_axis("content_weight", [float(f"{recommended * ratio:.6g}") for ratio in PAPER_RATIOS])
+    # One axis alone is a grid of one row or one column.
+    rows = rows or Axis("seed", (options.seed,), ("",))
+    columns = columns or Axis("seed", (options.seed,), ("",))
+    if rows.setting == columns.setting and len(rows.values) > 1 and len(columns.values) > 1:
+        raise ValueError(f"rows and columns both go over {rows.name}")
+    return rows, columns
+
+
+def _suggest(arguments: argparse.Namespace, options: Options) -> int:
+    """Print which content weights are worth a column."""
+    given = [str(path) for path in (arguments.content, *arguments.style) if path.is_dir()]
+    if given:
+        raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
+    check_blend(options, len(arguments.style))
+    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    first = first_picture(options, styles)
+    model = resolve_model(str(options.model), arguments.cache)
+    network = load(options, model, arguments.threads)
+    _notice(arguments, options)
+    # Printed row by row: each takes a small run.
+    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
+
+    def follow(pilot: Pilot) -> None:
+        print(
+            f"{number_label(float(f'{pilot.content_weight:.1e}')):>14}{pilot.kept:21.0%}{pilot.missed:25.2%}",
+            flush=True,
+        )
+
+    weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
+    print(f"suggested: --columns content-weight={','.join(number_label(weight) for weight in weights)}")
+    return 0
+
+
+# ---- the cells ----
+
+
+class _Files:
+    """The input files of a sweep by what is in them."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self.paths: dict[str, Path] = {}
+        self.names: dict[str, str] = {}
+
+    def model(self, name: str) -> str:
+        """Return the SHA-256 of the file to load for a model's name or path."""
+        return self._known(resolve_model(name, self._cache))
+
+    def picture(self, path: Path) -> str:
+        """Return the SHA-256 of a picture's file."""
+        if not path.is_file():
+            raise ValueError(f"cannot read {str(path)!r}: there is no such file")
+        return self._known(path)
+
+    @functools.cache  # noqa: B019  # as long as the sweep
+    def _known(self, path: Path) -> str:
+        sha256 = sha256_of(path)
+        self.paths.setdefault(sha256, path)
+        self.names.setdefault(sha256, str(path))
+        return sha256
+
+
+def _cells(
+    arguments: argparse.Namespace, options: Options, rows: Axis, columns: Axis, files: _Files
+) -> dict[tuple[int, int], Cell]:
+    cells = {}
+    for row, row_value in enumerate(rows.values):
+        for column, column_value in enumerate(columns.values):
+            changes = {rows.setting: row_value, columns.setting: column_value}
+            content = changes.pop("content", arguments.content)
+            styles = [changes.pop("style")] if "style" in changes else arguments.style
+            chosen = dataclasses.replace(options, **changes)
+            check_history(chosen)
+            check_blend(chosen, len(styles))
+            parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
+            parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
+            if chosen.init not in INITS:
+                parts["init"] = files.picture(Path(chosen.init))
+            cells[row, column] = Cell(chosen, parts, {sha256: files.names[sha256] for sha256 in parts.values()})
+    return cells
+
+
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
+    """Return the bytes that the largest cell takes.
+
+    Raises ValueError for what is wrong with every cell, and for layers and sizes that do not fit a model. A picture
+    that cannot be read, one of many, is its cells' affair, and shown there.
+    """
+
+    @functools.lru_cache(maxsize=2)
+    def loaded(options: Options, path: Path) -> Network:
+        return load(options, path, None)
+
+    @functools.cache
+    def size(sha256: str) -> tuple[int, int]:
+        return load_image(files.paths[sha256]).size
+
+    needed = 0
+    broken: list[ValueError] = []
+    for cell in cells.values():
+        options = cell.options
+        network = loaded(network_part(options), files.paths[cell.files["model"]])
+        try:
+            sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+        except ValueError as error:
+            broken.append(error)
+            continue
+        styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
+        cell_size = picture_size(sizes["content"], options)
+        needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
+    if len(broken) == len(cells):
+        raise broken[0]
+    return needed
+
+
+def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:
+    if arguments.scheduler is not None:
+        return dask_workers(arguments.scheduler, arguments.threads)
+    return local_workers(min(arguments.workers or 1, cells), arguments.threads)
+
+
+def _check_available(needed: int, workers: int) -> None:
+    free = available_memory()
+    # In this process, the program and its libraries are there already.
+    total = workers * (needed + PROCESS_BYTES) if workers > 1 else needed
+    if free is not None and total > free:
+        raise ValueError(
+            f"{workers} workers need about {byte_count(total)} of memory, {byte_count(free)} are available: "
+            "give fewer --workers or a smaller --size"
+        )
+
+
+# ---- the sweep ----
+
+
+class _Sweep:
+    """A sweep as its user sees it."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, options: Options, folder: Folder, files: _Files, workers: Workers
+    ) -> None:
+        self.arguments = arguments
+        self.folder = folder
+        self.files = files
+        self.workers = workers
+        self.title = _title(arguments, options, folder)
+        # What failed is tried again: the reason may be gone.
+        self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
+        self._followed = 0
+
+    def make(self) -> str | None:
+        """Make what is left to make; return why it stopped before the end, or None."""
+        cells, workers = self.folder.cells, self.workers
+        total = sum(cells[key].options.iterations for key in self.todo)
+        with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
+            there = len(cells) - len(self.todo)
+            progress.write(
+                f"{NAME}: {len(cells)} cells, {there} of them there already; {workers.description}"
+                if there
+                else f"{NAME}: {len(cells)} cells; {workers.description}"
+            )
+            try:
+                for key, outcome in self._outcomes(progress):
+                    self._finish(key, outcome, progress)
+            except KeyboardInterrupt:
+                return INTERRUPTED
+            except ConnectionError as error:
+                return str(error)
+        return None
+
+    def _outcomes(self, progress: Progress) -> Iterator[tuple[tuple[int, int], Outcome]]:
+        cells, workers = self.folder.cells, self.workers
+        function: Any = make_cell
+        if workers.count == 1:
+
+            def follow(state: Iteration) -> None:
+                self._followed += 1
+                progress.update(1, f"loss {state.value:.4g}")
+
+            function = functools.partial(make_cell, callback=follow)
+
+        def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
+            cell = cells[key]
+            return (
+                cell,
+                {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names},
+                workers.threads,
+            )
+
+        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, lambda: progress.update(0))
+        for key, outcome in batch:
+            if isinstance(outcome, BaseException):
+                if not workers.alive():
+                    raise ConnectionError("the cluster has no workers left")
+                yield key, Outcome(None, None, {"seconds": 0.0}, f"its workers failed: {describe(outcome)}")
+            elif outcome.facts.get("stop") == "interrupted":
+                raise KeyboardInterrupt
+            else:
+                yield key, outcome
+
+    def _finish(self, key: tuple[int, int], outcome: Outcome, progress: Progress) -> None:
+        self.folder.save(key, outcome)
+        row, column = (
+            axis.labels[index] for axis, index in zip((self.folder.rows, self.folder.columns), key, strict=True)
+        )
+        name = ", ".join(label for label in (row, column) if label) or "the picture"
+        facts = outcome.facts
+        if outcome.failed is not None:
+            progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
+        elif self.arguments.verbose:
+            progress.write(
+                f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
+                f"{duration(facts['seconds'])}"
+            )
+        progress.update(self.folder.cells[key].options.iterations - self._followed, f"{name} done")
+        self._followed = 0
+
+    def finish(self, stopped: str | None) -> int:
+        """Write the tables and the sheets, say how it ended and return the exit code."""
+        grid = self.folder.grid(self.title)
+        made = sum(record.failed is None for record in grid.records.values())
+        failed = len(grid.records) - made
+        path = self.folder.path
+        write_text(path / "table.csv", table(grid))
+        write_text(path / "table.json", json.dumps(entries(grid)))
+        save_image(path / "sheet.png", contact_sheet(grid))
+        write_text(path / "sheet.html", sweep_page(grid))
+        if self.arguments.plot:
+            plot_grid(path / "losses.svg", grid)
+        said = f"{made} of {len(self.folder.cells)} cells made"
+        said += f", {failed} failed" if failed else ""
+        if stopped is not None:
+            print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
+            return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
+        if not self.arguments.quiet:
+            print(f"{NAME}: {said}; wrote {path / 'sheet.html'}", file=sys.stderr)
+        return EXIT_ERROR if failed else 0
+
+
+def _title(arguments: argparse.Namespace, options: Options, folder: Folder) -> str:
+    """Return what all cells have in common."""
+    swept = {axis.setting for axis in (folder.rows, folder.columns) if len(axis.values) > 1}
+    content = "photographs" if "content" in swept else arguments.content.stem
+    style = "paintings" if "style" in swept else " and ".join(path.stem for path in arguments.style)
+    facts = []
+    if "model" not in swept:
+        facts.append(Path(str(options.model)).stem)
+    facts += [
+        f"{getattr(options, name)} {unit}"
+        for name, unit in (("size", "px"), ("iterations", "iterations"))
+        if name not in swept
+    ]
+    if "init" not in swept:
+        facts.append(f"from {Path(options.init).stem}")
+    return f"{content} in the style of {style}: {', '.join(facts)}"
+
+
+if __name__ == "__main__":
+    run(main)
