@@ -18,7 +18,8 @@ the sum of an inner product's pieces.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ Evaluate = Callable[[Vector], tuple[float, Vector]]
 
 # Decrease and curvature constants of the line search: the customary ones for quasi-Newton steps.
 _ARMIJO, _CURVATURE = 1e-4, 0.9
-_SEARCH_EVALUATIONS = 20
+SEARCH_EVALUATIONS = 20
 # Values a strip, long enough to be worth the dozen calls for it, and values a piece of an inner product.
 _STRIP, _PIECE = 1 << 16, 1 << 9
 
@@ -193,31 +194,80 @@ class History:
         return result, float(sum(self.along.workers.map(combine, items)))
 
     def _coefficients(self) -> NDArray[np.float64]:
-        """Return what the direction is made of: the coefficient of each stored row.
-
-        With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
-        [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the
-        free values is inverted by the formula of Sherman, Morrison and Woodbury.
-        """
-        coefficients = np.zeros(self.rows)
+        """Return what the direction is made of: the coefficient of each stored row."""
         oldest_first = [1 + 2 * (number % self.pairs) for number in range(max(self.count - self.pairs, 0), self.count)]
-        used = [i for i in oldest_first if self.products[i, i + 1] > 1e-10 * self.products[i + 1, i + 1]]
-        if not used:
-            coefficients[0] = -1
-            return coefficients
-        s = np.array(used)
-        y = s + 1
-        sy, ss = self.products[np.ix_(s, y)], self.products[np.ix_(s, s)]
-        theta = self.products[y[-1], y[-1]] / sy[-1, -1]
-        lower = np.tril(sy, -1)
-        inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
-        order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
-        w_w = self.free_products[np.ix_(order, order)] * np.outer(scale, scale)
-        w_g = self.free_products[order, 0] * scale
-        z = np.linalg.solve(inverse_m - w_w / theta, w_g)
-        coefficients[0] = -1 / theta
-        coefficients[order] = -z * scale / theta**2
-        return coefficients
+        rows, values = coefficients(self.products, self.free_products, oldest_first, 0)
+        of_rows = np.zeros(self.rows)
+        of_rows[rows] = values
+        return of_rows
+
+
+def coefficients(
+    products: NDArray[np.float64], free_products: NDArray[np.float64], steps: Sequence[int], gradient: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the rows that the direction is made of, and the coefficient of each; the gradient's comes first.
+
+    With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
+    [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the free
+    values is inverted by the formula of Sherman, Morrison and Woodbury.
+
+    Parameters
+    ----------
+    products, free_products : inner products of the stored rows, over all values and over the free ones.
+    steps : the rows of the steps, oldest first; the change of the gradient is in the row below each.
+    gradient : the gradient's row.
+    """
+    used = [i for i in steps if products[i, i + 1] > 1e-10 * products[i + 1, i + 1]]
+    if not used:
+        return np.array([gradient]), np.array([-1.0])
+    s = np.array(used)
+    y = s + 1
+    sy, ss = products[np.ix_(s, y)], products[np.ix_(s, s)]
+    theta = products[y[-1], y[-1]] / sy[-1, -1]
+    lower = np.tril(sy, -1)
+    inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
+    order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
+    w_w = free_products[np.ix_(order, order)] * np.outer(scale, scale)
+    w_g = free_products[order, gradient] * scale
+    z = np.linalg.solve(inverse_m - w_w / theta, w_g)
+    return np.array([gradient, *order]), np.array([-1 / theta, *(-z * scale / theta**2)])
+
+
+class LineSearch:
+    """Which length of the step to try next.
+
+    A step that does not lower the value enough (Armijo) is shortened by interpolation, one after which the path still
+    falls nearly as steeply (weak curvature condition) is lengthened; both ends close in on a step that is neither. The
+    first step, along the gradient, is not lengthened: an evaluation is better spent on the next direction.
+    """
+
+    def __init__(self, may_lengthen: bool) -> None:
+        self.length = 1.0
+        self._shortest, self._longest, self._may_lengthen = 0.0, np.inf, may_lengthen
+
+    def lowers(self, value: float, new_value: float, falls: float) -> bool:
+        """Say whether a step lowers the value enough; ``falls`` is what its slope at the start promises."""
+        return new_value <= value + _ARMIJO * falls and new_value < value
+
+    def is_long_enough(self, slope: Callable[[], float], falls: float) -> bool:
+        """Say whether the path is flat enough at the end of a step; ``slope`` is asked for where it matters."""
+        return not self._may_lengthen or slope() >= _CURVATURE * falls
+
+    def lengthen(self) -> None:
+        """Go on from a step that is too short."""
+        self._shortest = self.length
+        self.length = 2 * self.length if self._longest == np.inf else (self._shortest + self._longest) / 2
+
+    def shorten(self, value: float, new_value: float, falls: float) -> None:
+        """Go back from a step that is too long."""
+        self._longest = self.length
+        if self._shortest > 0:
+            self.length = (self._shortest + self._longest) / 2
+        else:
+            # The minimum of the parabola through the value, its slope and the new value.
+            parabola = 2 * (new_value - value - falls)
+            ratio = -falls / parabola if parabola > 0 else 0.5
+            self.length *= min(max(ratio, 0.1), 0.5)
 
 
 def l_bfgs(
@@ -268,34 +318,21 @@ def l_bfgs(
 def _search(
     evaluate: Evaluate, x: Vector, value: float, gradient: Vector, memory: History
 ) -> tuple[Vector, float, Vector] | None:
-    """Return a point on the clipped path from ``x`` that is enough lower, with its value and gradient, or None.
-
-    A step that does not lower the value enough (Armijo) is shortened by interpolation, one after which the path still
-    falls nearly as steeply (weak curvature condition) is lengthened; both ends close in on a step that is neither. The
-    first step, along the gradient, is not lengthened: an evaluation is better spent on the next direction.
-    """
+    """Return a point on the clipped path from ``x`` that is enough lower, with its value and gradient, or None."""
     direction, slope = memory.direction()
     if not slope < 0:
         return None
-    length, shortest, longest = 1.0, 0.0, np.inf
+    search = LineSearch(may_lengthen=memory.count > 0)
     best: tuple[Vector, float, Vector] | None = None
-    for _ in range(_SEARCH_EVALUATIONS):
-        new, falls = memory.along.step(x, gradient, direction, length, memory.bounds)
+    for _ in range(SEARCH_EVALUATIONS):
+        new, falls = memory.along.step(x, gradient, direction, search.length, memory.bounds)
         new_value, new_gradient = evaluate(new)
-        if new_value <= value + _ARMIJO * falls and new_value < value:
+        if search.lowers(value, new_value, falls):
             if best is None or new_value < best[1]:
                 best = new, new_value, new_gradient
-            if not memory.count or memory.along.slope(new_gradient, new, x) >= _CURVATURE * falls:
+            if search.is_long_enough(partial(memory.along.slope, new_gradient, new, x), falls):
                 return new, new_value, new_gradient
-            shortest = length
-            length = 2 * length if longest == np.inf else (shortest + longest) / 2
+            search.lengthen()
         else:
-            longest = length
-            if shortest > 0:
-                length = (shortest + longest) / 2
-            else:
-                # The minimum of the parabola through the value, its slope and the new value.
-                parabola = 2 * (new_value - value - falls)
-                ratio = -falls / parabola if parabola > 0 else 0.5
-                length *= min(max(ratio, 0.1), 0.5)
+            search.shorten(value, new_value, falls)
     return best

@@ -24,29 +24,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from engine.ops import Array
 from kernels import kernels_of
 from kernels.cpu.threads import SERIAL, Workers
 
 Number = float | complex
+"""On a GPU, an array there that holds one number: ``numbers`` of the kernels fetches it."""
 
 
-def content_loss(F: Array, P: Array) -> Number:
+def content_loss(F: Array, P: Array, scale: float = 1.0) -> Number:
     """Equation 1: ``L_content = 1/2 sum_ij (F_ij - P_ij)^2``.
 
     Parameters
     ----------
-    F, P : (H_l, W_l, N_l), of the same shape.
+    F, P : (H_l, W_l, N_l), of the same shape, stored ``scale`` times as large as they are.
     """
     if F.shape != P.shape:
         raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
-    total: Number = 0.0
-    for y in range(len(F)):  # row by row: no array of the layer's size is made
-        difference = F[y].astype(np.result_type(F.dtype, np.float64)) - P[y]
-        total += (difference * difference).sum().item()
-    return 0.5 * total
+    value: Number = kernels_of(F).squared_distance(F, P, 2.0 * scale**2)
+    return value
 
 
 def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None) -> Array:
@@ -54,16 +50,18 @@ def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array
 
     With ``add_to``, of F's shape, it is added there in place.
     """
-    gradient = np.empty_like(F) if add_to is None else add_to
-    for y in range(len(F)):  # row by row, in cache
-        difference = (F[y] - P[y]) * np.asarray(weight, F.real.dtype)
-        gradient[y] = difference if add_to is None else gradient[y] + difference
+    gradient: Array = kernels_of(F).weighted_difference(F, P, weight, add_to=add_to)
     return gradient
 
 
-def gram_matrix(F: Array, workers: Workers = SERIAL) -> Array:
-    """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision."""
-    gram: Array = kernels_of(F).gram(F, workers=workers)
+def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0) -> Array:
+    """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision (on a GPU in single).
+
+    Parameters
+    ----------
+    F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
+    """
+    gram: Array = kernels_of(F).gram(F, factor=1 / scale**2, workers=workers)
     return gram
 
 
@@ -75,9 +73,9 @@ def style_layer_loss(G: Array, A: Array, M_l: int, M_a: int | None = None) -> Nu
     G, A : (N_l, N_l), Gram matrices of the generated image and of the painting.
     M_l, M_a : the sizes of their feature maps; None means that they agree.
     """
-    N_l = len(G)
-    difference = G / M_l - A / (M_a or M_l)
-    value: Number = (difference * difference).sum().item() / (4 * N_l**2)
+    N_l = G.shape[0]
+    kernels = kernels_of(G)
+    value: Number = kernels.square_sum(kernels.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
     return value
 
 
@@ -105,10 +103,11 @@ def style_layer_loss_gradient(
     -------
     (H_l, W_l, N_l).
     """
-    N_l, M_l = len(G), F.shape[0] * F.shape[1]
-    difference = G / M_l - A / (M_a or M_l)
-    gradient: Array = kernels_of(F).gram_product(
-        difference * (weight / (N_l**2 * M_l)), F, add_to=add_to, workers=workers
+    N_l, M_l = G.shape[0], F.shape[0] * F.shape[1]
+    kernels = kernels_of(F)
+    difference = kernels.quotient_difference(G, M_l, A, M_a or M_l)
+    gradient: Array = kernels.gram_product(
+        difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to, workers=workers
     )
     return gradient
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import numpy as np
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Graph, Node, Rejected, read_onnx
 from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
-from engine.plan import planned
+from engine.plan import planned, planned_for_hopper
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
+from engine.scaling import sample_picture, scaled_nodes
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
+from kernels import gpu_name, gpu_unavailable, hopper_is_right, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
 DTYPES = ("float32", "float64", "complex128")
+CUDA_DTYPES = ("float32", "float16")
+CUDA_CONVOLUTIONS = ("auto", "hopper")
 DEVICES = ("auto", "cpu", "cuda")
 CONVOLUTIONS = ("auto", "direct")
 
@@ -41,15 +45,17 @@ class Tape:
     nodes : what was run, in order.
     features : by layer, (H_l, W_l, N_l), as asked for.
     saved : what each node's input gradient needs.
+    gradient_scale : the factor on the gradients of a backward pass, a power of two; what comes out is divided by it.
     """
 
     nodes: tuple[Node, ...]
     features: dict[str, Array]
     saved: list[Any] = field(default_factory=list)
+    gradient_scale: float = 1.0
 
     def copy(self) -> Tape:
         """Return a tape for one more backward pass over the same arrays."""
-        return Tape(self.nodes, dict(self.features), list(self.saved))
+        return Tape(self.nodes, dict(self.features), list(self.saved), self.gradient_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +68,12 @@ class Network:
     outputs : the value that each layer name stands for.
     preprocessing : the input convention.
     dtype : of the activations.
-    device : ``"cpu"``.
+    device : ``"cpu"`` or ``"cuda"``: where the parameters are, and everything between image and gradient.
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
     convolution : ``"auto"`` or ``"direct"``.
+    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
     """
 
     nodes: tuple[Node, ...]
@@ -78,6 +85,7 @@ class Network:
     rejected: tuple[Rejected, ...]
     workers: Workers
     convolution: str = "auto"
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -94,11 +102,12 @@ class Network:
 
         Returns
         -------
-        By layer, an array (N_l, H_l, W_l): channels, height, width.
+        By layer, a NumPy array (N_l, H_l, W_l): channels, height, width.
         """
         wanted = [layers] if isinstance(layers, str) else list(layers)
         tape = self.forward(image, wanted)
-        return {name: np.moveaxis(tape.features[name], 2, 0) for name in wanted}
+        found = {name: np.moveaxis(to_host(tape.features[name]), 2, 0) for name in wanted}
+        return {name: F / np.float32(self.scales[name]) if name in self.scales else F for name, F in found.items()}
 
     def forward(self, image: Array, layers: Iterable[str], *, observe: Observer | None = None) -> Tape:
         """Run the network as far as the deepest of ``layers`` and return their features and a tape for ``backward``.
@@ -111,7 +120,7 @@ class Network:
         kept = {self.outputs[name] for name in wanted}
         nodes = self._plan(kept)
         readers = Counter(name for node in nodes for name in node.inputs)
-        values = {self.nodes[0].input: self.preprocessing.apply(image, self.dtype)}
+        values = {self.nodes[0].input: self.preprocessing.apply(self.placed(image), self.dtype)}
         tape = Tape(nodes, {})
         with self.workers.single_threaded_blas():
             for node in nodes:
@@ -138,7 +147,7 @@ class Network:
 
         Returns
         -------
-        (H, W, 3), RGB, per unit of 0..255, in double precision.
+        (H, W, 3), RGB, per unit of 0..255, in double precision, on the network's device.
         """
         injected: dict[str, list[str]] = {}
         for name in gradients:
@@ -160,7 +169,10 @@ class Network:
                     _accumulate(flowing, name, gradient)
         if not flowing:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
-        return self.preprocessing.input_gradient(flowing[self.nodes[0].input])
+        gradient = self.preprocessing.input_gradient(flowing[self.nodes[0].input])
+        if tape.gradient_scale != 1:
+            gradient = kernels_of(gradient).scaled(gradient, 1 / tape.gradient_scale)
+        return gradient
 
     def checked(self, layers: Iterable[str]) -> list[str]:
         """Return ``layers`` as a list; raises ValueError for one that does not exist, with the nearest that does."""
@@ -176,15 +188,38 @@ class Network:
 
     def checked_image(self, image: Array) -> Array:
         """Return ``image`` as an array; raises ValueError unless it is (H, W, 3), numeric and finite."""
-        image = np.asarray(image)
+        on_device = self.device == "cuda" and lives_on_cuda(image)
+        image = image if on_device else np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must have the shape (H, W, 3), got {image.shape}")
+        if on_device:
+            if image.dtype != np.float64:
+                raise ValueError(f"an image on the GPU must be float64, got {image.dtype}")
+            return image  # what is not finite shows in the loss: a look at it would be a wait for the device
         allowed = "fc" if self.dtype.kind == "c" else "f"
         if image.dtype != np.uint8 and image.dtype.kind not in allowed:
             raise ValueError(f"an image must be uint8 or floating, got {image.dtype}")
         if image.dtype.kind in "fc" and not np.isfinite(image).all():
             raise ValueError("the image has values that are infinite or not a number")
         return image
+
+    def scale_of(self, layer: str) -> float:
+        """Return how many times as large as they are a layer's features are stored."""
+        return self.scales.get(layer, 1.0)
+
+    def placed(self, image: Array) -> Array:
+        """Return an image where the network computes: itself, or a copy in double precision on the GPU."""
+        if self.device == "cpu" or lives_on_cuda(image):
+            return image
+        copy: Array = to_cuda(image.astype(np.float64))
+        return copy
+
+    @property
+    def place(self) -> str:
+        """The device in words."""
+        if self.device == "cpu":
+            return f"cpu with {self.workers.threads} threads"
+        return f"cuda ({gpu_name()})"
 
     def shapes(self, height: int, width: int, layers: Iterable[str] | None = None) -> dict[str, Shape]:
         """Return each layer's (H_l, W_l, N_l) for an image of ``height`` x ``width``.
@@ -280,7 +315,7 @@ class Network:
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
         """Return what is run to compute ``kept``."""
         nodes = self._leading_to(kept)
-        return planned(nodes, kept) if self.convolution == "auto" else nodes
+        return planned(nodes, kept) if self.convolution == "auto" and self.device == "cpu" else nodes
 
     def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` depend on."""
@@ -296,7 +331,7 @@ class Network:
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
     """Add the gradient from one more reader of ``value`` to those from others."""
     if value in flowing:
-        flowing[value] += gradient
+        kernels_of(gradient).add_to(flowing[value], gradient)
     else:
         flowing[value] = gradient
 
@@ -336,51 +371,94 @@ def load_network(
     path : the file.
     pooling : ``"average"`` replaces every MaxPool by the mean over the same window (padding not counted), as the paper
         recommends; ``"max"`` does the opposite; ``"model"`` leaves the file's.
-    device : ``"cpu"``; ``"cuda"`` raises ValueError where there is none; ``"auto"`` chooses.
-    dtype : of the activations: ``"float32"``, ``"float64"`` or ``"complex128"``.
+    device : ``"cpu"``; ``"cuda"``, a GPU through CuPy; ``"auto"`` takes that if it can be used, else the CPU: see
+        ``Network.place``.
+    dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
+        ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``.
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
+        ``"hopper"`` with dtype float16 on a GPU of compute capability 9.0: tensor cores where they suit, once a
+        comparison has shown that they give the right results.
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
     """
     for kind, given, choices in (
         ("pooling", pooling, POOLINGS),
-        ("dtype", dtype, DTYPES),
-        ("convolution", convolution, CONVOLUTIONS),
+        ("dtype", dtype, dict.fromkeys([*DTYPES, *CUDA_DTYPES])),
+        ("convolution", convolution, dict.fromkeys([*CONVOLUTIONS, *CUDA_CONVOLUTIONS])),
     ):
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
-    chosen = choose_device(device)
+    chosen = choose_device(device, dtype)
+    if convolution == "hopper" and chosen == "cpu":
+        raise ValueError("convolution 'hopper' needs a GPU of compute capability 9.0")
     named = None if preprocessing is None else named_preprocessing(preprocessing)
     path = Path(path)
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
-    nodes = tuple(_in_dtype(with_pooling(node, pooling), np.dtype(dtype)) for node in nodes)
+    of_cpu = np.dtype("float32" if dtype == "float16" else dtype)
+    nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
     network = Network(
         nodes=nodes,
         outputs=outputs,
         preprocessing=named or resolve_preprocessing(path, graph),
-        dtype=np.dtype(dtype),
-        device=chosen,
+        dtype=of_cpu,
+        device="cpu",
         content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
         rejected=graph.rejected,
         workers=Workers(threads),
         convolution=convolution,
     )
     _check_channels(network, path)
-    return network
+    return network if chosen == "cpu" else moved_to_cuda(network, np.dtype(dtype))
 
 
-def choose_device(device: str) -> str:
+def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
+    """Return a float32 network of the CPU on the GPU, in ``dtype``; raises ValueError when it does not suit that."""
+    scales: Mapping[str, float] = {}
+    nodes = network.nodes
+    if dtype == np.float16:
+        features = network.features(sample_picture(), network.layers)
+        largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
+        nodes, of_values = scaled_nodes(network.nodes, largest)
+        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
+    nodes = tuple(on_cuda(node, dtype) for node in nodes)
+    if network.convolution == "hopper":
+        if dtype != np.float16:
+            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {dtype}")
+        if hopper_is_right():
+            nodes = planned_for_hopper(nodes)
+    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales)
+
+
+def choose_device(device: str, dtype: str = "float32") -> str:
     """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
     if device not in DEVICES:
         raise ValueError(unknown_name("device", device, DEVICES))
-    if device == "cuda":
-        raise ValueError("device 'cuda' is not available: this version has kernels for the CPU only, use --device cpu")
-    return "cpu"
+    if dtype == "float16" and device == "cpu":
+        raise ValueError("dtype 'float16' needs a GPU, on 'cpu' choose one of float32, float64, complex128")
+    if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
+        return "cpu"
+    if dtype not in CUDA_DTYPES:
+        raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
+    reason = gpu_unavailable()
+    if reason is not None and (device == "cuda" or dtype == "float16"):
+        needed = "device 'cuda'" if device == "cuda" else "dtype 'float16' needs a GPU, which"
+        raise ValueError(f"{needed} is not available: {reason}")
+    return "cpu" if reason else "cuda"
+
+
+def on_cuda(node: Node, dtype: np.dtype[Any]) -> Node:
+    """Return ``node`` with its parameters on the GPU: weights in ``dtype``, what is added in float32."""
+    arrays = {
+        item.name: to_cuda(value.astype(dtype if item.name == "weight" else np.float32))
+        for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
+        if isinstance(value := getattr(node.operator, item.name), np.ndarray)
+    }
+    return replace(node, operator=replace(node.operator, **arrays)) if arrays else node  # type: ignore[type-var]
 
 
 def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:

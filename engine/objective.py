@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine import losses
 from engine.errors import NonFiniteError
 from engine.network import LayerGradient, Network, Tape
 from engine.ops import Array
+from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -20,6 +22,31 @@ Layers = str | Iterable[str] | Mapping[str, float]
 Styles = Array | Sequence[tuple[Array, float]]
 Term = tuple[str, str]
 """Kind of a term, ``"content"`` or ``"style"``, and its layer."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An evaluation that a GPU may still be working on.
+
+    Parameters
+    ----------
+    gradient : as a call returns it, where the network computes; what is launched there next may use it.
+    finish : waits, sets the objective's ``terms`` and returns the value; raises NonFiniteError as a call does.
+    """
+
+    gradient: Array
+    finish: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A recorded evaluation: ``again`` reads ``image`` and writes the others."""
+
+    image: Array
+    gradient: Array
+    terms: dict[str, dict[str, Any]]
+    not_finite: Any
+    again: Callable[[], None]
 
 
 class Objective:
@@ -34,6 +61,8 @@ class Objective:
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
+    replay : on a GPU, record the launches of an evaluation once for each size of image and make them again from the
+        record: for small images, for which launching takes longer than computing. Not yet run on a GPU.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
     small, or when nothing is left to optimise.
@@ -53,6 +82,8 @@ class Objective:
         style_layers: Layers = PAPER_STYLE_LAYERS,
         content_weight: float = 1e-3,
         style_weight: float = 1.0,
+        *,
+        replay: bool = False,
     ) -> None:
         self.network = network
         self.content_weight = _checked_weight("content_weight", content_weight)
@@ -75,6 +106,9 @@ class Objective:
                 self._style = self._style_targets(style)
         self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         self.evaluations = 0
+        self._replay = replay and network.device == "cuda"
+        self._records: dict[tuple[int, ...], _Record] = {}
+        self._gradient_sizes: dict[Term, float] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -91,28 +125,91 @@ class Objective:
         Returns
         -------
         value : float (complex where the network is).
-        gradient : (H, W, 3), float64, per unit of 0..255.
+        gradient : (H, W, 3), float64, per unit of 0..255; on the GPU if the image lies there, else in NumPy.
 
         Raises NonFiniteError, with the layer where it began, when value or gradient is not finite.
         """
         # What overflows is found below, and named.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._evaluate(self._checked_size(image))
+            pending = self.begin(image)
+            value = pending.finish()
+        stays = self.network.device == "cuda" and lives_on_cuda(image)
+        return value, pending.gradient if stays else to_host(pending.gradient)
 
-    def _evaluate(self, image: Array) -> tuple[Any, Array]:
+    def begin(self, image: Array) -> Pending:
+        """Do all the work of a call, on a GPU without waiting for it: ``finish`` of what is returned does.
+
+        Parameters
+        ----------
+        image : as for a call.
+        """
+        image = self._checked_size(image)
+        if not self._replay or not self.evaluations:  # the first evaluation also finds the scale of the gradients
+            gradient, terms, not_finite = self._launch(image)
+            return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
+        placed = self.network.placed(self.network.checked_image(image))
+        kernels = kernels_of(placed)
+        if placed.shape not in self._records:
+            place = kernels.scaled(placed, 1.0)
+            (gradient, terms, not_finite), again = kernels.record(lambda: self._launch(place))
+            self._records[placed.shape] = _Record(place, gradient, terms, not_finite, again)
+        record = self._records[placed.shape]
+        kernels.scaled(placed, 1.0, out=record.image)
+        record.again()
+        # The next evaluation overwrites the record's own.
+        gradient = kernels.scaled(record.gradient, 1.0)
+        return Pending(gradient, partial(self._finish, image, gradient, record.terms, record.not_finite))
+
+    def _launch(self, image: Array) -> tuple[Array, dict[str, dict[str, Any]], Any]:
+        """Do an evaluation's work; return the gradient, the terms and how much of the gradient is not finite."""
         tape = self.network.forward(image, self.layers)
         grams = self._grams(tape)
-        self.terms = self._terms(tape, grams)
+        terms = self._terms(tape, grams)
+        tape.gradient_scale = self._gradient_scale(tape, grams, self._weights())
+        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
+        return gradient, terms, kernels_of(gradient).count_not_finite(gradient)
+
+    def _gradient_scale(self, tape: Tape, grams: Mapping[str, Array], terms: Iterable[Term]) -> float:
+        """Return the power of two that keeps some terms' gradients within the range of 16 bits: the largest near 1.
+
+        It is found at the first evaluation and kept: as the loss falls, so do the gradients, and there is room below.
+        """
+        if self.network.dtype != np.float16:
+            return 1.0
+        if self._gradient_sizes is None:
+            self._gradient_sizes = {term: self._gradient_size(tape, grams, term) for term in self._weights()}
+        largest = max(self._gradient_sizes[term] for term in terms)
+        return float(2.0 ** -np.round(np.log2(largest))) if 0 < largest < np.inf else 1.0
+
+    def _gradient_size(self, tape: Tape, grams: Mapping[str, Array], term: Term) -> float:
+        """Return the root mean square of a weighted term's derivative with respect to the stored features."""
+        kind, layer = term
+        F, scale = tape.features[layer], self.network.scale_of(layer)
+        if kind == "content":
+            value = losses.content_loss(F, self._content[layer], scale)
+            square = 2 * kernels_of(F).numbers([value])[0]
+        else:
+            G, A = (to_host(matrix).astype(np.float64) for matrix in (grams[layer], self._style[layer]))
+            N_l, M_l = len(G), F.shape[0] * F.shape[1]
+            difference = G / M_l - A
+            # |(G - A) F|^2 is the trace of (G - A) F F^T (G - A).
+            square = float(((difference @ G) * difference).sum()) / (N_l**2 * M_l) ** 2
+        return float(self._weights()[term] / scale * np.sqrt(max(square, 0.0) / F.size))
+
+    def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
+        """Return the total loss, after waiting for its terms and checking them."""
+        of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
+        *values, not_finite = kernels_of(gradient).numbers([*(term for _, _, term in of_kinds), not_finite])
+        self.terms = {"content": {}, "style": {}}
+        for (kind, layer, _), value in zip(of_kinds, values, strict=True):
+            self.terms[kind][layer] = value
         self.evaluations += 1
         L_style = losses.style_loss(self.terms["style"], self.style_layers)
         L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
-        if not np.isfinite(value):
+        if not np.isfinite(value) or not_finite:
             raise NonFiniteError(self._locate(image))
-        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
-        if not np.isfinite(gradient).all():
-            raise NonFiniteError(self._locate(image))
-        return value, gradient
+        return value
 
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
         """Return the terms of the last call as they stand in the total: times alpha or beta and the layer's weight."""
@@ -134,8 +231,9 @@ class Objective:
         norms: dict[str, dict[str, float]] = {"content": {}, "style": {}}
         for (kind, layer), weight in self._weights().items():
             copy = tape.copy()
+            copy.gradient_scale = self._gradient_scale(tape, grams, [(kind, layer)])
             gradients = self._gradients(copy, grams, {(kind, layer): weight})
-            norms[kind][layer] = float(np.linalg.norm(self.network.backward(copy, gradients)))
+            norms[kind][layer] = float(np.linalg.norm(to_host(self.network.backward(copy, gradients))))
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
@@ -163,18 +261,26 @@ class Objective:
             tape = self.network.forward(image, self.style_layers)
             for layer, G in self._grams(tape).items():
                 M_a = tape.features[layer].shape[0] * tape.features[layer].shape[1]
-                targets[layer] = targets.get(layer, 0) + G * (share / sum(shares) / M_a)
+                targets[layer] = targets.get(layer, 0) + to_host(G) * (share / sum(shares) / M_a)
+        if self.network.device == "cuda":
+            return {layer: to_cuda(A.astype(np.float32)) for layer, A in targets.items()}
         return targets
 
     def _grams(self, tape: Tape) -> dict[str, Array]:
         workers = self.network.workers
         with workers.single_threaded_blas():
-            return {layer: losses.gram_matrix(tape.features[layer], workers) for layer in self.style_layers}
+            scale = self.network.scale_of
+            return {
+                layer: losses.gram_matrix(tape.features[layer], workers, scale(layer)) for layer in self.style_layers
+            }
 
     def _terms(self, tape: Tape, grams: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
         F = tape.features
         return {
-            "content": {layer: losses.content_loss(F[layer], P) for layer, P in self._content.items()},
+            "content": {
+                layer: losses.content_loss(F[layer], P, self.network.scale_of(layer))
+                for layer, P in self._content.items()
+            },
             "style": {
                 layer: losses.style_layer_loss(grams[layer], A, F[layer].shape[0] * F[layer].shape[1], 1)
                 for layer, A in self._style.items()
@@ -189,11 +295,13 @@ class Objective:
 
         def gradient(layer: str, flowing: Array | None) -> Array:
             F, total = tape.features[layer], flowing
+            # With F stored s times as large, and the gradient with respect to that: twice a division by s.
+            factor = tape.gradient_scale / self.network.scale_of(layer) ** 2
             if ("style", layer) in weights:
-                G, A, weight = grams[layer], self._style[layer], weights["style", layer]
+                G, A, weight = grams[layer], self._style[layer], factor * weights["style", layer]
                 total = losses.style_layer_loss_gradient(F, G, A, 1, weight, total, workers)
             if ("content", layer) in weights:
-                total = losses.content_loss_gradient(F, self._content[layer], weights["content", layer], total)
+                total = losses.content_loss_gradient(F, self._content[layer], factor * weights["content", layer], total)
             assert total is not None  # a layer is listed for at least one of its terms
             return total
 
@@ -209,16 +317,18 @@ class Objective:
         where: list[str] = []
 
         def observe(direction: str, label: str, array: Array) -> None:
-            if not where and not np.isfinite(array).all():
+            kernels = kernels_of(array)
+            if not where and kernels.numbers([kernels.count_not_finite(array)])[0]:
                 where.append(f"{label} ({direction} pass)")
 
         with np.errstate(all="ignore"):
             tape = self.network.forward(image, self.layers, observe=partial(observe, "forward"))
             if not where:
                 grams = self._grams(tape)
+                kernels = kernels_of(tape.features[self.layers[0]])
                 for kind, terms in self._terms(tape, grams).items():
                     for layer, term in terms.items():
-                        if not where and not np.isfinite(term):
+                        if not where and not np.isfinite(kernels.numbers([term])[0]):
                             where.append(f"the {kind} loss of {layer!r}")
             if not where:
                 gradients = self._gradients(tape, grams, self._weights())

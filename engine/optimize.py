@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.lbfgs import l_bfgs
+from engine.lbfgs_cuda import l_bfgs_on_cuda
 from engine.ops import Array
+from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import SERIAL, Workers
 
 METHODS = ("l-bfgs-b", "l-bfgs", "adam", "sgd")
@@ -48,15 +50,20 @@ class Iteration:
     ----------
     iteration, evaluations : how many so far.
     value : the loss at ``image``.
-    image : the current iterate, (H, W, 3), float64; a copy.
+    iterate : the current image, (H, W, 3), float64, where it is computed; in NumPy a copy.
     best_value : the lowest loss so far.
     """
 
     iteration: int
     evaluations: int
     value: float
-    image: NDArray[np.float64]
+    iterate: Array
     best_value: float
+
+    @property
+    def image(self) -> NDArray[np.float64]:
+        """The iterate in NumPy, fetched when it lies on a GPU."""
+        return to_host(self.iterate)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ def minimize(
     Parameters
     ----------
     objective : value and gradient of an image.
-    initial : (H, W, 3), RGB, 0..255; it is clipped to the bounds and not changed.
+    initial : (H, W, 3), RGB, 0..255; it is clipped to the bounds and not changed. Where it lies on a GPU, iterates,
+        gradients and corrections stay there, with all methods but ``"l-bfgs-b"``; ``objective`` is an ``Objective``.
     method : ``"l-bfgs-b"`` (scipy's, the reference), ``"l-bfgs"`` (``engine.lbfgs``, a tenth of the time for itself),
         ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
     iterations : at most.
@@ -145,13 +153,17 @@ def minimize(
     if not low < high:
         raise ValueError(f"the lower bound must be below the upper one, got {bounds}")
 
-    run = _Run(objective, np.array(initial, np.float64), (low, high), iterations, callback)
+    on_cuda = method != "l-bfgs-b" and lives_on_cuda(initial)
+    start = np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64)
+    run = _Run(objective, start, (low, high), iterations, callback, on_cuda)
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
         with SERIAL.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             if method == "l-bfgs-b":
                 _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
+            elif method == "l-bfgs" and on_cuda:
+                _l_bfgs_on_cuda(run, (low, high), history, value_tolerance, gradient_tolerance)
             elif method == "l-bfgs":
                 _l_bfgs(run, (low, high), history, value_tolerance, gradient_tolerance, workers)
             elif method == "adam":
@@ -165,7 +177,7 @@ def minimize(
     except KeyboardInterrupt:
         stop, reason = "interrupted", f"interrupted after {run.iteration} iterations"
     return Result(
-        image=run.best_image,
+        image=to_host(run.best_image),
         value=run.best_value,
         initial_value=run.initial_value,
         iterations=run.iteration,
@@ -185,38 +197,60 @@ class _Run:
         bounds: tuple[float, float],
         iterations: int,
         callback: Callable[[Iteration], bool | None] | None,
+        on_cuda: bool = False,
     ) -> None:
         self._objective = objective
+        self._on_cuda = on_cuda
         self._callback = callback
         self._bounded = bool(np.isfinite(bounds).all())
         self.iterations = iterations
         self.iteration = 0
         self.evaluations = 1
-        value, gradient = self._finite(initial)
+        place = to_cuda(initial) if on_cuda else initial
+        value, gradient = self._evaluated(place)
         self.initial_value = self.value = float(value)
-        largest = float(np.abs(gradient).max())
+        largest = float(np.abs(to_host(gradient)).max())
         self.scale = 1 / largest if largest > 0 else 1.0
-        self.best_image = np.clip(initial, *bounds)
+        clipped = np.clip(initial, *bounds)
+        self.best_image: Array = to_cuda(clipped) if on_cuda else clipped
         self.best_value = np.inf
         # The optimisers begin with the point that has just been evaluated, unless the bounds moved it.
         self._first: tuple[Any, Array] | None = None
-        if np.array_equal(self.best_image, initial):
+        if np.array_equal(clipped, initial):
             self.best_value, self._first = self.value, (value, gradient)
 
-    def evaluate(self, image: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Return the scaled value and gradient of an image, which is kept: it must not be changed afterwards."""
+    def evaluate(self, image: Array, launch: Callable[[Array], None] | None = None) -> tuple[float, Array]:
+        """Return the scaled value and gradient of an image, which is kept: it must not be changed afterwards.
+
+        ``launch`` is called with the scaled gradient before a GPU is waited for.
+        """
+        scaled: Array | None = None
+
+        def with_gradient(gradient: Array) -> None:
+            nonlocal scaled
+            scaled = kernels_of(gradient).scaled(gradient, self.scale)
+            if launch is not None:
+                launch(scaled)
+
         if self._first is not None:
             (value, gradient), self._first = self._first, None
+            with_gradient(gradient)
         else:
-            value, gradient = self._finite(image)
+            value, gradient = self._evaluated(image, with_gradient)
             self.evaluations += 1
         self.value = float(value)
         if self.value < self.best_value:
             self.best_value, self.best_image = self.value, image
-        return self.value * self.scale, np.asarray(gradient, np.float64) * self.scale
+        assert scaled is not None  # with_gradient has been called
+        return self.value * self.scale, scaled
 
-    def _finite(self, image: NDArray[np.float64]) -> tuple[Any, Array]:
+    def _evaluated(self, image: Array, with_gradient: Callable[[Array], None] | None = None) -> tuple[Any, Array]:
         """Return the objective's value and gradient; raises NonFiniteError when they are not finite."""
+        if self._on_cuda:
+            pending = self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
+            if with_gradient is not None:
+                with_gradient(pending.gradient)
+            return pending.finish(), pending.gradient
         # Within finite bounds it cannot be otherwise.
         if not self._bounded and not np.isfinite(image).all():
             raise NonFiniteError("the last step made the image infinite: try a smaller learning rate")
@@ -224,17 +258,27 @@ class _Run:
         # The sum tells at once, unless it is too large itself.
         if not (np.isfinite(value) and (np.isfinite(gradient.sum()) or np.isfinite(gradient).all())):
             raise NonFiniteError("the loss or its gradient is not finite")
+        if with_gradient is not None:
+            with_gradient(gradient)
         return value, gradient
 
-    def finish_iteration(self, image: NDArray[np.float64]) -> None:
+    def finish_iteration(self, image: Array) -> None:
         """Count an iteration and tell the callback; raises _StopError when that was the last."""
         self.iteration += 1
         if self._callback is not None:
-            state = Iteration(self.iteration, self.evaluations, self.value, image.copy(), self.best_value)
+            iterate = image if self._on_cuda else image.copy()
+            state = Iteration(self.iteration, self.evaluations, self.value, iterate, self.best_value)
             if self._callback(state):
                 raise _StopError("callback", f"stopped by the callback after {self.iteration} iterations")
         if self.iteration >= self.iterations:
             raise _StopError("iterations", f"reached {self.iterations} iterations")
+
+    def finish_search(self, image: Array, value: float) -> None:
+        """Count an iteration of L-BFGS, which ends at ``image`` with the scaled ``value``."""
+        if value != self.value * self.scale:
+            # A search that used up its evaluations returns the best of them, which need not be the last.
+            self.value = value / self.scale
+        self.finish_iteration(image)
 
 
 def _l_bfgs_b(
@@ -292,21 +336,31 @@ def _l_bfgs(
         value, gradient = run.evaluate(flat.reshape(shape))
         return value, gradient.ravel()
 
-    def finish_iteration(flat: NDArray[np.float64], value: float) -> None:
-        if value != run.value * run.scale:
-            # A search that used up its evaluations returns the best of them, which need not be the last.
-            run.value = value / run.scale
-        run.finish_iteration(flat.reshape(shape))
-
     outcome = l_bfgs(
         evaluate,
-        finish_iteration,
+        lambda flat, value: run.finish_search(flat.reshape(shape), value),
         run.best_image.ravel(),
         bounds,
         history,
         value_tolerance,
         gradient_tolerance,
         workers,
+    )
+    if outcome == "stalled":
+        raise _stalled(run)
+    raise _converged(outcome, value_tolerance, gradient_tolerance)
+
+
+def _l_bfgs_on_cuda(
+    run: _Run,
+    bounds: tuple[float, float],
+    history: int,
+    value_tolerance: float,
+    gradient_tolerance: float,
+) -> None:
+    """Minimise with the project's own L-BFGS on a GPU."""
+    outcome = l_bfgs_on_cuda(
+        run.evaluate, run.finish_search, run.best_image, bounds, history, value_tolerance, gradient_tolerance
     )
     if outcome == "stalled":
         raise _stalled(run)
@@ -326,27 +380,24 @@ def _stalled(run: _Run) -> _StopError:
 
 
 def _adam(run: _Run, low: float, high: float, rate: float) -> None:
-    """Minimise with Adam (Kingma and Ba 2015, algorithm 1), clipped to the bounds after each step."""
-    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
-    image = run.best_image.copy()
-    mean, square = np.zeros_like(image), np.zeros_like(image)
+    """Minimise with Adam (Kingma and Ba 2015), clipped to the bounds after each step."""
+    image = run.best_image
+    kernels = kernels_of(image)
+    mean, square = kernels.zeros(image.shape), kernels.zeros(image.shape)
     _, gradient = run.evaluate(image)
     for t in range(1, run.iterations + 1):
-        mean += (1 - beta_1) * (gradient - mean)
-        square += (1 - beta_2) * (gradient * gradient - square)
-        step = mean / (1 - beta_1**t) / (np.sqrt(square / (1 - beta_2**t)) + epsilon)
-        image = np.clip(image - rate * step, low, high)
+        image = kernels.adam_step(image, gradient, mean, square, t, rate, (low, high))
         _, gradient = run.evaluate(image)
         run.finish_iteration(image)
 
 
 def _sgd(run: _Run, low: float, high: float, rate: float, momentum: float) -> None:
     """Minimise by gradient descent with momentum (Polyak 1964), clipped to the bounds after each step."""
-    image = run.best_image.copy()
-    velocity = np.zeros_like(image)
+    image = run.best_image
+    kernels = kernels_of(image)
+    velocity = kernels.zeros(image.shape)
     _, gradient = run.evaluate(image)
     for _ in range(run.iterations):
-        velocity = momentum * velocity - rate * gradient
-        image = np.clip(image + velocity, low, high)
+        image = kernels.momentum_step(image, gradient, velocity, momentum, rate, (low, high))
         _, gradient = run.evaluate(image)
         run.finish_iteration(image)

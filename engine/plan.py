@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from engine.onnx_reader import Node
-from engine.ops import AveragePool, Conv, ConvBlock
+from engine.ops import AveragePool, Conv, ConvBlock, HopperConv
 
 
 def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
@@ -34,3 +34,16 @@ def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
         else:
             result.append(node)
     return tuple(result)
+
+
+def planned_for_hopper(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return ``nodes`` with convolutions replaced by ``HopperConv`` where it suits.
+
+    The operators keep what they make of their weights, so that this is done once for a network.
+    """
+    return tuple(
+        replace(node, operator=HopperConv(node.operator))
+        if isinstance(node.operator, Conv) and HopperConv.suits(node.operator)
+        else node
+        for node in nodes
+    )

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.ops import Array
+from kernels import kernels_of
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,15 @@ class Preprocessing:
 
     def apply(self, image: Array, dtype: np.dtype[Any]) -> Array:
         """Return the network's input for an RGB image of 0..255: (H, W, 3), C-contiguous, of ``dtype``."""
-        channels = image[:, :, ::-1] if self.bgr else image
-        wide = np.result_type(dtype, np.float64)
-        scaled = channels.astype(wide) * self.scale
-        return np.ascontiguousarray((scaled - np.array(self.mean)) / np.array(self.std), dtype)
+        normalize = kernels_of(image).normalize_pixels
+        result: Array = normalize(image, self.bgr, self.scale, self.mean, self.std, dtype)
+        return result
 
     def input_gradient(self, output_gradient: Array) -> Array:
         """Return the gradient with respect to the RGB image, per unit of 0..255, in double precision."""
-        wide = np.result_type(output_gradient.dtype, np.float64)
-        gradient = output_gradient.astype(wide) * (self.scale / np.array(self.std))
-        return np.ascontiguousarray(gradient[:, :, ::-1] if self.bgr else gradient)
+        back = kernels_of(output_gradient).normalize_pixels_input_gradient
+        gradient: Array = back(output_gradient, self.bgr, self.scale, self.std)
+        return gradient
 
 
 PREPROCESSING = {

@@ -61,9 +61,11 @@ class Job:
 
     def run(self, callback: Callable[[Iteration], bool | None] | None = None) -> Result:
         """Minimise the objective; see ``engine.optimize.minimize``."""
+        # scipy's L-BFGS-B is the only one that works in NumPy alone.
+        on_device = self.settings.optimizer != "l-bfgs-b"
         return minimize(
             self.objective,
-            self.initial,
+            self.objective.network.placed(self.initial) if on_device else self.initial,
             method=self.settings.optimizer,
             iterations=self.settings.iterations,
             history=self.settings.history,

@@ -6,9 +6,12 @@ Shapes: an activation is ``(H, W, C)``, channels last and C-contiguous, for one 
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels import cpu
 
@@ -17,4 +20,67 @@ def kernels_of(array: object) -> ModuleType:
     """Return the kernels of the device that ``array`` lives on."""
     if isinstance(array, np.ndarray):
         return cpu
+    if lives_on_cuda(array):
+        from kernels import cuda
+
+        return cuda
     raise TypeError(f"no kernels for arrays of type {type(array).__name__}")
+
+
+def lives_on_cuda(array: object) -> bool:
+    """Say whether ``array`` lies on the GPU."""
+    from kernels.cuda import runtime
+
+    return runtime.owns(array)
+
+
+def to_host(array: Any) -> NDArray[Any]:
+    """Return an array of any device in NumPy: itself, or a copy."""
+    if isinstance(array, np.ndarray):
+        return array
+    from kernels.cuda import runtime
+
+    return runtime.to_host(array)
+
+
+def to_cuda(array: NDArray[Any]) -> Any:
+    """Return a copy of a NumPy array on the GPU; raises ValueError where there is none."""
+    from kernels.cuda import runtime
+
+    return runtime.to_device(array)
+
+
+def gpu_unavailable() -> str | None:
+    """Return why there is no GPU to use, or None when there is one."""
+    from kernels.cuda import runtime
+
+    return runtime.unavailable()
+
+
+def hopper_is_right() -> bool:
+    """Say whether the kernels for compute capability 9.0 give right results; a warning says when they do not.
+
+    Raises ValueError for a GPU that is another.
+    """
+    from kernels.cuda import runtime, trust
+
+    capability = runtime.backend().capability
+    if capability != (9, 0):
+        raise ValueError(
+            f"convolution 'hopper' needs compute capability 9.0, the GPU has {capability[0]}.{capability[1]}"
+        )
+    right = trust.hopper_is_right()
+    if not right:
+        warnings.warn(
+            f"convolution 'hopper' is not used: its results on {runtime.describe()} are wrong",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return right
+
+
+def gpu_name() -> str:
+    """Return the GPU's name; raises ValueError where there is none."""
+    from kernels.cuda import runtime
+
+    return runtime.describe()

@@ -33,6 +33,7 @@ from engine.optimize import METHODS, Iteration, minimize
 from engine.preprocessing import PREPROCESSING, named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers, available_cores
+from tools.bench_cuda import measure_on_cuda, render_cuda
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.memory import available_memory, kernel_bytes
@@ -804,6 +805,9 @@ def build_parser() -> Parser:
         "--convolution", choices=CONVOLUTIONS, default=defaults.convolution, help="the engine's algorithm, default auto"
     )
     parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda times a GPU instead: see docs/gpu.md"
+    )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=defaults.seed, metavar="N", help="of weights and images")
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="rounds to time (default 5)")
@@ -847,6 +851,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         import_torch()
     if setup.model != "random":
         setup = replace(setup, model=str(resolve_model(setup.model, arguments.cache)))
+    if arguments.device == "cuda":
+        on_cuda = measure_on_cuda(
+            build_network(setup), arguments.size, lambda size: pictures(size, setup.seed), arguments.repeats
+        )
+        print(render_cuda(on_cuda))
+        if arguments.json is not None:
+            with replacing(arguments.json) as temporary:
+                temporary.write_text(json.dumps(asdict(on_cuda), indent=2) + "\n", encoding="utf-8")
+        return 0
     report = measure(setup, arguments)
     print(render(report, arguments.markdown))
     if arguments.json is not None:

@@ -10,6 +10,7 @@ from engine.ops.affine import Affine
 from engine.ops.concat import Concat
 from engine.ops.conv import Conv
 from engine.ops.conv_block import ConvBlock
+from engine.ops.hopper_conv import HopperConv
 from engine.ops.junction import Junction
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pool import AveragePool, MaxPool
@@ -23,6 +24,7 @@ __all__ = [
     "Concat",
     "Conv",
     "ConvBlock",
+    "HopperConv",
     "Junction",
     "MaxPool",
     "Operator",

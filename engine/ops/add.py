@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine.ops.junction import Junction
 from engine.ops.operator import Array, Shape
+from kernels import kernels_of
 from kernels.cpu.threads import Workers
 
 
@@ -25,19 +24,13 @@ class Add(Junction):
 
     def join(self, inputs: Sequence[Array], workers: Workers) -> Array:
         """Return the sum, taken in the order of the inputs."""
-        output = np.empty_like(inputs[0])
-
-        def row(y: int) -> None:
-            output[y] = inputs[0][y]
-            for other in inputs[1:]:
-                output[y] += other[y]
-
-        workers.map(row, range(len(output)))
+        output: Array = kernels_of(inputs[0]).add(inputs, workers=workers)
         return output
 
     def input_gradients(self, output_gradient: Array, shapes: Sequence[Shape], workers: Workers) -> list[Array]:
         """Return the gradient with respect to each input: the output's, copied for all but the first."""
-        return [output_gradient, *(output_gradient.copy() for _ in shapes[1:])]
+        add = kernels_of(output_gradient).add
+        return [output_gradient, *(add([output_gradient], workers=workers) for _ in shapes[1:])]
 
 
 def _listed(shapes: Sequence[Shape]) -> str:

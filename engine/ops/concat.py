@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-
-import numpy as np
 
 from engine.ops.junction import Junction
 from engine.ops.operator import Array, Shape
+from kernels import kernels_of
 from kernels.cpu.threads import Workers
 
 
@@ -31,22 +29,10 @@ class Concat(Junction):
 
     def join(self, inputs: Sequence[Array], workers: Workers) -> Array:
         """Return all channels."""
-        output = np.empty(self.joined_shape([one.shape for one in inputs]), inputs[0].dtype)
-        parts = _parts([one.shape for one in inputs])
-
-        def row(y: int) -> None:
-            for one, part in zip(inputs, parts, strict=True):
-                output[y, :, part] = one[y]
-
-        workers.map(row, range(len(output)))
+        output: Array = kernels_of(inputs[0]).concat(inputs, workers=workers)
         return output
 
     def input_gradients(self, output_gradient: Array, shapes: Sequence[Shape], workers: Workers) -> list[Array]:
         """Return the gradient with respect to each input: a copy of its channels'."""
-        return [output_gradient[:, :, part].copy() for part in _parts(shapes)]
-
-
-def _parts(shapes: Sequence[Shape]) -> list[slice]:
-    """Return where each input's channels stand among all."""
-    ends = accumulate(shape[2] for shape in shapes)
-    return [slice(end - shape[2], end) for shape, end in zip(shapes, ends, strict=True)]
+        gradients: list[Array] = kernels_of(output_gradient).split(output_gradient, [shape[2] for shape in shapes])
+        return gradients

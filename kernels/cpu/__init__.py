@@ -4,6 +4,8 @@ from kernels.cpu.affine import affine, affine_input_gradient
 from kernels.cpu.conv import conv, conv_input_gradient, flip_weight
 from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
 from kernels.cpu.gram import gram, gram_product
+from kernels.cpu.join import add, add_to, concat, split
+from kernels.cpu.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cpu.pool import (
     average_pool,
     average_pool_input_gradient,
@@ -11,27 +13,57 @@ from kernels.cpu.pool import (
     max_pool_input_gradient,
 )
 from kernels.cpu.relu import relu, relu_input_gradient, relu_sign
+from kernels.cpu.steps import (
+    adam_step,
+    momentum_step,
+    scaled,
+    zeros,
+)
+from kernels.cpu.sums import (
+    count_not_finite,
+    numbers,
+    quotient_difference,
+    square_sum,
+    squared_distance,
+    weighted_difference,
+)
 from kernels.cpu.threads import SERIAL, Workers
 from kernels.cpu.winograd import transform_weight
 
 __all__ = [
     "SERIAL",
     "Workers",
+    "adam_step",
+    "add",
+    "add_to",
     "affine",
     "affine_input_gradient",
     "average_pool",
     "average_pool_input_gradient",
+    "concat",
     "conv",
     "conv_block",
     "conv_block_input_gradient",
     "conv_input_gradient",
+    "count_not_finite",
     "flip_weight",
     "gram",
     "gram_product",
     "max_pool",
     "max_pool_input_gradient",
+    "momentum_step",
+    "normalize_pixels",
+    "normalize_pixels_input_gradient",
+    "numbers",
+    "quotient_difference",
     "relu",
     "relu_input_gradient",
     "relu_sign",
+    "scaled",
+    "split",
+    "square_sum",
+    "squared_distance",
     "transform_weight",
+    "weighted_difference",
+    "zeros",
 ]

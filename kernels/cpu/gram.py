@@ -16,14 +16,16 @@ Array = NDArray[Any]
 _STRIP = 2048
 
 
-def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
-    """Return F F^T, where row i of F holds channel i at all positions. Plain transpose, also for complex numbers.
+def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+    """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
 
-    The products are formed in the features' precision strip by strip and summed in double precision, in order.
+    The products are formed in the features' precision strip by strip and summed in double precision, in order. Plain
+    transpose, also for complex numbers.
 
     Parameters
     ----------
     features : (H, W, C), C-contiguous.
+    factor : a number.
 
     Returns
     -------
@@ -39,16 +41,19 @@ def gram(features: Array, *, workers: Workers = SERIAL) -> Array:
     total = np.zeros((rows.shape[1], rows.shape[1]), np.result_type(rows.dtype, np.float64))
     for part in workers.map(strip, strips(len(rows), _STRIP)):
         total += part
-    return total
+    return total if factor == 1 else total * factor
 
 
-def gram_product(matrix: Array, features: Array, *, add_to: Array | None = None, workers: Workers = SERIAL) -> Array:
-    """Return S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
+def gram_product(
+    matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None, workers: Workers = SERIAL
+) -> Array:
+    """Return ``factor`` S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
 
     Parameters
     ----------
     matrix : (C, C), symmetric.
     features : (H, W, C), C-contiguous.
+    factor : a number, taken into the small matrix.
     add_to : (H, W, C), C-contiguous, to which the product is added in place instead of going to a new array.
 
     Returns
@@ -56,7 +61,7 @@ def gram_product(matrix: Array, features: Array, *, add_to: Array | None = None,
     (H, W, C), in the features' dtype.
     """
     rows = features.reshape(-1, features.shape[-1])
-    right = matrix.T.astype(features.dtype, copy=False)
+    right = (matrix * factor).T.astype(features.dtype, copy=False)
     product = np.empty_like(features) if add_to is None else add_to
     flat = product.reshape(rows.shape)
 

@@ -1,0 +1,57 @@
+"""Where branches meet and part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cpu.threads import SERIAL, Workers
+
+Array = NDArray[Any]
+
+
+def add(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
+    """Return the sum of arrays of one shape and dtype, taken in their order, as an array of its own."""
+    output = np.empty_like(inputs[0])
+
+    def row(y: int) -> None:
+        output[y] = inputs[0][y]
+        for other in inputs[1:]:
+            output[y] += other[y]
+
+    workers.map(row, range(len(output)))
+    return output
+
+
+def add_to(target: Array, other: Array) -> None:
+    """Add ``other`` to ``target`` in place."""
+    target += other
+
+
+def concat(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
+    """Return the channels of all ``inputs``, (H, W, C) each, one behind the other."""
+    height, width, _ = inputs[0].shape
+    channels = [one.shape[2] for one in inputs]
+    output = np.empty((height, width, sum(channels)), inputs[0].dtype)
+    parts = _parts(channels)
+
+    def row(y: int) -> None:
+        for one, part in zip(inputs, parts, strict=True):
+            output[y, :, part] = one[y]
+
+    workers.map(row, range(len(output)))
+    return output
+
+
+def split(input: Array, channels: Sequence[int]) -> list[Array]:
+    """Return copies of the first ``channels[0]`` channels of ``input``, of the next ``channels[1]``, and so on."""
+    return [input[:, :, part].copy() for part in _parts(channels)]
+
+
+def _parts(channels: Sequence[int]) -> list[slice]:
+    """Return where each input's channels stand among all."""
+    return [slice(end - count, end) for count, end in zip(channels, accumulate(channels), strict=True)]

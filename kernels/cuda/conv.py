@@ -1,0 +1,195 @@
+"""Convolution in chunks: the patches of some output rows at a time, times the weight as one matrix product.
+
+The twin of ``kernels/cpu/conv.py``. A chunk of patches should stay in the card's second-level cache between the kernel
+that writes it and the product that reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.cpu.threads import SERIAL, Workers
+from kernels.cuda.geometry import chunk_rows
+from kernels.cuda.join import copy_columns
+from kernels.cuda.product import product
+from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
+
+# Up to this many input channels the gradient's product is formed before it is shifted: see conv_input_gradient.
+_FEW_CHANNELS = 16
+
+
+def conv(
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    group: int = 1,
+    *,
+    relu: bool = False,
+    workers: Workers = SERIAL,
+) -> Array:
+    """Return the convolution (cross-correlation) of ``input`` with ``weight``, plus ``bias``, zero-padded.
+
+    Parameters
+    ----------
+    input : (H, W, C), C-contiguous, float32 or float16.
+    weight : (kernel height, kernel width, C / group, K), of the input's dtype.
+    bias : (K,), float32, or None.
+    window : kernel size, strides, pads and dilations.
+    group : channels are split into this many parts that do not mix.
+    relu : apply max(x, 0) to the result.
+
+    Returns
+    -------
+    (H', W', K).
+
+    Source: ONNX Conv (opset 22).
+    """
+    height, width, channels = input.shape
+    rows, columns = output_size(window, height, width)
+    taps, per_group, filters = len(window.taps), channels // group, weight.shape[3]
+    matrices = _parts(weight.reshape(taps * per_group, filters), group)
+    output = empty((rows, columns, filters), input.dtype)
+    flat = output.reshape(rows * columns, filters)
+    pointwise = taps == 1 and window.strides == (1, 1) and not any(resolved_pads(window, height, width)) and group == 1
+    if pointwise:
+        product(input.reshape(rows * columns, channels), matrices[0], flat, bias=bias, relu=relu)
+        return output
+    length = chunk_rows(rows, columns, taps * per_group * input.dtype.itemsize)
+    for first, last in strips(rows, length):
+        part = flat[first * columns : last * columns]
+        for index, matrix in enumerate(matrices):
+            patches = _patches(input, window, (first, last), index * per_group, per_group)
+            if group == 1:
+                product(patches, matrix, part, bias=bias, relu=relu)
+            else:
+                kernels = filters // group
+                of_bias = None if bias is None else bias[index * kernels : (index + 1) * kernels]
+                of_group = empty((len(part), kernels), input.dtype)
+                copy_columns(
+                    product(patches, matrix, of_group, bias=of_bias, relu=relu), part, target_first=index * kernels
+                )
+    return output
+
+
+def conv_input_gradient(
+    output_gradient: Array,
+    weight: Array,
+    input_shape: tuple[int, int, int],
+    window: Window,
+    group: int = 1,
+    *,
+    flipped: Array | None = None,
+    workers: Workers = SERIAL,
+) -> Array:
+    """Return the gradient with respect to the input: the transpose of the convolution, applied to ``output_gradient``.
+
+    With stride 1 it is itself a convolution, with the weight's taps turned by 180 degrees and its input and output
+    channels exchanged. With other strides, or where the input has few channels, each output's gradient is multiplied
+    by all taps first, and each input value gathers what the taps that read it give.
+
+    Parameters
+    ----------
+    output_gradient : (H', W', K), C-contiguous.
+    weight, window, group : as in ``conv``.
+    input_shape : the input's (H, W, C).
+    flipped : ``flip_weight(weight, group)`` if it is at hand.
+    """
+    height, width, channels = input_shape
+    pads = resolved_pads(window, height, width)
+    extent_y, extent_x = window.extent
+    fits = max(pads[0], pads[2]) < extent_y and max(pads[1], pads[3]) < extent_x
+    if window.strides == (1, 1) and channels > _FEW_CHANNELS * group and fits:
+        mirrored = Window(
+            window.kernel,
+            pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
+            dilations=window.dilations,
+        )
+        turned = flip_weight(weight, group) if flipped is None else flipped
+        return conv(output_gradient, turned, None, mirrored, group, workers=workers)
+    return _gathered_gradient(output_gradient, weight, input_shape, window, group)
+
+
+def flip_weight(weight: Array, group: int = 1) -> Array:
+    """Return the weight of the transposed convolution: taps turned by 180 degrees, channels exchanged.
+
+    Parameters
+    ----------
+    weight : (kernel height, kernel width, C / group, K).
+
+    Returns
+    -------
+    (kernel height, kernel width, K / group, C), C-contiguous.
+    """
+    rows, columns, per_group, filters = weight.shape
+    flipped = empty((rows, columns, filters // group, group * per_group), weight.dtype)
+    arguments = (weight, flipped, flipped.size, rows * columns, per_group, filters, group)
+    launch_for_each("conv.cu", "flip_weight", flipped.size, arguments, REAL=weight.dtype)
+    return flipped
+
+
+def _parts(matrix: Array, group: int) -> list[Array]:
+    """Return the columns of each group as a matrix of its own."""
+    if group == 1:
+        return [matrix]
+    inner, columns = matrix.shape
+    return [
+        copy_columns(matrix, empty((inner, columns // group), matrix.dtype), source_first=index * (columns // group))
+        for index in range(group)
+    ]
+
+
+def _patches(input: Array, window: Window, rows: tuple[int, int], first_channel: int, per_group: int) -> Array:
+    """Return the input under the outputs of ``rows``: (outputs, taps * per_group), zeros on padding."""
+    height, width, channels = input.shape
+    columns = output_size(window, height, width)[1]
+    top, left = resolved_pads(window, height, width)[:2]
+    patches = empty(((rows[1] - rows[0]) * columns, len(window.taps) * per_group), input.dtype)
+    place = (height, width, channels, columns, rows[0], first_channel, per_group, *_of_window(window), top, left)
+    launch_for_each("conv.cu", "patches", patches.size, (input, patches, patches.size, *place), REAL=input.dtype)
+    return patches
+
+
+def _gathered_gradient(
+    output_gradient: Array, weight: Array, input_shape: tuple[int, int, int], window: Window, group: int
+) -> Array:
+    height, width, channels = input_shape
+    rows, columns, filters = output_gradient.shape
+    top, left = resolved_pads(window, height, width)[:2]
+    taps, per_group = len(window.taps), channels // group
+    # (taps * per_group, filters) is the weight as it lies in memory; the product needs its transpose.
+    matrices = [_transposed(part) for part in _parts(weight.reshape(taps * per_group, filters), group)]
+    flat = output_gradient.reshape(rows * columns, filters)
+    gradient = empty(input_shape, output_gradient.dtype)
+    length = chunk_rows(height, width, taps * per_group * np.dtype(np.float32).itemsize)
+    for bounds in strips(height, length):
+        reach = window.extent[0] - 1
+        first, last = reaching(-top, window.strides[0], bounds[0] - reach, bounds[1], rows)
+        part = flat[first * columns : last * columns]
+        for index, matrix in enumerate(matrices):
+            kernels = filters // group
+            of_group = part
+            if group > 1:
+                of_group = copy_columns(part, empty((len(part), kernels), part.dtype), source_first=index * kernels)
+            # One row at least, for a strip that no output reads.
+            products = empty((max(len(part), 1), taps * per_group), np.float32)
+            if last > first:
+                product(of_group, matrix, products)
+            count = (bounds[1] - bounds[0]) * width * per_group
+            place = (width, channels, columns, bounds[0], first, last, index * per_group, per_group)
+            arguments = (products, gradient, count, *place, *_of_window(window), top, left)
+            launch_for_each("conv.cu", "gather_patches", count, arguments, REAL=gradient.dtype)
+    return gradient
+
+
+def _transposed(matrix: Array) -> Array:
+    """Return the transpose of a matrix: the flipped weight of a convolution with one tap."""
+    rows, columns = matrix.shape
+    return flip_weight(matrix.reshape(1, 1, rows, columns)).reshape(columns, rows)
+
+
+def _of_window(window: Window) -> tuple[Any, ...]:
+    return (*window.kernel, *window.strides, *window.dilations)

@@ -1,0 +1,128 @@
+"""CuPy's arrays and launches. The only file that uses CuPy; loaded when a device is asked for.
+
+Nothing here has been run on a GPU yet: see docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import cupy
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cuda.geometry import Size
+from kernels.cuda.source import TENSOR_MAP_BYTES, Kernel, program
+
+Result = TypeVar("Result")
+
+
+class CupyBackend:
+    """The current CUDA device through CuPy; raises ValueError with the reason where there is none."""
+
+    def __init__(self) -> None:
+        try:
+            devices = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise ValueError(f"CuPy finds no usable GPU: {error}") from None
+        if not devices:
+            raise ValueError("CuPy finds no GPU")
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.capability = int(properties["major"]), int(properties["minor"])
+        if self.capability < (7, 0):
+            version = ".".join(map(str, self.capability))
+            raise ValueError(f"the GPU has compute capability {version}, the kernels need 7.0 or later")
+        self.wrong: Mapping[str, float] | None = None
+        self._name = str(properties["name"].decode())
+
+    def describe(self) -> str:
+        """Return the device's name."""
+        return self._name
+
+    def owns(self, array: object) -> bool:
+        """Say whether ``array`` is CuPy's."""
+        return isinstance(array, cupy.ndarray)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return a new array from CuPy's pool."""
+        return cupy.empty(shape, dtype)
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        """Return a copy on the device."""
+        return cupy.asarray(array, order="C")
+
+    def download(self, array: Any) -> NDArray[Any]:
+        """Return a copy in NumPy; waits for the device."""
+        copy: NDArray[Any] = cupy.asnumpy(array)
+        return copy
+
+    def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """Capture a function's launches as a CUDA graph; see ``Backend.record``.
+
+        Everything is captured on a stream of its own, for the default stream cannot be. Memory comes from a pool of its
+        own, so that nobody else is given what the graph writes to: the pool lives as long as the graph does. It is
+        called once before, so that the pool is filled and everything is compiled.
+        """
+        pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
+        cupy.cuda.Device().synchronize()
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            function()
+            stream.synchronize()
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
+            try:
+                result = function()
+            finally:
+                graph = stream.end_capture()
+
+        def replay() -> None:
+            # The pool is named here so that it is kept.
+            assert pool is not None
+            graph.launch()
+
+        return result, replay
+
+    def tensor_map(self, array: Any, sizes: Sequence[int], steps: Sequence[int], box: Sequence[int]) -> Any:
+        """Return what cuTensorMapEncodeTiled of the driver makes; see ``Backend.tensor_map``.
+
+        Its codes (cuda.h): 6 is float16; interleave 0 is none; swizzle 3 is 128 bytes; promotion 2 is to 128 bytes of
+        the second-level cache; fill 0 is zeros.
+        """
+        memory = np.zeros(TENSOR_MAP_BYTES + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        result = memory[start : start + TENSOR_MAP_BYTES]
+        rank = len(sizes)
+        error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+            ctypes.c_void_p(result.ctypes.data),
+            6,
+            rank,
+            ctypes.c_void_p(array.data.ptr),
+            (ctypes.c_uint64 * rank)(*sizes),
+            (ctypes.c_uint64 * (rank - 1))(*steps),
+            (ctypes.c_uint32 * rank)(*box),
+            (ctypes.c_uint32 * rank)(*([1] * rank)),
+            0,
+            3,
+            2,
+            0,
+        )
+        if error:
+            raise ValueError(f"cuTensorMapEncodeTiled failed with the error {error}")
+        # An array of one element goes to a kernel by value.
+        return result.view(f"V{TENSOR_MAP_BYTES}")
+
+    def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
+        """Launch a kernel on the current stream."""
+        compiled = _compiled(kernel)
+        if shared_bytes > 48 << 10:
+            compiled.max_dynamic_shared_size_bytes = shared_bytes
+        compiled(grid, block, tuple(arguments), shared_mem=shared_bytes)
+
+
+@cache
+def _compiled(kernel: Kernel) -> Any:
+    """Return the kernel of the current device; CuPy keeps the compiled code in its cache folder."""
+    options = ("-arch=sm_90a",) if kernel.file == "hopper.cu" else ()
+    return cupy.RawKernel(program(kernel.file, kernel.types), kernel.name, options=options)

@@ -1,0 +1,49 @@
+"""Gram matrices of a layer's features and the product of their gradient; the twin of ``kernels/cpu/gram.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cpu.threads import SERIAL, Workers
+from kernels.cuda.product import product
+from kernels.cuda.runtime import Array, empty
+
+
+def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+    """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
+
+    Parameters
+    ----------
+    features : (H, W, C), C-contiguous, float32 or float16.
+    factor : a number.
+
+    Returns
+    -------
+    (C, C), float32: 16 bits would overflow.
+    """
+    height, width, channels = features.shape
+    rows = features.reshape(height * width, channels)
+    return product(rows, rows, empty((channels, channels), np.float32), transpose_a=True, factor=factor)
+
+
+def gram_product(
+    matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None, workers: Workers = SERIAL
+) -> Array:
+    """Return ``factor`` S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
+
+    Parameters
+    ----------
+    matrix : (C, C), symmetric, float32.
+    features : (H, W, C), C-contiguous.
+    factor : a number.
+    add_to : (H, W, C), C-contiguous, to which the product is added in place instead of going to a new array.
+
+    Returns
+    -------
+    (H, W, C), in the features' dtype.
+    """
+    height, width, channels = features.shape
+    result = empty(features.shape, features.dtype) if add_to is None else add_to
+    rows, flat = (array.reshape(height * width, channels) for array in (features, result))
+    product(rows, matrix, flat, factor=factor, add=add_to is not None)
+    return result

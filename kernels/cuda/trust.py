@@ -1,0 +1,136 @@
+"""Before a device is used for the first time, its kernels are compared with the CPU's on small random problems.
+
+A compiler or a card that the project has not seen may be wrong, and wrong pictures look like pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kernels import cpu
+from kernels.cuda import runtime
+from kernels.cuda.conv import conv
+from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.geometry import Window
+
+TOLERANCE = 1e-4
+"""Difference of two results in float32, relative to the largest value, from which on one of them is wrong.
+
+Rounding is a hundred times less.
+"""
+
+HALF_TOLERANCE = 1e-3
+"""The same for two results in float16, which are rounded to 5e-4."""
+
+_CONV = Window((3, 3), pads=(1, 1, 1, 1))
+_STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
+_POOL = Window((2, 2), strides=(2, 2))
+
+Check = Callable[[ModuleType, Mapping[str, Any]], Any]
+
+CHECKS: Mapping[str, Check] = {
+    "conv": lambda k, a: k.conv(a["input"], a["weight"], a["bias"], _CONV, relu=True),
+    "conv_input_gradient": lambda k, a: k.conv_input_gradient(a["output"], a["weight"], (23, 21, 24), _CONV),
+    "conv_input_gradient, strided": lambda k, a: k.conv_input_gradient(
+        k.conv(a["input"], a["uneven"], None, _STRIDED), a["uneven"], (23, 21, 24), _STRIDED
+    ),
+    "average_pool": lambda k, a: k.average_pool(a["input"], _POOL),
+    "average_pool_input_gradient": lambda k, a: k.average_pool_input_gradient(a["pooled"], (23, 21, 24), _POOL),
+    "max_pool": lambda k, a: k.max_pool(a["input"], _STRIDED)[0],
+    "max_pool_input_gradient": lambda k, a: k.max_pool_input_gradient(
+        a["pooled"], k.max_pool(a["input"], _POOL)[1], (23, 21, 24), _POOL
+    ),
+    "relu": lambda k, a: k.relu(a["input"]),
+    "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_sign(a["input"])),
+    "affine": lambda k, a: k.affine(a["input"], a["scale"], a["scale"]),
+    "gram": lambda k, a: k.gram(a["input"]),
+    "gram_product": lambda k, a: k.gram_product(a["matrix"], a["input"], factor=0.5),
+    "weighted_difference": lambda k, a: k.weighted_difference(a["input"], a["other"], 0.5),
+    "add": lambda k, a: k.add([a["input"], a["other"]]),
+    "concat": lambda k, a: k.concat([a["input"], a["other"]]),
+    "normalize_pixels": lambda k, a: k.normalize_pixels(
+        a["image"], True, 1.0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0), np.dtype(np.float32)
+    ),
+    "normalize_pixels_input_gradient": lambda k, a: k.normalize_pixels_input_gradient(
+        a["three"], True, 1.0, (1.0, 2.0, 3.0)
+    ),
+    "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
+    "square_sum": lambda k, a: k.numbers([k.square_sum(a["input"], 3.0)]),
+    "count_not_finite": lambda k, a: k.numbers([k.count_not_finite(a["bad"])]),
+}
+"""What is compared: calls that mean the same for the kernels of both devices."""
+
+
+def wrong_kernels() -> dict[str, float]:
+    """Return the names in ``CHECKS`` whose results on the device differ from the CPU's, and by how much."""
+    from kernels import cuda
+
+    arrays = problem()
+    on_device = {name: runtime.to_device(array) for name, array in arrays.items()}
+    wrong = {}
+    for name, check in CHECKS.items():
+        expected, found = check(cpu, arrays), check(cuda, on_device)
+        distance = _distance(found if isinstance(found, list) else runtime.to_host(found), expected)
+        if not distance < TOLERANCE:
+            wrong[name] = distance
+    halves = {name: runtime.to_device(arrays[name].astype(np.float16)) for name in ("input", "weight")}
+    input, weight = (runtime.to_host(one).astype(np.float32) for one in halves.values())
+    expected = cpu.conv(input, weight, None, _CONV)
+    distance = _distance(runtime.to_host(conv(halves["input"], halves["weight"], None, _CONV)), expected)
+    if not distance < HALF_TOLERANCE:
+        wrong["conv, float16"] = distance
+    return wrong
+
+
+def hopper_is_right() -> bool:
+    """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits, for each kind of block."""
+    rng = np.random.default_rng(1)
+    for channels, filters in ((64, 128), (128, 64)):
+        # A last tile that is not full, in both directions.
+        input, weight, bias = (
+            runtime.to_device(rng.standard_normal(shape).astype(dtype))
+            for shape, dtype in (
+                ((19, 21, channels), np.float16),
+                ((3, 3, channels, filters), np.float16),
+                ((filters,), np.float32),
+            )
+        )
+        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
+        found = runtime.to_host(hopper_conv(input, pack_weight(weight), bias, relu=True))
+        if not _distance(found, expected) < HALF_TOLERANCE:
+            return False
+    return True
+
+
+def _distance(found: Any, expected: Any) -> float:
+    """Return the largest difference, relative to the largest value: one wrong value among many shows."""
+    difference = np.asarray(found, np.float64) - np.asarray(expected, np.float64)
+    return float(np.abs(difference).max() / np.abs(expected).max())
+
+
+def problem() -> dict[str, Any]:
+    """Return the arrays of the comparison, always the same."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "input": (23, 21, 24),
+        "other": (23, 21, 24),
+        "weight": (3, 3, 24, 70),
+        "uneven": (3, 2, 24, 5),
+        "bias": (70,),
+        "output": (23, 21, 70),
+        "pooled": (11, 10, 24),
+        "scale": (24,),
+        "matrix": (24, 24),
+        "three": (23, 21, 3),
+        "bad": (500, 1),
+    }
+    arrays: dict[str, Any] = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["matrix"] += arrays["matrix"].T
+    arrays["bad"][::7] = np.inf
+    arrays["bad"][::11] = np.nan
+    arrays["image"] = rng.uniform(0, 255, (23, 21, 3))
+    return arrays

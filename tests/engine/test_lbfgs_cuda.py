@@ -1,0 +1,219 @@
+"""The optimisers with everything on a GPU, emulated: the same steps as on the CPU, and one wait an evaluation."""
+
+import numpy as np
+import pytest
+
+from engine import Settings, load_network, minimize
+from engine.lbfgs import History, l_bfgs
+from engine.lbfgs_cuda import DeviceHistory, l_bfgs_on_cuda
+from engine.objective import Pending
+from engine.stylize import prepare
+from kernels import cpu, cuda
+from kernels.cpu.threads import SERIAL
+from kernels.cuda.runtime import to_device, to_host
+from tests.engine import models
+from tests.engine.test_objective import IMAGE, SETTINGS, make
+from tests.kernels.cuda.emulator import DeviceArray
+
+BOUNDS = (0.0, 255.0)
+
+
+class OnDevice:
+    """A function of an image in NumPy, as an objective whose images lie on the device."""
+
+    def __init__(self, function):
+        self.function, self.images = function, []
+
+    def begin(self, image):
+        value, gradient = self.function(to_host(image))
+        self.images.append(to_host(image))
+        return Pending(to_device(gradient), lambda: value)
+
+
+def bowl(shape, seed=0, spread=2.0):
+    """Return a quadratic function with its minimum outside the bounds in some values."""
+    rng = np.random.default_rng(seed)
+    scales, middle = 10 ** rng.uniform(-spread, 0, shape), rng.uniform(-100, 350, shape)
+    return lambda image: (0.5 * float((scales * (image - middle) ** 2).sum()), scales * (image - middle))
+
+
+def valley(image):
+    """Rosenbrock's function of neighbouring values, in units of a hundred grey levels: bent, with steps that fail."""
+    x = image.ravel() / 100
+    a, b = x[:-1], x[1:]
+    value = float((100 * (b - a * a) ** 2 + (1 - a) ** 2).sum())
+    gradient = np.zeros_like(x)
+    gradient[:-1] += -400 * a * (b - a * a) - 2 * (1 - a)
+    gradient[1:] += 200 * (b - a * a)
+    return value, (gradient / 100).reshape(image.shape)
+
+
+def walk(places, size, seed=0):
+    """Return images within the bounds, some values at them, and gradients, one after the other."""
+    rng = np.random.default_rng(seed)
+    images = [np.clip(rng.uniform(-60, 315, size), *BOUNDS) for _ in range(places)]
+    return [(image, (image - 100) * np.linspace(0.5, 2, size) + rng.normal(0, 5, size)) for image in images]
+
+
+@pytest.mark.parametrize("size", [7, 4096, 9001])
+def test_directions_are_the_cpus(emulator, size):
+    """With pairs dropped, with a place proposed and not accepted before each that is, and after forgetting all."""
+    ours = DeviceHistory(3, to_device(np.zeros(size)), BOUNDS)
+    theirs = History(3, size, BOUNDS, SERIAL)
+    for number, (image, gradient) in enumerate(walk(9, size)):
+        emulator.descending = bool(number % 2)
+        if number == 6:
+            ours.clear()
+            theirs.clear()
+        ours.propose(to_device(image[::-1].copy()), to_device(-gradient))
+        ours.fetch()
+        old = theirs.place
+        ours.propose(to_device(image), to_device(gradient))
+        falls, new_slope = ours.fetch()
+        assert ours.accept() == pytest.approx(theirs.move_to(image, gradient), rel=1e-12)
+        if old is not None:
+            assert falls == pytest.approx(old[1] @ (image - old[0]), rel=1e-12)
+            assert new_slope == pytest.approx(gradient @ (image - old[0]), rel=1e-12)
+        direction, slope = ours.direction()
+        expected, expected_slope = theirs.direction()
+        assert np.linalg.norm(to_host(direction) - expected) < 1e-4 * np.linalg.norm(expected)
+        assert slope == pytest.approx(expected_slope, rel=1e-4)
+        np.testing.assert_array_equal(to_host(direction) == 0, expected == 0)
+
+
+@pytest.mark.parametrize("function", [bowl((5, 7, 3)), bowl((5, 7, 3), 1, 4.0), valley])
+def test_the_same_minimum_in_as_many_evaluations(emulator, function):
+    start = np.random.default_rng(2).uniform(0, 255, (5, 7, 3))
+    objective, evaluations = OnDevice(function), []
+
+    def evaluate(image, launch):
+        pending = objective.begin(image)
+        launch(pending.gradient)
+        return pending.finish(), pending.gradient
+
+    ours, theirs = [], []
+    outcomes = [
+        l_bfgs_on_cuda(evaluate, lambda image, value: ours.append(value), to_device(start), BOUNDS, 5, 1e-9, 1e-6),
+        l_bfgs(
+            lambda x: evaluations.append(x) or (lambda v, g: (v, g.ravel()))(*function(x.reshape(start.shape))),
+            lambda image, value: theirs.append(value),
+            start.ravel(),
+            BOUNDS,
+            5,
+            1e-9,
+            1e-6,
+            SERIAL,
+        ),
+    ]
+    assert outcomes[0] == outcomes[1]
+    assert ours[:8] == pytest.approx(theirs[:8], rel=1e-4)
+    assert ours[-1] == pytest.approx(theirs[-1], rel=1e-6, abs=1e-6)
+    assert len(objective.images) <= 1.3 * len(evaluations) + 3
+    # Some steps were tried and not taken.
+    assert function is not valley or len(objective.images) > len(ours) + 1
+
+
+def test_a_search_that_ends_takes_the_best_that_it_tried(emulator):
+    """Up to a cliff it falls ever more steeply, so that the search closes in on the cliff until it gives up."""
+
+    def cliff(image):
+        value = -float((image**1.5).sum()) if image.max() < 1000 else 1e9
+        return value, -1.5 * image**0.5
+
+    objective = OnDevice(cliff)
+
+    def evaluate(image, launch):
+        pending = objective.begin(image)
+        launch(pending.gradient)
+        return pending.finish(), pending.gradient
+
+    found = []
+
+    def stop(image, value):
+        found.append((to_host(image), value))
+        if len(found) == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        l_bfgs_on_cuda(evaluate, stop, to_device(np.full(6, 1.0)), (0.0, np.inf), 4, 0.0, 0.0)
+    image, value = found[1]
+    assert value == min(cliff(tried)[0] for tried in objective.images) == cliff(image)[0]
+    assert not np.array_equal(image, objective.images[-1])
+
+
+@pytest.fixture
+def networks(emulator, tmp_path):
+    path = models.save(models.vgg(models.parameters((2, 2, 2))), tmp_path / "tiny.onnx")
+    return load_network(path, device="cuda"), load_network(path, threads=1)
+
+
+@pytest.mark.parametrize("method", ["l-bfgs", "l-bfgs-b", "adam", "sgd"])
+def test_a_run_on_the_device_is_the_cpus(networks, method):
+    results, seen = [], []
+    for network in networks:
+        objective = make(network, **SETTINGS["content and style"])
+        callback = (lambda state: seen.append(state)) if network.device == "cuda" else None
+        result = minimize(objective, network.placed(IMAGE), method, iterations=12, callback=callback)
+        results.append(result)
+    ours, theirs = results
+    assert isinstance(ours.image, np.ndarray)
+    assert (ours.stop, ours.iterations) == ("iterations", 12)
+    assert ours.value == pytest.approx(theirs.value, rel=2e-3)
+    assert ours.value < 0.65 * ours.initial_value
+    assert objective_value(networks[0], ours.image) == pytest.approx(ours.value, rel=1e-6)
+    assert all(isinstance(state.image, np.ndarray) for state in seen)
+    assert isinstance(seen[-1].iterate, np.ndarray if method == "l-bfgs-b" else DeviceArray)
+
+
+def objective_value(network, image):
+    return make(network, **SETTINGS["content and style"])(image)[0]
+
+
+def test_jobs_put_the_image_on_the_device(networks, emulator):
+    settings = Settings(
+        content_layers=["conv2_2"],
+        style_layers=["conv1_1", "conv2_1"],
+        content_weight=1e-3,
+        optimizer="l-bfgs",
+        iterations=3,
+    )
+    job = prepare(networks[0], IMAGE, IMAGE[::-1].copy(), settings)
+    assert isinstance(job.run().image, np.ndarray)
+    assert "lbfgs_store" in emulator.launches
+
+
+def test_an_iteration_waits_for_the_device_once(networks, emulator, monkeypatch):
+    objective, events = make(networks[0], **SETTINGS["content and style"]), []
+    download, run = emulator.download, emulator.run
+    monkeypatch.setattr(emulator, "download", lambda array: events.append("fetch") or download(array))
+    monkeypatch.setattr(emulator, "run", lambda *launch: events.append("launch") or run(*launch))
+    result = minimize(objective, to_device(IMAGE), "l-bfgs", iterations=6)
+    waits = [index for index, event in enumerate(events) if event == "fetch" and events[index - 1] == "launch"]
+    # The start takes two more: for the scale, and for what the first gradient leaves free. The result is the last.
+    assert len(waits) <= result.evaluations + 2
+    events.clear()
+    minimize(objective, to_device(IMAGE), "adam", iterations=6)
+    waits = [index for index, event in enumerate(events) if event == "fetch" and events[index - 1] == "launch"]
+    assert len(waits) <= 7 + 2
+
+
+def test_an_initial_image_beyond_the_bounds_is_clipped(networks):
+    objective = make(networks[0], **SETTINGS["content and style"])
+    result = minimize(objective, to_device(3 * IMAGE - 200), "adam", iterations=2)
+    assert 0 <= result.image.min() <= result.image.max() <= 255
+
+
+def test_steps_are_the_cpus(emulator):
+    rng = np.random.default_rng(0)
+    image, gradient, first, second = rng.uniform(0, 255, (4, 5, 6, 3))
+    given = [to_device(array) for array in (image, gradient, first, second)]
+    ours = cuda.adam_step(*given, 3, 40.0, BOUNDS)
+    np.testing.assert_allclose(
+        to_host(ours), cpu.adam_step(image, gradient, first, second, 3, 40.0, BOUNDS), rtol=1e-13
+    )
+    np.testing.assert_allclose(to_host(given[2]), first, rtol=1e-13)
+    np.testing.assert_allclose(to_host(given[3]), second, rtol=1e-13)
+    ours = cuda.momentum_step(given[0], given[1], given[2], 0.9, 2.0, BOUNDS)
+    np.testing.assert_allclose(to_host(ours), cpu.momentum_step(image, gradient, first, 0.9, 2.0, BOUNDS), rtol=1e-13)
+    np.testing.assert_allclose(to_host(given[2]), first, rtol=1e-13)
+    assert (to_host(cuda.zeros((2, 3))) == cpu.zeros((2, 3))).all()

@@ -1,0 +1,120 @@
+"""Every CUDA source compiles for every architecture it claims, and uses no more than a card has; without a GPU."""
+
+import itertools
+import re
+import subprocess
+import tempfile
+
+import numpy as np
+import pytest
+
+from kernels.cuda.hopper import THREADS
+from kernels.cuda.source import declared, program, sources
+from tests.kernels.cuda import nvrtc
+
+pytestmark = pytest.mark.skipif(
+    nvrtc.library() is None, reason="NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.0.*'"
+)
+
+# Turing, Ampere (data centre and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
+ARCHITECTURES = ["75", "80", "86", "89", "90", "90a", "120"]
+TYPES = {
+    "REAL": [np.float32, np.float16],
+    "OTHER": [np.float32, np.float16],
+    "OUTPUT": [np.float32, np.float16],
+    "TAP": [np.uint8, np.uint16],
+}
+PORTABLE = [file for file in sources() if file != "hopper.cu"]
+NOT_FOR = {("product_half.cu", "75")}
+# CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
+OF_CUPY = ("-ftz=true",)
+
+
+def variants(file):
+    macros = sources()[file]
+    return [
+        tuple(zip(macros, map(np.dtype, types), strict=True)) for types in itertools.product(*map(TYPES.get, macros))
+    ]
+
+
+def check(file, types, architecture, threads=256, blocks=2):
+    code, log = nvrtc.compile_source(program(file, types), architecture, OF_CUPY)
+    assert code[:4] == b"\x7fELF"
+    used = nvrtc.uses(log)
+    assert set(used) == set(declared(file))
+    for name, use in used.items():
+        assert (use.stack, use.spills) == (0, 0), (name, use)
+        assert use.shared <= 48 << 10, (name, use)
+        # So many blocks must find room on a multiprocessor.
+        assert blocks * threads * use.registers <= 1 << 16, (name, use)
+    assert "warning" not in log
+    return code
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", PORTABLE)
+def test_compiles_without_local_memory(file, architecture):
+    if (file, architecture) in NOT_FOR:
+        with pytest.raises(ValueError, match="sm_80 or higher"):
+            check(file, variants(file)[0], architecture)
+        return
+    check(file, variants(file)[0], architecture)
+
+
+@pytest.mark.parametrize("file", [file for file in PORTABLE if len(variants(file)) > 1])
+def test_compiles_for_every_type(file):
+    for types in variants(file)[1:]:
+        check(file, types, "90")
+
+
+def test_a_source_with_a_fault_does_not_compile():
+    with pytest.raises(ValueError, match="nothing"):
+        nvrtc.compile_source('extern "C" __global__ void faulty(int* x) { *x = nothing; }', "90")
+
+
+def test_spills_and_local_memory_are_seen():
+    """A run-time index into an array that does not fit into registers."""
+    text = 'extern "C" __global__ void local(int* x, int n) { int v[99]; for (int i = 0; i < n; i++) v[i] = x[i * i];'
+    _, log = nvrtc.compile_source(text + " x[0] = v[n / 2] + v[n / 3]; }", "90")
+    assert nvrtc.uses(log)["local"].stack >= 396
+
+
+def disassembled(code):
+    """Return the instructions of each kernel, as text."""
+    disassembler = nvrtc.find("*/bin/nvdisasm")
+    if disassembler is None:
+        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm==13.2.51")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        text = subprocess.run([disassembler, file.name], capture_output=True, text=True, check=True).stdout
+    parts = re.split(r"\.section\s+\.text\.(\w+)", text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_of_16_bits_use_tensor_cores(architecture):
+    code = disassembled(check("product_half.cu", variants("product_half.cu")[0], architecture))["product_half"]
+    # Two by four fragments, two pieces of the inner dimension a step.
+    assert len(re.findall(r"\bHMMA\.16816\.F32\b", code)) == 16
+    assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    return disassembled(check("hopper.cu", (), "90a", threads=THREADS, blocks=1))
+
+
+@pytest.mark.parametrize("filters", [64, 128])
+def test_the_hopper_kernel_uses_tensor_cores_and_the_copy_engine(hopper, filters):
+    code = hopper[f"hopper_conv_{filters}"]
+    # Four products of 16 channels a step; one copy of the input and one of the weight; both kinds of warpgroup.
+    assert len(re.findall(rf"\bHGMMA\.64x{filters}x16\.F32\b", code)) == 4
+    assert len(re.findall(r"\bUTMALDG\.3D\b", code)) == len(re.findall(r"\bUTMALDG\.2D\b", code)) == 1
+    assert len(re.findall(r"\bUSETMAXREG\b", code)) == 2
+    assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+def test_the_hopper_kernel_is_for_hopper_alone():
+    with pytest.raises(ValueError, match="sm_90"):
+        nvrtc.compile_source(program("hopper.cu", ()), "90")
