@@ -122,8 +122,8 @@ def _responses(
 ) -> Iterator[tuple[str, Array, Array]]:
     """Yield each layer's responses to both images, (H_l, W_l, N_l)."""
     for layer in network.checked(layers):
-        F = network.forward(image, [layer]).features[layer]
-        yield layer, F, network.forward(reference, [layer]).features[layer]
+        F, P = (np.moveaxis(network.features(each, layer)[layer], 0, -1) for each in (image, reference))
+        yield layer, F, P
 
 
 def _ratio(length: float, of: float) -> float:

@@ -345,8 +345,7 @@ class _Session:
             progress.write(
                 f"{NAME}: {_pictures(len(self.targets))} of {width}x{height} pixels"
                 f"{f', {there} of them there already' if there else ''}; model {self.options.model}, "
-                f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.device} with "
-                f"{network.workers.threads} threads, {network.dtype}"
+                f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.place}"
             )
             try:
                 for target in todo:

@@ -123,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
-    needed = _check_cells(cells, files)
+    needed, devices = _check_cells(cells, files)
+    if "cuda" in devices and (arguments.workers or 1) > 1:
+        raise ValueError(
+            "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
+        )
     folder = Folder(arguments.output, rows, columns, cells)
     with _workers(arguments, count) as workers:
         if arguments.scheduler is None:
@@ -247,8 +251,8 @@ def _cells(
     return cells
 
 
-def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
-    """Return the bytes that the largest cell takes.
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str]]:
+    """Return the bytes that the largest cell takes, and the devices that the cells would be made on here.
 
     Raises ValueError for what is wrong with every cell, and for layers and sizes that do not fit a model. A picture
     that cannot be read, one of many, is its cells' affair, and shown there.
@@ -263,10 +267,12 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
         return load_image(files.paths[sha256]).size
 
     needed = 0
+    devices: set[str] = set()
     broken: list[ValueError] = []
     for cell in cells.values():
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
+        devices.add(network.device)
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
         except ValueError as error:
@@ -277,7 +283,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> int:
         needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
     if len(broken) == len(cells):
         raise broken[0]
-    return needed
+    return needed, devices
 
 
 def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:

@@ -468,3 +468,18 @@ def test_files_of_other_origin_are_not_overwritten(folder, call, name):
     assert name in said
     assert "give another --output" in said
     assert [path.name for path in (folder / "out").iterdir()] == [name]
+
+
+# ---- on a GPU ----
+
+
+@pytest.mark.parametrize("kind", [("--content", "conv1_1,conv2_1"), ("--style", "conv1_1+conv2_1")])
+def test_on_a_gpu_it_comes_to_the_same(folder, call, emulator, kind):
+    arguments = ("{}/photo.png", "-m", "{}/model.onnx", "-s", 16, "-n", 3, *kind)
+    call(*arguments, "-o", "{}/cpu", "--device", "cpu")
+    _, said = call(*arguments, "-o", "{}/gpu", "--device", "cuda")
+    assert "cuda (" in said
+    tables = [list(csv.DictReader((folder / name / "table.csv").read_text().splitlines())) for name in ("cpu", "gpu")]
+    for on_cpu, on_gpu in zip(*tables, strict=True):
+        assert float(on_gpu["loss"]) == pytest.approx(float(on_cpu["loss"]), rel=1e-2)
+        assert float(on_gpu["error"]) == pytest.approx(float(on_cpu["error"]), rel=1e-2)

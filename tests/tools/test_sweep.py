@@ -439,3 +439,19 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
 
 def test_suggestions_are_for_one_photograph(folder, call):
     assert "is a folder" in call("{}", "{}/painting.png", *PAIR[2:], "--suggest", code=2)
+
+
+# ---- on a GPU ----
+
+
+def test_on_a_gpu_it_comes_to_the_same(folder, call, emulator):
+    grid = (*PAIR[:4], "-s", 16, "-n", 3, "--optimizer", "l-bfgs", "--content-layers", "conv3_1")
+    grid += ("--style-layers", "conv1_1,conv2_1", "--columns", "content-weight=1e-3..1e-2")
+    call(*grid, "-o", "{}/cpu", "--device", "cpu")
+    call(*grid, "-o", "{}/gpu", "--device", "cuda")
+    assert "a GPU makes one cell at a time" in call(*grid, "-o", "{}/two", "--device", "cuda", "--workers", 2, code=2)
+    for on_cpu, on_gpu in zip(entries(folder, "cpu"), entries(folder, "gpu"), strict=True):
+        assert on_gpu["loss"] == pytest.approx(on_cpu["loss"], rel=1e-3)
+        assert on_gpu["start"]["gradient_shares"]["content"] == pytest.approx(
+            on_cpu["start"]["gradient_shares"]["content"], rel=1e-3
+        )
