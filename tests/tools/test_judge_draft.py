@@ -12,7 +12,7 @@ import tools.judge_draft
 from engine.network import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tools.judge_draft import TOLERANCE, Judges, Verdict, balanced, gap_closed, geometric_mean, main
+from tools.judge_draft import TOLERANCE, Judges, Pair, Verdict, balanced, gap_closed, geometric_mean, main
 from tools.models import random_vgg
 
 
@@ -56,9 +56,10 @@ def test_the_painting_itself_is_at_no_distance_and_the_photograph_at_1(folder):
     network = load_network(folder / "judge.onnx")
     judges = Judges(network, network)
     photo, painting = (np.asarray(Image.open(folder / name), np.float32) for name in ("a.png", "painting.png"))
-    assert judges.verdict(photo, photo, painting, 1.0).styles == pytest.approx((1.0,) * 6)
-    assert judges.verdict(photo, photo, painting, 1.0).content == 0
-    almost = judges.verdict(painting + 1e-3, photo, painting, 1.0)
+    pair = Pair(judges, photo, painting)
+    assert pair.verdict(photo, 1.0).styles == pytest.approx((1.0,) * 6)
+    assert pair.verdict(photo, 1.0).content == 0
+    almost = pair.verdict(painting + 1e-3, 1.0)
     assert max(almost.styles) < 1e-3
     assert almost.content > 0
 
