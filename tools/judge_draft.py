@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import unknown_name
 from engine.losses import gram_matrix, style_layer_loss
 from engine.network import Network, load_network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
@@ -242,7 +243,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: load_image(arguments.pictures / name, long_side=arguments.size).pixels
         for name in dict.fromkeys(name for pair in pairs for name in pair)
     }
-    contestants = [name for name in CONTESTANTS if name in arguments.contestants.split(",")]
+    chosen = arguments.contestants.split(",")
+    for name in chosen:
+        if name not in CONTESTANTS:
+            raise ValueError(unknown_name("contestant", name, CONTESTANTS))
+    contestants = [name for name in CONTESTANTS if name in chosen]
     arguments.output.mkdir(parents=True, exist_ok=True)
     networks = {"draft": draft, "slim": judges.slim}
     if "random" in contestants:

@@ -67,8 +67,8 @@ def fitted_filters(patches: Array, width: int, floor: float, random: np.random.G
     negative, the ReLU loses nothing: the difference of the two is what they look at, their sum is its absolute value,
     from which the next layer can learn. The responses have a mean of 0 before the ReLU and a variance of 1.
 
-    Sources: Coates and Ng, "Learning Feature Representations with K-means" (2012), sections 2 and 5, whose layers are
-    fitted one after the other to whitened patches; Shang et al., "Understanding and Improving Convolutional Neural
+    Sources: Chan et al., "PCANet: A Simple Deep Learning Baseline for Image Classification?" (2015), for layers of
+    principal components fitted one after the other; Shang et al., "Understanding and Improving Convolutional Neural
     Networks via Concatenated Rectified Linear Units" (2016), for the pairs.
 
     Parameters
