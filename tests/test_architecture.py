@@ -25,7 +25,6 @@ ONNX_FILES = {f"engine/onnx_{name}.py" for name in ("reader", "writer", "graph",
 # One knows picture files, the other draws text on pictures; it reads and writes none.
 PILLOW_FILES = {"tools/images.py", "tools/sheet.py"}
 OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
-WITH_TORCH = {f"tools/training/{name}.py" for name in ("loop", "muon", "network", "views")}
 
 
 def imported(tree):
@@ -92,16 +91,10 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library, allowe
 
 @pytest.mark.parametrize("name", FILES)
 def test_optional_libraries_are_imported_where_they_are_used(name):
-    """Loading a module needs none of them; kernels/cuda is loaded only where cupy is there, training where torch is."""
+    """Loading a module needs none of them; kernels/cuda is loaded only where cupy is there."""
     needed = tops(at_load_time(FILES[name])) & OPTIONAL
-    allowed = {"cupy"} if name.startswith("kernels/cuda/") else {"torch"} if name in WITH_TORCH else set()
+    allowed = {"cupy"} if name.startswith("kernels/cuda/") else set()
     assert needed <= allowed
-
-
-@pytest.mark.parametrize("name", sorted(set(FILES) - WITH_TORCH))
-def test_files_that_need_torch_are_loaded_by_each_other_or_where_they_are_used(name):
-    modules = {file.removesuffix(".py").replace("/", ".") for file in WITH_TORCH}
-    assert not imported(at_load_time(FILES[name])) & modules
 
 
 def test_the_command_line_and_the_engine_load_without_the_kernels_for_cuda():

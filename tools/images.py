@@ -35,9 +35,10 @@ _READABLE_NAMES = "PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000 or AVIF"
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _FORMAT_NAMES = "PNG (.png), JPEG (.jpg, .jpeg), WebP (.webp) or TIFF (.tif, .tiff)"
+JPEG_QUALITY = 95
 _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "JPEG": {"subsampling": "4:4:4"},
     # Lossy WebP always halves the resolution of colour. ``exact`` keeps the colours of fully transparent pixels.
     "WEBP": {"lossless": True, "exact": True},
     "TIFF": {"compression": "tiff_adobe_deflate"},
@@ -152,10 +153,11 @@ def save_image(
     pixels: npt.NDArray[Any],
     alpha: npt.NDArray[Any] | None = None,
     text: Mapping[str, str] | None = None,
+    quality: int = JPEG_QUALITY,
 ) -> None:
     """Write an 8-bit sRGB picture with its colour profile; the file appears whole or not at all.
 
-    The suffix decides the format: PNG, WebP and TIFF are lossless; JPEG has quality 95 and full colour resolution.
+    The suffix decides the format: PNG, WebP and TIFF are lossless; JPEG has full colour resolution.
 
     Parameters
     ----------
@@ -165,6 +167,7 @@ def save_image(
     text : metadata that `read_text` gives back. The names are ASCII. It is written as international text (iTXt) in
         PNG and as one JSON object in the image description tag of the other formats. What Unicode cannot encode (the
         stray bytes of a file name) is written as an escape.
+    quality : of a JPEG, as Pillow counts it: 1 to 95.
 
     Raises
     ------
@@ -176,7 +179,9 @@ def save_image(
     path = Path(path)
     kind = _format_of(path)
     try:
-        content = _encode(kind, np.asarray(pixels), None if alpha is None else np.asarray(alpha), dict(text or {}))
+        content = _encode(
+            kind, np.asarray(pixels), None if alpha is None else np.asarray(alpha), dict(text or {}), quality
+        )
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot write {str(path)!r}: {_sentence(error)}") from None
     try:
@@ -378,8 +383,10 @@ def _format_of(path: Path) -> str:
         raise ValueError(f"cannot write {str(path)!r}: {found}, expected that of {_FORMAT_NAMES}") from None
 
 
-def _encode(kind: str, pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None, text: Mapping[str, str]) -> bytes:
-    """Return the contents of an image file; ``kind`` is a value of _FORMATS."""
+def _encode(
+    kind: str, pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None, text: Mapping[str, str], quality: int
+) -> bytes:
+    """Return the contents of an image file; ``kind`` is a value of _FORMATS, ``quality`` that of a JPEG."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"the pixels have shape {pixels.shape}, expected (height, width, 3)")
     if pixels.dtype != np.uint8 and not np.issubdtype(pixels.dtype, np.floating):
@@ -397,7 +404,8 @@ def _encode(kind: str, pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None,
     if alpha is not None:
         image.putalpha(Image.fromarray(_to_bytes(alpha * 255)))
     buffer = io.BytesIO()
-    image.save(buffer, kind, icc_profile=_srgb_file(), **_metadata(kind, text), **_OPTIONS[kind])
+    options = _OPTIONS[kind] | ({"quality": quality} if kind == "JPEG" else {})
+    image.save(buffer, kind, icc_profile=_srgb_file(), **_metadata(kind, text), **options)
     return buffer.getvalue()
 
 

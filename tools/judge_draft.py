@@ -8,6 +8,7 @@ compared.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -19,10 +20,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import unknown_name
 from engine.losses import gram_matrix, style_layer_loss
 from engine.network import Network, load_network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.onnx_writer import write_onnx
+from engine.ops import Array
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from tools.command_line import Parser, positive_float, positive_int, run
@@ -30,6 +33,7 @@ from tools.files import replacing
 from tools.images import load_image, save_image
 from tools.models import DRAFT_FILE, random_vgg
 from tools.progress import Progress, duration
+from tools.training.pictures import FREE_PICTURES
 from tools.training.scales import mean_responses, scaled, unit_scales
 
 NAME = "judge_draft"
@@ -46,8 +50,10 @@ STYLES = (
     "the_scream.jpg",
     "shipwreck.jpg",
 )
-UNSEEN = ("tubingen.jpg", "boston.jpg", "the_scream.jpg", "shipwreck.jpg")
+UNSEEN = tuple(name for name in CONTENTS + STYLES if name not in FREE_PICTURES)
 """Pictures that the draft network was not trained on."""
+
+CONTESTANTS = ("random", "draft", "slim")
 
 RANDOM_WEIGHT = 3e-7
 """Content weight of the random network; its content distances are those that the others are brought to."""
@@ -70,6 +76,7 @@ class Verdict:
     content_weight : that the picture was made with.
     runs : how many pictures were made until the content distance was right.
     seconds : these took.
+    model : SHA-256 of the draft network's file; empty for the others.
     """
 
     style: float
@@ -78,6 +85,7 @@ class Verdict:
     content_weight: float
     runs: int = 1
     seconds: float = 0.0
+    model: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +105,32 @@ class Judges:
                 matrices.append((gram_matrix(F), F.shape[0] * F.shape[1]))
         return matrices
 
-    def verdict(
-        self, picture: npt.NDArray[np.generic], photo: Pixels, painting: Pixels, content_weight: float
-    ) -> Verdict:
-        """Judge a picture, (H, W, 3), 0..255."""
-        wanted = self.grams(painting)
 
-        def losses(image: npt.NDArray[np.generic]) -> list[float]:
-            return [
-                float(style_layer_loss(G, A, M_l, M_a).real)
-                for (G, M_l), (A, M_a) in zip(self.grams(image), wanted, strict=True)
-            ]
+class Pair:
+    """A photograph and a painting, (H, W, 3), 0..255, and what the judges see in them."""
 
-        ratios = tuple(E_l / E_0 for E_l, E_0 in zip(losses(picture), losses(photo), strict=True))
-        before = self.slim.features(photo, [CONTENT_LAYER])[CONTENT_LAYER]
-        after = self.slim.features(picture, [CONTENT_LAYER])[CONTENT_LAYER]
-        content = float(((after - before) ** 2).sum() / (before**2).sum())
+    def __init__(self, judges: Judges, photo: Pixels, painting: Pixels) -> None:
+        self.judges = judges
+        self.photo = photo
+        self.painting = painting
+        self.wanted = judges.grams(painting)
+        self.before = self._losses(photo)
+        self.content = self._content(photo)
+
+    def verdict(self, picture: npt.NDArray[np.generic], content_weight: float) -> Verdict:
+        """Judge a picture of the photograph's shape, made with a content weight."""
+        ratios = tuple(E_l / E_0 for E_l, E_0 in zip(self._losses(picture), self.before, strict=True))
+        content = float(((self._content(picture) - self.content) ** 2).sum() / (self.content**2).sum())
         return Verdict(geometric_mean(ratios), ratios, content, content_weight)
+
+    def _losses(self, picture: npt.NDArray[np.generic]) -> list[float]:
+        return [
+            float(style_layer_loss(G, A, M_l, M_a).real)
+            for (G, M_l), (A, M_a) in zip(self.judges.grams(picture), self.wanted, strict=True)
+        ]
+
+    def _content(self, picture: npt.NDArray[np.generic]) -> Array:
+        return self.judges.slim.features(picture, [CONTENT_LAYER])[CONTENT_LAYER]
 
 
 def geometric_mean(numbers: Sequence[float]) -> float:
@@ -194,6 +211,9 @@ def build_parser() -> Parser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for pictures, table")
     parser.add_argument("--contents", default=",".join(CONTENTS), metavar="FILE,...", help="photographs")
     parser.add_argument("--styles", default=",".join(STYLES), metavar="FILE,...", help="paintings")
+    parser.add_argument(
+        "--contestants", default=",".join(CONTESTANTS), metavar="NAME,...", help="who is judged now (default all)"
+    )
     parser.add_argument("--random-weight", type=positive_float, default=RANDOM_WEIGHT, metavar="ALPHA")
     parser.add_argument("-s", "--size", type=positive_int, default=256, metavar="N", help="long side (default 256)")
     parser.add_argument("-n", "--iterations", type=positive_int, default=200, metavar="N", help="default 200")
@@ -223,42 +243,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: load_image(arguments.pictures / name, long_side=arguments.size).pixels
         for name in dict.fromkeys(name for pair in pairs for name in pair)
     }
+    chosen = arguments.contestants.split(",")
+    for name in chosen:
+        if name not in CONTESTANTS:
+            raise ValueError(unknown_name("contestant", name, CONTESTANTS))
+    contestants = [name for name in CONTESTANTS if name in chosen]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    random = random_network(list(pictures.values()), arguments.threads)
-    contestants = {"random": random, "draft": draft, "slim": judges.slim}
+    networks = {"draft": draft, "slim": judges.slim}
+    if "random" in contestants:
+        networks["random"] = random_network(list(pictures.values()), arguments.threads)
     weights = {"random": arguments.random_weight, "draft": draft.content_weight, "slim": judges.slim.content_weight}
+    models = dict.fromkeys(CONTESTANTS, "") | {"draft": hashlib.sha256(arguments.model.read_bytes()).hexdigest()}
     verdicts: dict[str, dict[str, Verdict]] = {}
     with Progress(len(pairs) * len(contestants), "pictures", NAME, quiet=arguments.quiet) as progress:
         for content, style in pairs:
             label = f"{Path(content).stem} {Path(style).stem}"
             entry = arguments.output / f"{Path(content).stem}-{Path(style).stem}.json"
-            known = _read(entry)
-            for name, network in contestants.items():
+            known = {name: verdict for name, verdict in _read(entry).items() if verdict.model == models[name]}
+            for name in contestants:
                 if name not in known:
-                    make = _Maker(judges, network, pictures[content], pictures[style], arguments.iterations)
+                    if name != "random" and "random" not in known:
+                        raise ValueError(f"{entry} has no verdict on the random network, which {name} is compared with")
+                    make = _Maker(
+                        Pair(judges, pictures[content], pictures[style]), networks[name], arguments.iterations
+                    )
                     if name == "random":
-                        known[name] = make(weights[name])
+                        verdict = make(weights[name])
                     else:
-                        known[name] = balanced(make, known["random"].content, weights[name])
-                    save_image(entry.with_name(f"{entry.stem}-{name}.png"), make.images[known[name].content_weight])
+                        verdict = balanced(make, known["random"].content, weights[name])
+                    known[name] = replace(verdict, model=models[name])
+                    save_image(entry.with_name(f"{entry.stem}-{name}.png"), make.images[verdict.content_weight])
                     with replacing(entry) as temporary:
                         temporary.write_text(json.dumps({key: asdict(value) for key, value in known.items()}, indent=1))
                 weights[name] = known[name].content_weight
                 seconds = duration(known[name].seconds)
                 progress.update(1, f"{label}: {name} style {known[name].style:.3g}, {seconds}")
-            verdicts[label] = known
-    print(table(verdicts))
+            if set(known) == set(CONTESTANTS):
+                verdicts[label] = {name: known[name] for name in CONTESTANTS}
+    if verdicts:
+        print(table(verdicts))
     return 0
 
 
 class _Maker:
     """Makes pictures of one pair with one network, judges and keeps them by their content weight."""
 
-    def __init__(self, judges: Judges, network: Network, photo: Pixels, painting: Pixels, iterations: int) -> None:
-        self.judges = judges
+    def __init__(self, pair: Pair, network: Network, iterations: int) -> None:
+        self.pair = pair
         self.network = network
-        self.photo = photo
-        self.painting = painting
         self.iterations = iterations
         self.images: dict[float, npt.NDArray[np.float64]] = {}
 
@@ -267,9 +299,9 @@ class _Maker:
         settings = Settings(
             init="content", iterations=self.iterations, content_weight=content_weight, optimizer="l-bfgs"
         )
-        image = stylize(self.network, self.photo, self.painting, settings).image
+        image = stylize(self.network, self.pair.photo, self.pair.painting, settings).image
         self.images[content_weight] = image
-        verdict = self.judges.verdict(image, self.photo, self.painting, content_weight)
+        verdict = self.pair.verdict(image, content_weight)
         return replace(verdict, seconds=time.perf_counter() - began)
 
 

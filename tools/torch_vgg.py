@@ -238,12 +238,12 @@ def minimize_with_torch(
     return TorchRun(values[0], min(values), len(values), clock() - began, evaluating)
 
 
-def import_torch(purpose: str = "the comparison", extra: str = "bench") -> Any:
-    """Return the module ``torch``; raises ValueError where it is missing, with what needs it and what brings it."""
+def import_torch() -> Any:
+    """Return the module ``torch``; raises ValueError where it is missing, with what brings it."""
     try:
         import torch
     except ImportError as error:
-        raise ValueError(f"{purpose} needs PyTorch: pip install '.[{extra}]' ({error})") from None
+        raise ValueError(f"the comparison needs PyTorch: pip install '.[bench]' ({error})") from None
     return torch
 
 

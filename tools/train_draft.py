@@ -1,7 +1,7 @@
-"""Train the draft network from scratch: ``python -m tools.train_draft --pictures DIR -o draft.onnx``.
+"""Make the draft network from scratch: ``python -m tools.train_draft --pictures DIR -o draft.onnx``.
 
-Self-supervised, on a few free pictures and what the project draws itself. What is asked of the network stands in
-``tools.training.views``, how it learns in ``tools.training.loop``, and what came of it in docs/draft.md.
+Its filters are learned layer by layer, without gradients, from a few free pictures and what the project draws itself:
+how stands in ``tools.training.filters``, and what came of it in docs/draft.md.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from engine.network import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
+from kernels.cpu.threads import Workers
 from tools.command_line import Parser, natural_int, positive_int, run
 from tools.files import check_writable, replacing
 from tools.images import load_image
 from tools.progress import Progress, duration
-from tools.torch_vgg import import_torch
+from tools.training.network import LAYERS, fitted
 from tools.training.pictures import FREE_PICTURES, training_pictures
 from tools.training.recipe import GAIN, LAYER_WEIGHTS, Recipe
 from tools.training.scales import mean_responses, scaled, unit_scales
@@ -32,37 +31,28 @@ NAME = "train_draft"
 
 def build_parser() -> Parser:
     """Return the parser of the command line."""
-    recipe = Recipe()
-    parser = Parser(prog=NAME, description="Train the draft network from scratch.")
+    parser = Parser(prog=NAME, description="Make the draft network from scratch.")
     parser.add_argument(
         "--pictures", type=Path, required=True, metavar="DIR", help=f"folder that has {', '.join(FREE_PICTURES)}"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="ONNX file to write")
-    parser.add_argument("--steps", type=positive_int, default=recipe.steps, metavar="N", help=f"default {recipe.steps}")
-    parser.add_argument("--seed", type=natural_int, default=recipe.seed, metavar="N", help="of all random numbers")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: PyTorch's choice)")
+    parser.add_argument("--seed", type=natural_int, default=Recipe().seed, metavar="N", help="of all random numbers")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and write the network; return the exit code."""
+    """Make and write the network; return the exit code."""
     arguments = build_parser().parse_args(argv)
     check_writable(arguments.output)
-    torch = import_torch("training", "train")
-    from tools.training.loop import train
-    from tools.training.network import folded
-
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
+    recipe = Recipe(seed=arguments.seed)
     began = time.perf_counter()
-    pictures = training_pictures(arguments.pictures, np.random.default_rng(recipe.seed))
-    with Progress(recipe.steps, "steps", NAME, quiet=arguments.quiet) as progress:
-        draft = train(pictures, recipe, progress)
+    pictures = training_pictures(arguments.pictures)
+    with Progress(len(LAYERS), "layers", NAME, quiet=arguments.quiet) as progress:
+        nodes = fitted(pictures, recipe, Workers(arguments.threads), progress)
     metadata = preprocessing_metadata(named_preprocessing("caffe"))
-    metadata["source"] = f"the draft network of neural-style-by-hand, {recipe.steps} steps, seed {recipe.seed}"
-    nodes = folded(draft)
+    metadata["source"] = f"the draft network of neural-style-by-hand, seed {recipe.seed}"
     calm = [load_image(arguments.pictures / name, long_side=256).pixels for name in FREE_PICTURES]
     with replacing(arguments.output) as temporary:
         write_onnx(temporary, nodes, metadata)
@@ -70,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = {layer: LAYER_WEIGHTS[layer[:5]] * GAIN**4 for layer in means}
         write_onnx(temporary, scaled(nodes, unit_scales(means, weights)), metadata, dtype="float16")
     if not arguments.quiet:
-        print(
-            f"{arguments.output}: {recipe.steps} steps of {recipe.batch} crops, {duration(time.perf_counter() - began)}"
-        )
+        print(f"{arguments.output}: {len(pictures)} pictures, {duration(time.perf_counter() - began)}")
     return 0
 
 

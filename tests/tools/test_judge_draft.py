@@ -12,7 +12,7 @@ import tools.judge_draft
 from engine.network import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tools.judge_draft import TOLERANCE, Judges, Verdict, balanced, gap_closed, geometric_mean, main
+from tools.judge_draft import TOLERANCE, Judges, Pair, Verdict, balanced, gap_closed, geometric_mean, main
 from tools.models import random_vgg
 
 
@@ -56,21 +56,32 @@ def test_the_painting_itself_is_at_no_distance_and_the_photograph_at_1(folder):
     network = load_network(folder / "judge.onnx")
     judges = Judges(network, network)
     photo, painting = (np.asarray(Image.open(folder / name), np.float32) for name in ("a.png", "painting.png"))
-    assert judges.verdict(photo, photo, painting, 1.0).styles == pytest.approx((1.0,) * 6)
-    assert judges.verdict(photo, photo, painting, 1.0).content == 0
-    almost = judges.verdict(painting + 1e-3, photo, painting, 1.0)
+    pair = Pair(judges, photo, painting)
+    assert pair.verdict(photo, 1.0).styles == pytest.approx((1.0,) * 6)
+    assert pair.verdict(photo, 1.0).content == 0
+    almost = pair.verdict(painting + 1e-3, 1.0)
     assert max(almost.styles) < 1e-3
     assert almost.content > 0
 
 
-def test_a_table_with_a_row_for_each_pair_which_an_interrupted_run_continues(folder, capsys):
+@pytest.fixture
+def judged(folder, capsys):
+    """Judges two pairs and returns what is printed."""
     arguments = [
-        "--front", folder / "judge.onnx", "--slim", folder / "judge.onnx", "-m", folder / "draft.onnx",
-        "--pictures", folder, "-o", folder / "out", "--contents", "a.png,b.png", "--styles", "painting.png",
+        "--front", folder / "judge.onnx", "--slim", folder / "judge.onnx", "--pictures", folder,
+        "-o", folder / "out", "--contents", "a.png,b.png", "--styles", "painting.png",
         "--size", 48, "--iterations", 2, "-q",
     ]  # fmt: skip
-    assert main([str(argument) for argument in arguments]) == 0
-    table = capsys.readouterr().out
+
+    def judged(*more, model="draft.onnx"):
+        assert main([str(argument) for argument in [*arguments, "-m", folder / model, *more]]) == 0
+        return capsys.readouterr().out
+
+    return judged
+
+
+def test_a_table_with_a_row_for_each_pair_which_an_interrupted_run_continues(folder, judged):
+    table = judged()
     assert len(re.findall(r"^\| [ab] \| painting \|", table, re.MULTILINE)) == 2
     assert "**all** | 2 pairs" in table
     assert sorted(path.suffix for path in (folder / "out").iterdir()) == [".json"] * 2 + [".png"] * 6
@@ -78,9 +89,24 @@ def test_a_table_with_a_row_for_each_pair_which_an_interrupted_run_continues(fol
     assert list(stored) == ["random", "draft", "slim"]
     for path in (folder / "out").glob("*.png"):
         path.unlink()
-    assert main([str(argument) for argument in arguments]) == 0
-    assert capsys.readouterr().out == table
+    assert judged() == table
     assert not list((folder / "out").glob("*.png"))
+
+
+def test_contestants_can_be_judged_one_after_the_other_and_another_draft_is_judged_anew(folder, judged):
+    assert judged("--contestants", "random,slim") == ""
+    assert not list((folder / "out").glob("*-draft.png"))
+    table = judged("--contestants", "draft")
+    assert "**all** | 2 pairs" in table
+    assert judged() == table
+    assert judged(model="judge.onnx") != table
+
+
+def test_there_is_nothing_to_compare_with_before_the_random_network_is_judged(folder, judged):
+    with pytest.raises(ValueError, match="no verdict on the random network, which draft is compared with"):
+        judged("--contestants", "draft")
+    with pytest.raises(ValueError, match="'drift'"):
+        judged("--contestants", "drift")
 
 
 def test_a_judge_without_the_layers_is_refused_at_once(folder):

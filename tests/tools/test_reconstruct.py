@@ -327,7 +327,7 @@ def test_an_interrupted_run_keeps_what_there_is_and_goes_on_to_the_same_result(f
 
 @pytest.mark.parametrize("evaluation", [1, 2, 3])
 def test_interrupted_before_its_first_iteration_a_picture_is_not_written(folder, call, monkeypatch, evaluation):
-    evaluate, calls = Objective._evaluate, []
+    evaluate, calls = Objective.begin, []
 
     def interrupted(self, image):
         calls.append(1)
@@ -335,7 +335,7 @@ def test_interrupted_before_its_first_iteration_a_picture_is_not_written(folder,
             raise KeyboardInterrupt
         return evaluate(self, image)
 
-    monkeypatch.setattr(Objective, "_evaluate", interrupted)
+    monkeypatch.setattr(Objective, "begin", interrupted)
     _, said = call(*SMALL, code=130)
     assert "interrupted, 0 of 10 pictures made" in said
     assert list((folder / "out").iterdir()) == []

@@ -1,4 +1,4 @@
-"""How the draft network is trained: every number that is a choice."""
+"""How the draft network is made: every number that is a choice."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the network is trained."""
+    """How the filters are fitted to the pictures."""
 
-    steps: int = 2200
-    batch: int = 64
-    replays: int = 2
-    """Steps with the same crops: the gradient of one makes the perturbation of the next."""
-    perturbation: float = 2.5
-    """Root mean square of the adversary's change of a crop, in grey levels, at its full strength."""
-    quiet_part: float = 0.08
-    """Part of the steps before the adversary begins."""
-    ramp: float = 0.35
-    """Part of the steps over which it reaches its full strength."""
-    muon_rate: float = 0.02
-    adam_rate: float = 3e-3
-    temperature: float = 0.1
+    patches: int = 40_000
+    """Patches that a layer's filters are fitted to, drawn from all pictures by their area."""
+    floor: float = 1e-3
+    """Part of the components' mean variance that is added to each before it is whitened, so that none is only noise."""
     seed: int = 0
 
 
