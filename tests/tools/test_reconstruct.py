@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,7 +390,8 @@ def test_quiet_says_nothing(call):
     assert call(*SMALL, "-q", "--content", "conv1_1") == ("", "")
 
 
-def test_a_picture_tells_how_it_was_made(folder, call):
+def test_a_picture_tells_how_it_was_made(folder, call, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reconstruct.py", "my photo.png", "--style"])
     call(*SMALL, "--style", "conv1_1+conv2_1", "--pooling", "max")
     path = folder / "out" / "style-conv1_1+conv2_1.png"
     settings = facts(path, "Settings")
@@ -397,7 +399,7 @@ def test_a_picture_tells_how_it_was_made(folder, call):
     assert settings["layers"] == {"conv1_1": 0.5, "conv2_1": 0.5}
     assert (settings["pooling"], settings["size"], settings["iterations"]) == ("max", 48, 4)
     assert facts(path, "Names")["image"].endswith("photo.png")
-    assert opened(path).text["Command"].startswith("python -m tools.reconstruct ")
+    assert opened(path).text["Command"] == "python -m tools.reconstruct 'my photo.png' --style"
 
 
 # ---- wrong input ----
