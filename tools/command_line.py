@@ -7,11 +7,15 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+PATIENCE_SECONDS = 0.5
+"""A second signal within this time of the first is taken for the same wish."""
 
 MAX_THREADS = 1024
 """More threads than any machine has cores for would only use up its memory."""
@@ -27,12 +31,22 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
+    last = -math.inf
+
+    def interrupt(number: int, frame: object) -> None:
+        # A closing terminal sends several signals at once, an impatient hand several Ctrl-C: in the middle of another's
+        # clean-up an exception could come up inside a library's.
+        nonlocal last
+        now = time.monotonic()
+        if now - last > PATIENCE_SECONDS:
+            last = now
+            raise KeyboardInterrupt
+
     # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A closed terminal and a scheduler's limit shall keep the best picture just as well.
-    for other in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, other):
-            signal.signal(getattr(signal, other), signal.default_int_handler)
+    for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, signal_name):
+            signal.signal(getattr(signal, signal_name), interrupt)
     name = main.__module__.rsplit(".", 1)[-1]
     if name == "__main__":
         spec = sys.modules["__main__"].__spec__

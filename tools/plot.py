@@ -256,7 +256,9 @@ def _shown(label: str) -> str:
 
 
 def _wrapped(text: str, width: int, lines: int = 3) -> str:
-    return textwrap.fill(text, width, max_lines=lines, placeholder=" ...")
+    # Stray bytes and control characters of a file name can stand in no SVG.
+    plain = "".join(sign if sign.isprintable() else " " for sign in text)
+    return textwrap.fill(plain, width, max_lines=lines, placeholder=" ...")
 
 
 def _sample(colour: Any) -> Any:

@@ -157,8 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = load_image(Path(options.init))
     if options.model is None:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
-        if options.model == DRAFT and not arguments.quiet:
-            print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
     targets, cut = _targets(arguments, network)
@@ -169,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
     folder = _Folder(arguments, options, network, model)
     folder.claim()
+    if arguments.model is None and options.model == DRAFT and not arguments.quiet:
+        print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
 
     small = resize(image, *size)
     initial = None if first is None else resize(first, *size).pixels

@@ -31,6 +31,7 @@ from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
 from tools.rendering import check_memory, first_picture, load, painting_sizes, picture_size
 from tools.sweeping.axes import (
+    NO_AXIS,
     Axis,
     axis_names,
     number_axis,
@@ -74,7 +75,8 @@ def build_parser() -> Parser:
         prog=NAME,
         description="Make pictures over a grid of two settings and show them side by side.",
         epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
-        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1, content-weight=1e-5..1e-2, seed=0..9.",
+        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; seed=0..9 are "
+        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten.",
     )
     parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
     parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
@@ -115,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.model is None:
         options = dataclasses.replace(options, model=default_model(arguments.cache))
     if arguments.suggest:
+        if arguments.rows is not None or arguments.columns is not None:
+            raise ValueError("--suggest names content weights for a grid of yours: leave out --rows and --columns")
         return _suggest(arguments, options)
     rows, columns = _axes(arguments, options)
     count = len(rows.values) * len(columns.values)
@@ -163,17 +167,18 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
         columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
     if paper:
         network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
-        known = [name for name in PAPER_STYLE_LAYERS if name in network.layers]
-        if not known:
-            raise ValueError("the model has none of the paper's style layers: give --rows and --columns")
+        known = _known_style_layers(network)
         rows = style_depth_axis(known[0], known[-1])
         recommended = network.content_weight * options.style_weight
         columns = number_axis("content_weight", [float(f"{recommended * ratio:.6g}") for ratio in PAPER_RATIOS])
     # One axis alone is a grid of one row or one column.
-    rows = rows or Axis("seed", (options.seed,), ("",))
-    columns = columns or Axis("seed", (options.seed,), ("",))
-    if rows.setting == columns.setting and len(rows.values) > 1 and len(columns.values) > 1:
+    rows, columns = rows or NO_AXIS, columns or NO_AXIS
+    given = [axis for axis in (rows, columns) if axis != NO_AXIS]
+    if len(given) == 2 and rows.setting == columns.setting:
         raise ValueError(f"rows and columns both go over {rows.name}")
+    for axis in given if paper else ():
+        if getattr(arguments, axis.setting) != getattr(DEFAULTS, axis.setting):
+            raise ValueError(f"the grid goes over {axis.name}: leave out --{axis.name}, or give --rows or --columns")
     return rows, columns
 
 
@@ -188,18 +193,30 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
     _notice(arguments, options)
-    # Printed row by row: each takes a small run.
-    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)", flush=True)
+    if options.style_layers == DEFAULTS.style_layers:
+        options = dataclasses.replace(options, style_layers=_known_style_layers(network))
+    pilots: list[Pilot] = []
 
     def follow(pilot: Pilot) -> None:
-        print(
-            f"{number_label(float(f'{pilot.content_weight:.1e}')):>14}{pilot.kept:21.0%}{pilot.missed:25.2%}",
-            flush=True,
-        )
+        pilots.append(pilot)
+        if not arguments.quiet:
+            print(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept", file=sys.stderr)
 
     weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
+    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)")
+    for pilot in sorted(pilots, key=lambda pilot: pilot.content_weight):
+        content_weight = number_label(float(f"{pilot.content_weight:.1e}"))
+        print(f"{content_weight:>14}{pilot.kept:21.0%}{pilot.missed:25.2%}")
     print(f"suggested: --columns content-weight={','.join(number_label(weight) for weight in weights)}")
     return 0
+
+
+def _known_style_layers(network: Network) -> tuple[str, ...]:
+    """Return those of the paper's style layers that a network has."""
+    known = tuple(name for name in PAPER_STYLE_LAYERS if name in network.layers)
+    if not known:
+        raise ValueError("the model has none of the paper's style layers: name some of its own")
+    return known
 
 
 # ---- the cells ----
@@ -238,6 +255,7 @@ def _cells(
     for row, row_value in enumerate(rows.values):
         for column, column_value in enumerate(columns.values):
             changes = {rows.setting: row_value, columns.setting: column_value}
+            changes.pop(NO_AXIS.setting, None)
             content = changes.pop("content", arguments.content)
             styles = [changes.pop("style")] if "style" in changes else arguments.style
             chosen = dataclasses.replace(options, **changes)
@@ -254,8 +272,8 @@ def _cells(
 def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str]]:
     """Return the bytes that the largest cell takes, and the devices that the cells would be made on here.
 
-    Raises ValueError for what is wrong with every cell, and for layers and sizes that do not fit a model. A picture
-    that cannot be read, one of many, is its cells' affair, and shown there.
+    Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
+    cannot be read or is too small is its cells' affair, and shown there.
     """
 
     @functools.lru_cache(maxsize=2)
@@ -266,6 +284,8 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
     def size(sha256: str) -> tuple[int, int]:
         return load_image(files.paths[sha256]).size
 
+    pairs = {tuple(sha256 for part, sha256 in cell.files.items() if part != "model") for cell in cells.values()}
+    one_pair = len(pairs) == 1
     needed = 0
     devices: set[str] = set()
     broken: list[ValueError] = []
@@ -273,14 +293,16 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
         devices.add(network.device)
+        network.checked([*options.content_layers, *options.style_layers])
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+            styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
+            cell_size = picture_size(sizes["content"], options)
+            needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
         except ValueError as error:
+            if one_pair:
+                raise
             broken.append(error)
-            continue
-        styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
-        cell_size = picture_size(sizes["content"], options)
-        needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
     if len(broken) == len(cells):
         raise broken[0]
     return needed, devices
@@ -405,6 +427,9 @@ class _Sweep:
         if stopped is not None:
             print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
             return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
+        if failed:
+            reason = next(record.failed for record in grid.records.values() if record.failed)
+            print(f"{NAME}: {said}, the first for this reason: {reason}", file=sys.stderr)
         if not self.arguments.quiet:
             print(f"{NAME}: {said}; wrote {path / 'sheet.html'}", file=sys.stderr)
         return EXIT_ERROR if failed else 0

@@ -51,6 +51,10 @@ class Axis:
         return self.setting.replace("_", "-")
 
 
+NO_AXIS = Axis("", (None,), ("",))
+"""Of a grid with one row or one column only."""
+
+
 def axis_names() -> tuple[str, ...]:
     """Return what an axis can go over."""
     options = [name.replace("_", "-") for name in ARGUMENTS if name not in FIXED]
@@ -83,7 +87,7 @@ def parse_axis(text: str) -> Axis:
                 raise ValueError(f"{text!r} has {label} twice")
             values.append(value)
             labels.append(label)
-    return Axis(setting, tuple(values), tuple(labels))
+    return picture_axis(setting, values) if setting in PICTURES else Axis(setting, tuple(values), tuple(labels))
 
 
 def picture_axis(setting: str, paths: Sequence[Path]) -> Axis:
@@ -95,7 +99,8 @@ def picture_axis(setting: str, paths: Sequence[Path]) -> Axis:
 
 def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures in a folder by name; raise ValueError where there is none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not found:
         raise ValueError(f"{str(folder)!r} has no pictures ({', '.join(SUFFIXES)})")
     return found

@@ -25,6 +25,7 @@ from tools.curve import Curve
 from tools.images import load_image
 from tools.options import Options, network_part
 from tools.rendering import check_gradient, check_memory, first_picture, load, painting_sizes, picture_size, rendering
+from tools.sweeping.axes import FIXED
 
 Content = Path | bytes
 """A file where it lies, or what is in it."""
@@ -48,8 +49,9 @@ class Cell:
     names: Mapping[str, str]
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the picture depends on, as JSON knows it."""
-        plain: dict[str, Any] = json.loads(json.dumps({**dataclasses.asdict(self.options), "files": dict(self.files)}))
+        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that."""
+        settings = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in FIXED}
+        plain: dict[str, Any] = json.loads(json.dumps(settings | {"files": dict(self.files)}))
         return plain
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.download import sha256_of
 from tools.files import make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
@@ -34,6 +35,8 @@ class Folder:
             raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
         if (path / PLAN).exists():
             self._check_same(_json(path / PLAN))
+        elif path.is_dir() and any(path.iterdir()):
+            raise ValueError(f"{str(path)!r} has other files in it: give another --output")
 
     def claim(self) -> None:
         """Make the folder, and note in it what it is for."""
@@ -45,13 +48,16 @@ class Folder:
         """Return what came of a cell, or None where it is yet to be made."""
         found = _json(self._file(key, ".json"))
         settings = self.cells[key].settings()
-        if found is None or found.get("settings") != settings:
+        if not isinstance(found, dict) or found.get("settings") != settings or not isinstance(found.get("facts"), dict):
             return None
-        picture = self._file(key, ".png")
         failed = found.get("failed")
-        if failed is None and not picture.is_file():
+        if failed is not None:
+            return Record(None, found["facts"], settings, str(failed))
+        picture = self._file(key, ".png")
+        # A file that was damaged or exchanged is not the cell's picture.
+        if not picture.is_file() or found.get("sha256") != sha256_of(picture):
             return None
-        return Record(None if failed else picture, found["facts"], settings, failed)
+        return Record(picture, found["facts"], settings, None)
 
     def save(self, key: tuple[int, int], outcome: Outcome) -> None:
         """Keep what came of a cell; the record is written last and says that the cell is done."""
@@ -65,7 +71,8 @@ class Folder:
                 "Result": json.dumps(result),
             }
             save_image(self._file(key, ".png"), outcome.image, outcome.alpha, text)
-        record = {"settings": settings, "failed": outcome.failed, "facts": outcome.facts}
+        sha256 = None if outcome.image is None else sha256_of(self._file(key, ".png"))
+        record = {"settings": settings, "failed": outcome.failed, "sha256": sha256, "facts": outcome.facts}
         write_text(self._file(key, ".json"), json.dumps(record))
 
     def grid(self, title: str) -> Grid:
@@ -87,7 +94,10 @@ class Folder:
         for part in ("rows", "columns"):
             if found.get(part) != self._plan[part]:
                 raise ValueError(f"{problem}, its {part} are others: give another --output")
-        for there, here in zip(found.get("cells", []), self._plan["cells"], strict=False):
+        cells = found.get("cells")
+        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+            raise ValueError(f"{problem}, or a damaged one ({PLAN} cannot be read): give another --output")
+        for there, here in zip(cells, self._plan["cells"], strict=False):
             for name, value in here.items():
                 if there.get(name) != value:
                     raise ValueError(
@@ -112,4 +122,5 @@ def _json(path: Path) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        # What Unicode cannot encode, the stray bytes of a file name, is written as an escape.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
