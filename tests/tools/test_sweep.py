@@ -144,6 +144,10 @@ def test_one_axis_is_a_row_or_a_column(folder, call):
     assert sorted(cells(folder)) == ["1-1.png", "2-1.png", "3-1.png"]
     call(*PAIR[:4], "-o", "{}/row", *PAIR[6:], "--columns", "seed=0..2")
     assert sorted(cells(folder, "row")) == ["1-1.png", "1-2.png", "1-3.png"]
+    for name in ("out", "row"):
+        assert [entry["settings"]["seed"] for entry in entries(folder, name)] == [0, 1, 2]
+    assert list(cells(folder).values()) == list(cells(folder, "row").values())
+    assert len(set(cells(folder).values())) == 3
     heights = [opened(folder / name / "sheet.png").height for name in ("out", "row")]
     assert heights[0] > heights[1]
 
@@ -226,11 +230,12 @@ def test_what_has_been_made_is_not_made_again(folder, call):
     assert "4 of them there already" in said
     (folder / "out" / "cells" / "1-2.png").unlink()
     (folder / "out" / "cells" / "2-1.json").write_text("{")
+    (folder / "out" / "cells" / "2-2.png").write_bytes(before["1-1.png"][0])
     said = call(*TWO_BY_TWO)
-    assert "2 of them there already" in said
+    assert "1 of them there already" in said
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "out" / "cells").iterdir()}
     assert after["1-1.png"] == before["1-1.png"]
-    assert after["2-2.json"] == before["2-2.json"]
+    assert after["1-1.json"] == before["1-1.json"]
     assert {name: content for name, (content, _) in after.items() if name.endswith(".png")} == {
         name: content for name, (content, _) in before.items() if name.endswith(".png")
     }
@@ -251,6 +256,9 @@ def test_a_failed_cell_is_shown_and_stops_nothing_else_and_is_tried_again(folder
     said = call(*arguments, code=2)
     assert "2 of them there already" in said
     assert sorted(cells(folder)) == ["1-1.png", "3-1.png"]
+    said = call(*arguments, "--quiet", code=2)
+    assert said.count("\n") == 1
+    assert "1 failed, the first for this reason: cannot read" in said
 
 
 def test_a_pair_that_fails_everywhere_is_an_error_at_once(folder, call):
@@ -361,6 +369,9 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("--rows", "init=nowhere.png"), "no such file"),
         (("--rows", "model=nowhere.onnx"), "nowhere.onnx"),
         (("--rows", "seed=0..1", "--columns", "seed=2..3"), "rows and columns both go over seed"),
+        (("--rows", "seed=0..1", "--columns", "seed=2"), "rows and columns both go over seed"),
+        (("--style-layers", "conv1_1"), "the grid goes over style-layers: leave out --style-layers"),
+        (("--suggest", "--rows", "seed=1"), "leave out --rows and --columns"),
         (
             ("--rows", "seed=0..100", "--columns", "style-weight=1,2", "--rows", "seed=0..9999"),
             "20,000 cells: give --yes",
@@ -403,6 +414,15 @@ def test_another_sweeps_folder_is_refused(folder, call):
     (folder / "out" / "sweep.json").write_text("[]")
     assert "holds another sweep, or a damaged one" in call(*TWO_BY_TWO, code=2)
     assert cells(folder) == before
+
+
+def test_a_folder_with_other_files_is_refused(folder, call):
+    (folder / "out").mkdir()
+    (folder / "out" / "mine.txt").write_text("mine")
+    assert "has other files in it" in call(*TWO_BY_TWO, code=2)
+    assert [path.name for path in (folder / "out").iterdir()] == ["mine.txt"]
+    (folder / "out" / "mine.txt").unlink()
+    call(*TWO_BY_TWO)
 
 
 def test_folders_and_axes_that_contradict_each_other_are_refused(folder, call):

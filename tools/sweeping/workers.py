@@ -216,10 +216,8 @@ def dask_workers(address: str, threads: int | None) -> Iterator[Workers]:
         import distributed
     except ImportError:
         raise ValueError("--scheduler needs Dask: pip install '.[cluster]'") from None
-    if (
-        not re.fullmatch(r"(tcp://)?([^:/\s]+|\[[^\s]+\]):\d+", address)
-        or not 0 < int(address.rsplit(":", 1)[1]) < 65536
-    ):
+    fits = re.fullmatch(r"(?:tcp://)?(?:[^:/\s]+|\[[^\s]+\]):(\d{1,5})", address)
+    if not fits or not 0 < int(fits[1]) < 65536:
         raise ValueError(f"{address!r} is no address of a Dask scheduler, which looks like tcp://HOST:PORT")
     try:
         client = distributed.Client(address, timeout=ANSWER_SECONDS, set_as_default=False)

@@ -160,7 +160,9 @@ def test_a_killed_parent_takes_its_processes_along(tmp_path):
 # ---- a cluster ----
 
 
-@pytest.mark.parametrize("address", ["", "nonsense", "tcp://", "host:", "host:port", "a b:1"])
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "tcp://", "host:", "host:port", "a b:1", "h:0", "h:99999", "http://h:80"]
+)
 def test_what_is_no_address_is_refused_at_once(address):
     pytest.importorskip("distributed")
     with pytest.raises(ValueError, match="no address of a Dask scheduler"), dask_workers(address, None):
