@@ -1,8 +1,8 @@
 """Minimising an objective over the image: L-BFGS-B from scipy, Adam, and gradient descent with momentum.
 
 The loss is scaled for the optimisers so that the largest element of the first gradient is 1. A gradient tolerance of
-1e-6 then means "a millionth of the first gradient" for any network and any weights, L-BFGS-B's first trial step moves
-no value by more than one grey level, and a learning rate is in grey levels.
+1e-8 then means "a hundred-millionth of the first gradient" for any network and any weights, L-BFGS-B's first trial step
+moves no value by more than one grey level, and a learning rate is in grey levels.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def minimize(
     learning_rate: float | None = None,
     momentum: float = 0.9,
     value_tolerance: float = 1e-10,
-    gradient_tolerance: float = 1e-6,
+    gradient_tolerance: float = 1e-8,
     workers: Workers = SERIAL,
 ) -> Result:
     """Minimise ``objective`` from ``initial`` and return the best image found.
@@ -128,7 +128,7 @@ def minimize(
         largest element of the first gradient, where the loss is below that).
         Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
     gradient_tolerance : L-BFGS has converged when no element of the projected gradient is larger than this fraction
-        of the largest at the start.
+        of the largest at the start. From noise that can be large: a millionth of it has been seen far from the end.
     workers : threads for ``"l-bfgs"``.
 
     A loss that is not finite ends the run with the best image so far (at the first evaluation it is raised as
