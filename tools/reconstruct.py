@@ -201,6 +201,8 @@ def _targets(arguments: argparse.Namespace, network: Network) -> tuple[list[Targ
         targets += [Target(kind, layers) for layers in sets or ()]
     for target in targets:
         network.checked(target.layers)
+    if len({target.file for target in targets}) < len(targets):
+        raise ValueError("two of the sets would have the same file: their weights are too near to each other")
     return targets, cut
 
 
@@ -249,8 +251,8 @@ class _Folder:
         text = _texts(self.path / target.file)
         if text is None or text.get("Settings") != self.settings(target):
             return None
-        facts: dict[str, Any] | None = text.get("Result")
-        return facts
+        facts: dict[str, Any] = text.get("Result", {})
+        return facts if {"stop", "psnr", "errors"} <= facts.keys() else None
 
     def save(self, target: Target, image: NDArray[np.float64], facts: Mapping[str, Any]) -> None:
         """Keep a picture with what came of it."""
@@ -293,7 +295,8 @@ def _texts(path: Path) -> dict[str, Any] | None:
     """Return what a picture says of itself, or None where there is none that can be read."""
     with contextlib.suppress(ValueError):
         text = read_text(path)
-        return {name: json.loads(text[name]) for name in ("Settings", "Names", "Result") if name in text}
+        found = {name: json.loads(text[name]) for name in ("Settings", "Names", "Result") if name in text}
+        return {name: value for name, value in found.items() if isinstance(value, dict)}
     return None
 
 

@@ -405,6 +405,12 @@ def test_a_picture_tells_how_it_was_made(folder, call, monkeypatch):
 # ---- wrong input ----
 
 
+def test_sets_that_would_share_a_file_are_refused(folder, call):
+    sets = "conv1_1:0.12345671+conv2_1,conv1_1:0.12345672+conv2_1"
+    assert "would have the same file" in call(*SMALL, "--style", sets, code=2)[1]
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
