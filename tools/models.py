@@ -57,12 +57,6 @@ ALIASES = {"vgg19": "vgg19-7", "vgg16": "vgg16-7"}
 DRAFT = "draft"
 """The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
 
-DRAFT_NOTICE = (
-    "no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
-    "get the real one with: python -m tools.models fetch vgg19"
-)
-"""What to say where ``default_model`` is the draft."""
-
 DRAFT_FILE = Path(__file__).with_name("draft.onnx")
 
 # The first address is inferred from the model zoo's announcement of July 2025, when its large files moved there; it
@@ -132,6 +126,16 @@ def default_model(cache: Path | None = None) -> str:
     except ValueError:
         return DRAFT
     return "vgg19"
+
+
+def announce_draft(tool: str, named: str | None, chosen: str | None, quiet: bool) -> None:
+    """Say so, as the tool, where nobody named a model and the draft network was chosen."""
+    if named is None and chosen == DRAFT and not quiet:
+        print(
+            f"{tool}: no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
+            "get the real one with: python -m tools.models fetch vgg19",
+            file=sys.stderr,
+        )
 
 
 def write_part(graph: Graph, source: Path, target: Path, name: str) -> None:

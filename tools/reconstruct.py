@@ -36,7 +36,7 @@ from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, r
 from tools.download import sha256_of
 from tools.files import check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
-from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
 from tools.record import PROJECT, versions
@@ -167,8 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
     folder = _Folder(arguments, options, network, model)
     folder.claim()
-    if arguments.model is None and options.model == DRAFT and not arguments.quiet:
-        print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+    announce_draft(NAME, arguments.model, options.model, arguments.quiet)
 
     small = resize(image, *size)
     initial = None if first is None else resize(first, *size).pixels

@@ -20,7 +20,7 @@ from engine.stylize import INITS, Job, shares
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
 from tools.curve import Curve
 from tools.images import Picture, check_output, load_image, resize, save_image
-from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen is None:
         chosen = default_model(arguments.cache)
         options = dataclasses.replace(options, model=chosen)
-        if chosen == DRAFT and not arguments.quiet:
-            print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
+        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
     model = resolve_model(chosen, arguments.cache)
     _check_not_written(arguments, model)
     _check_not_written(arguments, Path(chosen))  # a large file is replaced by its part in the cache

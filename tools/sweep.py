@@ -25,7 +25,7 @@ from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, p
 from tools.download import sha256_of
 from tools.images import load_image, save_image
 from tools.memory import available_memory
-from tools.models import DRAFT, DRAFT_NOTICE, default_model, resolve_model
+from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
@@ -138,16 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_available(needed, workers.count)
         folder.claim()
         if "model" not in (rows.setting, columns.setting):
-            _notice(arguments, options)
+            announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         sweep = _Sweep(arguments, options, folder, files, workers)
         stopped = sweep.make()
     return sweep.finish(stopped)
-
-
-def _notice(arguments: argparse.Namespace, options: Options) -> None:
-    """Say so where nobody chose the draft network."""
-    if arguments.model is None and options.model == DRAFT and not arguments.quiet:
-        print(f"{NAME}: {DRAFT_NOTICE}", file=sys.stderr)
 
 
 def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
@@ -192,7 +186,7 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     first = first_picture(options, styles)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
-    _notice(arguments, options)
+    announce_draft(NAME, arguments.model, options.model, arguments.quiet)
     if options.style_layers == DEFAULTS.style_layers:
         options = dataclasses.replace(options, style_layers=_known_style_layers(network))
     pilots: list[Pilot] = []
