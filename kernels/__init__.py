@@ -79,6 +79,13 @@ def hopper_is_right() -> bool:
     return right
 
 
+def gpu_free_bytes() -> int:
+    """Return how much of the GPU's memory can still be allocated; raises ValueError where there is none."""
+    from kernels.cuda import runtime
+
+    return runtime.free_bytes()
+
+
 def gpu_name() -> str:
     """Return the GPU's name; raises ValueError where there is none."""
     from kernels.cuda import runtime

@@ -36,7 +36,7 @@ from kernels.cpu.threads import Workers, available_cores
 from tools.bench_cuda import measure_on_cuda, render_cuda
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
-from tools.memory import available_memory, kernel_bytes
+from tools.memory import check_free, kernel_bytes
 from tools.models import random_vgg, resolve_model
 from tools.progress import Progress, byte_count
 from tools.torch_vgg import LAYOUTS, TorchObjective, import_torch, minimize_with_torch, torch_objective
@@ -919,17 +919,12 @@ def measure(setup: Setup, arguments: Any) -> Report:
 def _check_sizes(network: Network, arguments: Any) -> None:
     """Raise ValueError for a size that is too small for the network or too large for the memory."""
     layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
-    free = available_memory()
     for size in arguments.size:
         network.shapes(size, size, layers)
         needed = network.memory(size, size, layers) + network.weight_bytes(layers)
         # Float64 takes twice as much; autograd keeps all that the engine recomputes or stores as bits.
         needed *= 2 if arguments.precision or arguments.against else 1
-        if free is not None and needed > free:
-            raise ValueError(
-                f"{size}x{size} pixels need about {byte_count(needed)} of memory, {byte_count(free)} are available: "
-                "choose a smaller --size"
-            )
+        check_free(network.device, needed, (size, size), "choose a smaller --size")
 
 
 def _description(setup: Setup, network: Network) -> str:

@@ -31,9 +31,9 @@ from tools.command_line import Parser, natural_int, positive_float, positive_int
 from tools.files import check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
-from tools.memory import available_memory
+from tools.memory import check_free
 from tools.models import resolve_model
-from tools.progress import Progress, byte_count, duration
+from tools.progress import Progress, duration
 from tools.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
@@ -184,13 +184,8 @@ def _picture(path: Path, size: int) -> Array:
 
 
 def _check_memory(network: Network, height: int, width: int, layers: tuple[str, ...]) -> None:
-    free = available_memory()
     needed = _MEMORY * network.memory(height, width, layers) + 4 * network.weight_bytes(layers)
-    if free is not None and needed > free:
-        raise ValueError(
-            f"the study at {width}x{height} pixels needs about {byte_count(needed)} of memory, "
-            f"{byte_count(free)} are available: choose a smaller --size"
-        )
+    check_free(network.device, needed, (height, width), "choose a smaller --size")
 
 
 def _stations(iterations: int) -> tuple[int, ...]:

@@ -4,6 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kernels import gpu_free_bytes
+from tools.progress import byte_count
+
+
+def check_free(device: str, needed: int, size: tuple[int, int], advice: str) -> None:
+    """Raise ValueError when there are fewer than ``needed`` bytes on a device.
+
+    Parameters
+    ----------
+    device : ``"cpu"`` or ``"cuda"``.
+    size : (height, width) of the picture that needs them.
+    advice : the end of the message, what to do.
+    """
+    free = gpu_free_bytes() if device == "cuda" else available_memory()
+    if free is not None and needed > free:
+        height, width = size
+        memory = "the GPU's memory" if device == "cuda" else "memory"
+        raise ValueError(
+            f"{width}x{height} pixels need about {byte_count(needed)} of {memory}, {byte_count(free)} are available: "
+            f"{advice}"
+        )
+
 
 def available_memory() -> int | None:
     """Return the bytes that can still be allocated without swapping, or None where the system does not tell."""

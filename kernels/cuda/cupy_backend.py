@@ -42,6 +42,11 @@ class CupyBackend:
         """Return the device's name."""
         return self._name
 
+    def free_bytes(self) -> int:
+        """Return what the driver has left, and what CuPy's pool keeps for later."""
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
     def owns(self, array: object) -> bool:
         """Say whether ``array`` is CuPy's."""
         return isinstance(array, cupy.ndarray)

@@ -57,6 +57,10 @@ class Backend(Protocol):
         """
         ...
 
+    def free_bytes(self) -> int:
+        """Return how much memory can still be allocated."""
+        ...
+
     @property
     def capability(self) -> tuple[int, int]:
         """The device's compute capability."""
@@ -117,6 +121,11 @@ def _wrong_results(device: Backend) -> str:
 def describe() -> str:
     """Return the device's name."""
     return backend().describe()
+
+
+def free_bytes() -> int:
+    """Return how much of the device's memory can still be allocated."""
+    return backend().free_bytes()
 
 
 def owns(array: object) -> bool:
