@@ -26,7 +26,8 @@ from engine.network import DEVICES, POOLINGS, Network, choose_device
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
-from tools.bench import Setup, build_network, cpu_name, pictures, versions
+from tools.benching.machine import cpu_name, versions
+from tools.benching.subject import Setup, build_network, pictures
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure

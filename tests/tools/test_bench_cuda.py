@@ -7,14 +7,14 @@ import pytest
 from kernels import gpu_unavailable
 from kernels.cuda import runtime
 from tools import bench
-from tools.bench_cuda import VARIANTS
+from tools.benching.cuda import VARIANTS
 
 SMALL = ["--device", "cuda", "--size", "16", "--width", "0.05", "--repeats", "1", "--quiet"]
 
 
 def test_everything_is_measured_and_right(emulator, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tools.bench_cuda.LAUNCHES", 1)
-    monkeypatch.setattr("tools.bench_cuda.ITERATIONS", 1)
+    monkeypatch.setattr("tools.benching.cuda.LAUNCHES", 1)
+    monkeypatch.setattr("tools.benching.cuda.ITERATIONS", 1)
     file = tmp_path / "report.json"
     assert bench.main([*SMALL, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
@@ -33,7 +33,7 @@ def test_everything_is_measured_and_right(emulator, tmp_path, capsys, monkeypatc
 
 
 def test_a_card_without_tensor_cores_of_its_kind_leaves_them_out(emulator, capsys, monkeypatch):
-    monkeypatch.setattr("tools.bench_cuda.VARIANTS", {"float16, hopper": ("float16", "hopper", False)})
+    monkeypatch.setattr("tools.benching.cuda.VARIANTS", {"float16, hopper": ("float16", "hopper", False)})
     emulator.capability = (8, 6)
     assert bench.main(SMALL) == 0
     assert "float16, hopper: left out, convolution 'hopper' needs compute capability 9.0" in capsys.readouterr().out
