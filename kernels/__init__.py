@@ -86,6 +86,13 @@ def gpu_free_bytes() -> int:
     return runtime.free_bytes()
 
 
+def gpu_versions() -> dict[str, str]:
+    """Return the versions of the GPU's driver and libraries; raises ValueError where there is no GPU."""
+    from kernels.cuda import runtime
+
+    return runtime.versions()
+
+
 def gpu_name() -> str:
     """Return the GPU's name; raises ValueError where there is none."""
     from kernels.cuda import runtime

@@ -19,13 +19,16 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import METHODS
 from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import available_cores
-from tools.benching.cuda import measure_on_cuda, render_cuda
+from tools.benching.cuda import VARIANTS, CudaReport, measure_on_cuda
+from tools.benching.cuda_report import as_json as cuda_as_json
+from tools.benching.cuda_report import render_cuda
 from tools.benching.machine import cpu_name, versions
 from tools.benching.memory import Memory, measure_memory, memory_of_this_process
 from tools.benching.optimiser import OptimiserRun, measure_run
 from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.benching.programs import ENGINE, TORCH
 from tools.benching.report import Report, as_json, render
+from tools.benching.rivals import RIVALS
 from tools.benching.speed import Speed, measure_speed
 from tools.benching.subject import Setup, build_network, description, pictures
 from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
@@ -107,13 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if setup.model != "random":
         setup = replace(setup, model=str(resolve_model(setup.model, arguments.cache)))
     if arguments.device == "cuda":
-        on_cuda = measure_on_cuda(
-            build_network(setup), arguments.size, lambda size: pictures(size, setup.seed), arguments.repeats
-        )
-        print(render_cuda(on_cuda))
+        on_cuda = _measure_on_cuda(setup, arguments)
+        print(render_cuda(on_cuda, arguments.markdown))
         if arguments.json is not None:
             with replacing(arguments.json) as temporary:
-                temporary.write_text(json.dumps(asdict(on_cuda), indent=2) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(cuda_as_json(on_cuda), indent=2) + "\n", encoding="utf-8")
         return 0
     report = measure(setup, arguments)
     print(render(report, arguments.markdown))
@@ -121,6 +122,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         with replacing(arguments.json) as temporary:
             temporary.write_text(json.dumps(as_json(report), indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+OF_THE_CPU = ("memory", "precision", "iterations", "optimizer", "convolution")
+"""Options that have no meaning where a GPU is timed: it is timed with all algorithms, precision and optimiser too."""
+
+
+def _measure_on_cuda(setup: Setup, arguments: Any) -> CudaReport:
+    given = [f"--{name}" for name in OF_THE_CPU if getattr(arguments, name) != build_parser().get_default(name)]
+    if given:
+        raise ValueError(f"{given[0]} is for the CPU, leave it out with --device cuda")
+    against_torch = arguments.against is not None
+    per_size = len(VARIANTS) + len(RIVALS) * against_torch + 1
+    with Progress(2 + per_size * len(arguments.size), "steps", NAME, quiet=arguments.quiet) as progress:
+        return measure_on_cuda(
+            build_network(setup),
+            arguments.size,
+            lambda size: pictures(size, setup.seed),
+            arguments.repeats,
+            against_torch=against_torch,
+            on_step=lambda what: progress.update(1, what),
+        )
 
 
 def measure(setup: Setup, arguments: Any) -> Report:

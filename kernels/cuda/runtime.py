@@ -57,6 +57,10 @@ class Backend(Protocol):
         """
         ...
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what the kernels are compiled and run by."""
+        ...
+
     def free_bytes(self) -> int:
         """Return how much memory can still be allocated."""
         ...
@@ -121,6 +125,11 @@ def _wrong_results(device: Backend) -> str:
 def describe() -> str:
     """Return the device's name."""
     return backend().describe()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the kernels are compiled and run by."""
+    return backend().versions()
 
 
 def free_bytes() -> int:

@@ -478,7 +478,7 @@ def test_quiet_prints_the_result_only(capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "Relative distance of float32" in captured.out
-    assert "L-BFGS" in captured.out
+    assert "A whole run" in captured.out
 
 
 @needs_torch

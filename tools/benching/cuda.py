@@ -1,7 +1,8 @@
-"""Measure speed and precision on a GPU, layer by layer and as a whole: ``python -m tools.bench --device cuda``.
+"""Speed and precision on a GPU: ``python -m tools.bench --device cuda [--against torch]``.
 
-Times are wall-clock, from before the first launch to after a wait for the device, over several launches where one is
-short. Nothing here has been run on a GPU yet.
+Beside each time stands how much of the card's own limits it reaches: the rate of a large matrix product, as PyTorch
+makes it, and the rate at which memory is copied. Times are wall-clock, from before the first launch to after a wait for
+the device.
 """
 
 from __future__ import annotations
@@ -16,20 +17,44 @@ from typing import Any
 import numpy as np
 
 from engine.gradcheck.problem import in_precision
-from engine.network import Network, choose_device, moved_to_cuda
-from engine.objective import Objective
-from engine.ops import Array, Conv, HopperConv
+from engine.network import Network, choose_device, convolution_of, moved_to_cuda
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
+from engine.ops import Array
 from engine.optimize import minimize
-from kernels import gpu_name, kernels_of, to_cuda, to_host
+from kernels import gpu_name, gpu_versions, kernels_of, to_cuda, to_host
+from tools.benching.programs import Evaluate, relative_difference
+from tools.benching.rivals import RIVALS, evaluation, matrix_rates
+from tools.benching.speed import seconds_each, time_in_turn
+from tools.benching.subject import build_objective
+from tools.memory import check_free
 
-VARIANTS: Mapping[str, tuple[str, str, bool]] = {
-    "float32": ("float32", "auto", False),
-    "float32, replayed": ("float32", "auto", True),
-    "float16": ("float16", "auto", False),
-    "float16, hopper": ("float16", "hopper", False),
-    "float16, hopper, replayed": ("float16", "hopper", True),
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the engine on a GPU.
+
+    Parameters
+    ----------
+    precision : ``"float32"``, ``"tf32"`` or ``"16 bits"``: what it is compared at.
+    dtype, convolution : as in ``engine.load_network``.
+    replay : whether the launches are recorded and replayed.
+    """
+
+    precision: str
+    dtype: str
+    convolution: str
+    replay: bool
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "float32": Variant("float32", "float32", "auto", False),
+    "float32, replayed": Variant("float32", "float32", "auto", True),
+    "float16": Variant("16 bits", "float16", "auto", False),
+    "float16, replayed": Variant("16 bits", "float16", "auto", True),
+    "float16, hopper": Variant("16 bits", "float16", "hopper", False),
+    "float16, hopper, replayed": Variant("16 bits", "float16", "hopper", True),
 }
-"""Dtype, convolution and whether launches are replayed, by name."""
+"""By name."""
 
 LAUNCHES = 10
 """Launches of a layer that are timed together."""
@@ -37,17 +62,45 @@ LAUNCHES = 10
 ITERATIONS = 20
 """Of the optimiser's run."""
 
+COPIED = 1 << 27
+"""Numbers of 8 bytes that are copied to measure the memory: several times what the second-level cache holds."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The GPU and its limits.
+
+    Parameters
+    ----------
+    name : of the GPU.
+    versions : of driver and libraries.
+    bandwidth : of a copy in bytes a second, those read and those written.
+    rates : of a large matrix product in operations a second, by precision; empty without PyTorch.
+    """
+
+    name: str
+    versions: Mapping[str, str]
+    bandwidth: float
+    rates: Mapping[str, float]
+
+    def least_seconds(self, precision: str, operations: float, moved: float) -> float | None:
+        """Return how long so much work takes at least, or None where the card's rate is not known."""
+        if operations and precision not in self.rates:
+            return None
+        return max(operations / self.rates[precision] if operations else 0.0, moved / self.bandwidth)
+
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer's times in seconds and its arithmetic.
+    """A layer's times in seconds, and its work in each direction.
 
     Parameters
     ----------
     variant, size : what was measured.
     layer : the node's label.
     forward, backward : seconds.
-    operations : of each, two for each multiply-add; 0 where there are none to speak of.
+    operations : two for each multiply-add; 0 where there are none to speak of.
+    moved : bytes of input and output.
     """
 
     variant: str
@@ -56,28 +109,35 @@ class LayerTime:
     forward: float
     backward: float
     operations: int
+    moved: int
 
 
 @dataclass(frozen=True)
-class EvaluationTime:
+class ProgramTime:
     """The time of an evaluation, of an iteration of L-BFGS, and how right the result is.
 
     Parameters
     ----------
-    variant, size : what was measured.
-    seconds : median of an evaluation, the image on the GPU.
-    iteration : of L-BFGS with everything on the GPU, over a run.
+    program, precision, size : what was measured.
+    seconds : of an evaluation, one for each round, the image on the GPU.
+    iteration : seconds of an iteration of L-BFGS with everything on the GPU, over a run; None for PyTorch.
     operations : of the convolutions, forward and backward.
     value, gradient : relative distances from float64 on the CPU; None where that was not computed.
     """
 
-    variant: str
+    program: str
+    precision: str
     size: int
-    seconds: float
-    iteration: float
+    seconds: Sequence[float]
+    iteration: float | None
     operations: int
     value: float | None
     gradient: float | None
+
+    @property
+    def median(self) -> float:
+        """The median time of an evaluation in seconds."""
+        return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -86,77 +146,131 @@ class CudaReport:
 
     Parameters
     ----------
-    device : the GPU's name.
-    left_out : why, by variant.
-    evaluations, layers : the times.
+    date : of the measurement.
+    card : the GPU.
+    left_out : why, by program.
+    programs, layers : the times.
     """
 
-    device: str
+    date: str
+    card: Card
     left_out: Mapping[str, str]
-    evaluations: Sequence[EvaluationTime]
+    programs: Sequence[ProgramTime]
     layers: Sequence[LayerTime]
 
 
 def measure_on_cuda(
-    network: Network, sizes: Sequence[int], pictures: Callable[[int], tuple[Array, Array, Array]], repeats: int
+    network: Network,
+    sizes: Sequence[int],
+    pictures: Callable[[int], tuple[Array, Array, Array]],
+    repeats: int,
+    *,
+    against_torch: bool = False,
+    on_step: Callable[[str], object] = lambda _: None,
 ) -> CudaReport:
-    """Time all variants at all sizes.
+    """Time all variants at all sizes, and PyTorch in turn with them.
 
     Parameters
     ----------
     network : of the CPU, in float32.
     sizes : sides of the square images; at the first one the results are compared with the CPU's in float64.
     pictures : makes photograph, painting and image of a size.
-    repeats : how often an evaluation is timed.
+    repeats : how many rounds.
+    against_torch : also time PyTorch.
+    on_step : called with what has just been prepared or measured.
 
     Raises ValueError where there is no GPU.
     """
     choose_device("cuda")
-    evaluations, layers, left_out = [], [], {}
-    expected: tuple[Any, Array] | None = None
+    card = measure_card(against_torch)
+    on_step("card")
+    programs: list[ProgramTime] = []
+    layers: list[LayerTime] = []
+    left_out: dict[str, str] = {}
     for size in sizes:
-        content, style, image = pictures(size)
+        given = pictures(size)
+        expected: tuple[Any, Array] | None = None
         if size == sizes[0]:
-            expected = _objective(in_precision(network, "float64"), content, style)(image)
-        for variant, (dtype, convolution, replay) in VARIANTS.items():
+            expected = build_objective(in_precision(network, "float64"), *given[:2])(given[2])
+            on_step("float64")
+        ready: dict[str, tuple[ProgramTime, Evaluate]] = {}
+        for name, variant in VARIANTS.items():
             try:
-                moved = moved_to_cuda(replace(network, convolution=convolution), np.dtype(dtype))
+                moved = moved_to_cuda(replace(network, convolution=variant.convolution), np.dtype(variant.dtype))
+                ready[name] = _prepared(moved, name, variant, given, expected)
+                if not variant.replay:
+                    layers += time_layers(moved, name, size)
             except ValueError as error:
-                left_out[variant] = str(error)
-                continue
-            objective = _objective(moved, content, style, replay)
-            evaluations.append(_time_evaluation(objective, variant, size, image, repeats, expected))
-            if not replay:
-                layers += _time_layers(moved, variant, size)
-        expected = None
-    return CudaReport(gpu_name(), left_out, evaluations, layers)
+                left_out[name] = str(error)
+            on_step(f"{name}, {size}")
+        for name in RIVALS if against_torch else ():
+            try:
+                ready[name] = _prepared_rival(network, name, given, expected)
+            except Exception as error:  # of PyTorch's many kinds: what it cannot do is no reason to lose the rest
+                left_out[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            on_step(f"{name}, {size}")
+        seconds = time_in_turn({name: evaluate for name, (_, evaluate) in ready.items()}, repeats)
+        programs += [replace(entry, seconds=seconds[name]) for name, (entry, _) in ready.items()]
+        on_step(f"rounds, {size}")
+    return CudaReport(time.strftime("%Y-%m-%d"), card, left_out, programs, layers)
 
 
-def _objective(network: Network, content: Array, style: Array, replay: bool = False) -> Objective:
-    return Objective(network, content, style, content_weight=network.content_weight, replay=replay)
+def measure_card(with_rates: bool) -> Card:
+    """Return the GPU's name, versions, copy bandwidth and, from PyTorch, the rates of its matrix products."""
+    source = to_cuda(np.zeros(COPIED))
+    kernels = kernels_of(source)
+    target = kernels.empty(source.shape, source.dtype)
+    copy = partial(kernels.scaled, source, 1.0, out=target)
+    copy()
+    bandwidth = 2 * source.nbytes / seconds_each(copy, _wait, LAUNCHES)
+    return Card(gpu_name(), gpu_versions(), bandwidth, matrix_rates() if with_rates else {})
 
 
-def _time_evaluation(
-    objective: Objective, variant: str, size: int, image: Array, repeats: int, expected: tuple[Any, Array] | None
-) -> EvaluationTime:
-    value, gradient = objective(image)
-    value_distance = gradient_distance = None
-    if expected is not None:
-        value_distance = float(abs(value - expected[0]) / abs(expected[0]))
-        gradient_distance = float(np.linalg.norm(gradient - expected[1]) / np.linalg.norm(expected[1]))
-    placed = objective.network.placed(image)
+def _prepared(
+    network: Network, name: str, variant: Variant, given: tuple[Array, Array, Array], expected: tuple[Any, Array] | None
+) -> tuple[ProgramTime, Evaluate]:
+    """Return what is known of a variant before its rounds, and what they call."""
+    content, style, image = given
+    layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
+    height, width = image.shape[:2]
+    needed = network.memory(height, width, layers) + network.weight_bytes(layers)
+    check_free("cuda", needed, (height, width), "choose a smaller --size")
+    objective = build_objective(network, content, style, variant.replay)
+    entry = _entry(network, name, variant.precision, objective(image), expected, len(image))
+    placed = network.placed(image)
     objective(placed)  # the second evaluation is the one that is recorded
-    seconds = [_seconds(lambda: objective(placed)) for _ in range(repeats)]
     began = time.perf_counter()
     run = minimize(objective, placed, "l-bfgs", ITERATIONS)
     iteration = (time.perf_counter() - began) / max(run.iterations, 1)
-    operations = 2 * 2 * objective.network.multiply_adds(size, size, objective.layers)
-    return EvaluationTime(
-        variant, size, statistics.median(seconds), iteration, operations, value_distance, gradient_distance
-    )
+    return replace(entry, iteration=iteration), partial(objective, placed)
 
 
-def _time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
+def _prepared_rival(
+    network: Network, name: str, given: tuple[Array, Array, Array], expected: tuple[Any, Array] | None
+) -> tuple[ProgramTime, Evaluate]:
+    """Return what is known of a way to run PyTorch before its rounds, and what they call."""
+    evaluate = evaluation(RIVALS[name], network, *given)
+    value, gradient = evaluate()
+    as_engine = value, gradient[0].permute(1, 2, 0).double().cpu().numpy()
+    evaluate()  # some is compiled at the second call
+    return _entry(network, name, RIVALS[name].precision, as_engine, expected, len(given[2])), evaluate
+
+
+def _entry(
+    network: Network,
+    name: str,
+    precision: str,
+    found: tuple[Any, Array],
+    expected: tuple[Any, Array] | None,
+    size: int,
+) -> ProgramTime:
+    layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
+    operations = 2 * 2 * network.multiply_adds(size, size, layers)
+    value, gradient = (None, None) if expected is None else relative_difference(found, expected)
+    return ProgramTime(name, precision, size, (), None, operations, value, gradient)
+
+
+def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
     """Time each node alone, on random numbers."""
     rng = np.random.default_rng(0)
     shapes = {network.nodes[0].input: (size, size, 3)}
@@ -170,45 +284,17 @@ def _time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
         )
         _, saved = operator.forward(given, False, network.workers)
         operator.input_gradient(flowing, None, saved, network.workers)
-        forward = _seconds_of_launches(partial(operator.forward, given, False, network.workers), given)
-        backward = _seconds_of_launches(partial(operator.input_gradient, flowing, None, saved, network.workers), given)
-        conv = operator.conv if isinstance(operator, HopperConv) else operator
-        operations = 2 * rows * columns * conv.weight.size if isinstance(conv, Conv) else 0
-        times.append(LayerTime(variant, size, node.label, forward, backward, operations))
+        forward = seconds_each(partial(operator.forward, given, False, network.workers), _wait, LAUNCHES)
+        backward = seconds_each(
+            partial(operator.input_gradient, flowing, None, saved, network.workers), _wait, LAUNCHES
+        )
+        conv = convolution_of(operator)
+        operations = 0 if conv is None else 2 * rows * columns * conv.weight.size
+        moved = given.nbytes + flowing.nbytes
+        times.append(LayerTime(variant, size, node.label, forward, backward, operations, moved))
     return times
 
 
-def _seconds_of_launches(launch: Callable[[], object], of_device: Array) -> float:
-    """Return the time of one of ``LAUNCHES`` launches, a wait for the device shared among them."""
-    began = time.perf_counter()
-    for _ in range(LAUNCHES):
-        launch()
-    to_host(kernels_of(of_device).zeros((1,)))
-    return (time.perf_counter() - began) / LAUNCHES
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def render_cuda(report: CudaReport) -> str:
-    """Return the report as text."""
-    lines = [f"GPU: {report.device}", ""]
-    head = ("whole evaluation", "size", "ms", "TFLOP/s", "l-bfgs ms", "value", "gradient")
-    lines.append("{:<28}{:>6}{:>10}{:>9}{:>11}{:>10}{:>10}".format(*head))
-    for one in report.evaluations:
-        rate = one.operations / one.seconds / 1e12
-        times = f"{one.seconds * 1e3:>10.3f}{rate:>9.2f}{one.iteration * 1e3:>11.3f}"
-        distances = ["-" if distance is None else f"{distance:.1e}" for distance in (one.value, one.gradient)]
-        lines.append(f"{one.variant:<28}{one.size:>6}{times}{distances[0]:>10}{distances[1]:>10}")
-    lines += [f"{variant}: left out, {reason}" for variant, reason in report.left_out.items()]
-    lines += ["", f"{'layer':<44}{'size':>6}{'ms':>10}{'TFLOP/s':>9}{'back ms':>10}{'TFLOP/s':>9}"]
-    for layer in report.layers:
-        rates = [layer.operations / seconds / 1e12 for seconds in (layer.forward, layer.backward)]
-        lines.append(
-            f"{layer.variant + ': ' + layer.layer:<44}{layer.size:>6}{layer.forward * 1e3:>10.3f}{rates[0]:>9.2f}"
-            f"{layer.backward * 1e3:>10.3f}{rates[1]:>9.2f}"
-        )
-    return "\n".join(lines)
+def _wait() -> None:
+    """Wait for the device: what is fetched from it comes after all that was launched before."""
+    to_host(to_cuda(np.zeros(1)))

@@ -17,7 +17,7 @@ from tools.torch_vgg import minimize_with_torch
 
 @dataclass(frozen=True)
 class OptimiserRun:
-    """A whole run of L-BFGS.
+    """A whole run of an optimiser.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from typing import Any
 from tools.benching.memory import Memory
 from tools.benching.optimiser import OptimiserRun
 from tools.benching.precision import PRECISION_IMAGES, Precision
-from tools.benching.programs import ENGINE
+from tools.benching.programs import ENGINE, TORCH
 from tools.benching.speed import Speed
 from tools.benching.subject import Setup
 from tools.progress import byte_count
@@ -88,7 +88,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
 
 
-_TEXT_COLUMNS = ("program",)
+_TEXT_COLUMNS = ("program", "layer")
 
 Table = tuple[str, Sequence[str], list[list[str]], list[str]]
 
@@ -175,14 +175,15 @@ def _run_table(report: Report) -> Table:
         ]
         for one in report.runs
     ]
-    first = report.runs[0].initial_value if report.runs else 0.0
     notes = [
         "calls: evaluations; each: time an iteration; optimiser: time outside the evaluations, its start:",
         "the part of it until the end of the first iteration",
     ]
-    if any(one.program != ENGINE for one in report.runs):
+    first = {one.size: f"{one.initial_value:.4g}" for one in report.runs}
+    notes.append("loss at the start: " + ", ".join(f"{value} at {size} pixels" for size, value in first.items()))
+    if any(one.program in TORCH for one in report.runs):
         notes.append("torch.optim.LBFGS runs without bounds, the engine within 0..255")
-    return f"L-BFGS from a loss of {first:.4g}", header, rows, notes
+    return "A whole run", header, rows, notes
 
 
 def _seconds(seconds: float) -> str:

@@ -106,6 +106,29 @@ def time_in_turn(
     return seconds
 
 
+def seconds_each(
+    call: Callable[[], object],
+    wait: Callable[[], object],
+    count: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the time in seconds of one of ``count`` calls whose work may go on after they return.
+
+    Parameters
+    ----------
+    call : what is timed.
+    wait : returns when all work is done.
+    count : how many calls one wait is shared among.
+    clock : for tests.
+    """
+    wait()
+    began = clock()
+    for _ in range(count):
+        call()
+    wait()
+    return (clock() - began) / count
+
+
 def measure_speed(
     network: Network, size: int, seed: int, layouts: Mapping[str, str], repeats: int, on_call: Callable[[], object]
 ) -> Speed:

@@ -87,6 +87,6 @@ def pictures(size: int, seed: int) -> tuple[Array, Array, Array]:
     return patches(16), patches(4) ** 2 / 255, patches(1)
 
 
-def build_objective(network: Network, content: Array, style: Array) -> Objective:
+def build_objective(network: Network, content: Array, style: Array, replay: bool = False) -> Objective:
     """Return the engine's objective on the paper's layers."""
-    return Objective(network, content, style, content_weight=network.content_weight)
+    return Objective(network, content, style, content_weight=network.content_weight, replay=replay)

@@ -90,6 +90,9 @@ class Emulator:
     def describe(self):
         return "emulated GPU"
 
+    def versions(self):
+        return {"g++": "any"}
+
     def free_bytes(self):
         return self.memory
 
