@@ -14,6 +14,7 @@ import io
 import json
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ _UPRIGHT = {
 }
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+
+# Pillow's limit and Python's warning filters belong to the process; a thread that ends early would set back another's.
+_ONE_AT_A_TIME = threading.RLock()
 
 # Half of the smallest alpha that an 8-bit file can hold: below it a pixel is written as fully transparent.
 _INVISIBLE = 0.5 / 255
@@ -229,7 +233,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"{problem}: there is no such file") from None
     except OSError as error:
         raise ValueError(f"{problem}: {error.strerror or error}") from None
-    with file, _pixel_limit():
+    with _ONE_AT_A_TIME, file, _pixel_limit():
         try:
             with Image.open(file, formats=_readable()) as image:
                 yield image

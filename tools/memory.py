@@ -27,14 +27,28 @@ def check_free(device: str, needed: int, size: tuple[int, int], advice: str) -> 
         )
 
 
-def available_memory() -> int | None:
-    """Return the bytes that can still be allocated without swapping, or None where the system does not tell."""
-    free = kernel_bytes(Path("/proc/meminfo"), "MemAvailable")
-    group = _number(Path("/sys/fs/cgroup/memory.max"))
-    if group is not None:
-        used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
-        free = group - used if free is None else min(free, group - used)
+def available_memory(system: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the bytes that can still be allocated without swapping, or None where the system does not tell.
+
+    Parameters
+    ----------
+    system, group : where Linux tells of the whole machine, and of the container that this runs in.
+    """
+    free = kernel_bytes(system / "meminfo", "MemAvailable")
+    most = _number(group / "memory.max")
+    if most is not None:
+        # What was read from files and not used lately counts as in use there, and is given up when memory is short.
+        in_use = (_number(group / "memory.current") or 0) - _forgettable(group / "memory.stat")
+        free = most - in_use if free is None else min(free, most - in_use)
     return free
+
+
+def _forgettable(statistics: Path) -> int:
+    try:
+        lines = [line.split() for line in statistics.read_text().splitlines()]
+    except OSError:
+        return 0
+    return sum(int(value) for name, value in lines if name == "inactive_file")
 
 
 def kernel_bytes(path: Path, key: str) -> int | None:
