@@ -1,4 +1,4 @@
-"""Array functions on one device: ``kernels.cpu`` (NumPy) and ``kernels.cuda`` (CuPy) which have one name and one signature for what both do.
+"""Array functions on one device: ``kernels.cpu`` (NumPy) and ``kernels.cuda`` (CuPy), alike in name and signature.
 
 Shapes: an activation is ``(H, W, C)``, channels last and C-contiguous, for one image; a convolution's weight is
 ``(kernel height, kernel width, input channels / group, output channels)``.
