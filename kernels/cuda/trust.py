@@ -13,8 +13,8 @@ import numpy as np
 
 from kernels import cpu
 from kernels.cuda import runtime
-from kernels.cuda.conv import conv
-from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.cuda.conv import conv, pack_weight
+from kernels.cuda.hopper import hopper_conv
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
