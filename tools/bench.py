@@ -939,7 +939,7 @@ def _description(setup: Setup, network: Network) -> str:
         model = Path(setup.model).name
     pooling = "the model's" if setup.pooling == "model" else setup.pooling
     direct = ", direct convolutions in the engine" if setup.convolution == "direct" else ""
-    return f"{model}, {pooling} pooling, {network.dtype}, the paper's layers{direct}"
+    return f"{model}, {pooling} pooling, {network.precision}, the paper's layers{direct}"
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -16,20 +16,23 @@ from typing import Any
 import numpy as np
 
 from engine.gradcheck.problem import in_precision
-from engine.network import Network, choose_device, moved_to_cuda
+from engine.network import Network, choose_device, convolution_of, moved_to_cuda
 from engine.objective import Objective
-from engine.ops import Array, Conv, HopperConv
+from engine.ops import Array
 from engine.optimize import minimize
 from kernels import gpu_name, kernels_of, to_cuda, to_host
 
 VARIANTS: Mapping[str, tuple[str, str, bool]] = {
     "float32": ("float32", "auto", False),
     "float32, replayed": ("float32", "auto", True),
+    "float32, tensor": ("float32", "tensor", False),
+    "tf32": ("tf32", "auto", False),
     "float16": ("float16", "auto", False),
+    "float16, patches": ("float16", "patches", False),
     "float16, hopper": ("float16", "hopper", False),
     "float16, hopper, replayed": ("float16", "hopper", True),
 }
-"""Dtype, convolution and whether launches are replayed, by name."""
+"""The network's dtype, convolution and whether launches are replayed, by name."""
 
 LAUNCHES = 10
 """Launches of a layer that are timed together."""
@@ -120,7 +123,7 @@ def measure_on_cuda(
             expected = _objective(in_precision(network, "float64"), content, style)(image)
         for variant, (dtype, convolution, replay) in VARIANTS.items():
             try:
-                moved = moved_to_cuda(replace(network, convolution=convolution), np.dtype(dtype))
+                moved = moved_to_cuda(replace(network, convolution=convolution), dtype)
             except ValueError as error:
                 left_out[variant] = str(error)
                 continue
@@ -172,8 +175,8 @@ def _time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
         operator.input_gradient(flowing, None, saved, network.workers)
         forward = _seconds_of_launches(partial(operator.forward, given, False, network.workers), given)
         backward = _seconds_of_launches(partial(operator.input_gradient, flowing, None, saved, network.workers), given)
-        conv = operator.conv if isinstance(operator, HopperConv) else operator
-        operations = 2 * rows * columns * conv.weight.size if isinstance(conv, Conv) else 0
+        conv = convolution_of(operator)
+        operations = 0 if conv is None else 2 * rows * columns * conv.weight.size
         times.append(LayerTime(variant, size, node.label, forward, backward, operations))
     return times
 

@@ -15,9 +15,6 @@ from kernels.cuda.geometry import Size, split_product
 from kernels.cuda.runtime import Array, empty
 from kernels.geometry import Window, output_size, resolved_pads
 
-CAPABILITY = (8, 0)
-"""The least compute capability with ``cp.async`` and tensor cores for tf32."""
-
 PIECE_BYTES = 16
 """What a thread copies at a time."""
 

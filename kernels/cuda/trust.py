@@ -15,6 +15,7 @@ from kernels import cpu
 from kernels.cuda import runtime
 from kernels.cuda.conv import conv, pack_weight
 from kernels.cuda.hopper import hopper_conv
+from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
@@ -24,7 +25,10 @@ Rounding is a hundred times less.
 """
 
 HALF_TOLERANCE = 1e-3
-"""The same for two results in float16, which are rounded to 5e-4."""
+"""The same for results in float16, which are rounded to 5e-4, or of factors in tf32, which are too."""
+
+SPLIT_TOLERANCE = 1e-5
+"""The same for products in three parts of tf32: with one of them missing the difference is ten times as much."""
 
 _CONV = Window((3, 3), pads=(1, 1, 1, 1))
 _STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
@@ -102,6 +106,33 @@ def hopper_is_right() -> bool:
         expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
         found = runtime.to_host(hopper_conv(input, pack_weight(weight), bias, relu=True))
         if not _distance(found, expected) < HALF_TOLERANCE:
+            return False
+    return True
+
+
+def implicit_gemm_is_right(precision: str) -> bool:
+    """Say whether ``implicit_gemm_conv`` agrees with ``conv``, for each kind of block, the sums whole and in parts.
+
+    Parameters
+    ----------
+    precision : as for ``kernels.tensor_cores_are_right``.
+    """
+    rng = np.random.default_rng(2)
+    dtype = np.float16 if precision == "float16" else np.float32
+    split = precision == "float32"
+    # The last tile is not full, in both directions.
+    for channels, filters in ((24, 72), (24, 40), (120, 40)):
+        input, weight, bias = (
+            runtime.to_device(rng.standard_normal(shape).astype(kind))
+            for shape, kind in (
+                ((13, 11, channels), dtype),
+                ((3, 3, channels, filters), dtype),
+                ((filters,), np.float32),
+            )
+        )
+        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
+        found = implicit_gemm_conv(input, pack_weight(weight), bias, _CONV, relu=True, split=split)
+        if not _distance(runtime.to_host(found), expected) < (SPLIT_TOLERANCE if split else HALF_TOLERANCE):
             return False
     return True
 
