@@ -120,12 +120,12 @@ def implicit_gemm_is_right(precision: str) -> bool:
     rng = np.random.default_rng(2)
     dtype = np.float16 if precision == "float16" else np.float32
     split = precision == "float32"
-    # The last tile is not full, in both directions.
-    for channels, filters in ((24, 72), (24, 40), (120, 40)):
+    # The last tile is not full, of pixels and of filters.
+    for size, channels, filters in (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40)):
         input, weight, bias = (
             runtime.to_device(rng.standard_normal(shape).astype(kind))
             for shape, kind in (
-                ((13, 11, channels), dtype),
+                ((*size, channels), dtype),
                 ((3, 3, channels, filters), dtype),
                 ((filters,), np.float32),
             )
