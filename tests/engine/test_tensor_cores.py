@@ -52,9 +52,7 @@ PATCHES, TENSOR = [Conv] * 6, [Conv] + 5 * [ImplicitGemmConv]
 OF_HALVES = [*TENSOR[:5], Conv]
 
 
-@pytest.mark.parametrize(
-    ("setting", "pooling"), [("content and style", "average"), ("both kinds on one layer", "max")]
-)
+@pytest.mark.parametrize(("setting", "pooling"), [("content and style", "average"), ("both kinds on one layer", "max")])
 @pytest.mark.parametrize("way", WAYS)
 def test_value_and_gradient_are_as_precise_as_promised(emulator, path, way, setting, pooling):
     dtype, convolution, of_value, of_gradient = WAYS[way]

@@ -149,7 +149,7 @@ class Emulator:
         ]
         dimensions = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
         body = _body(kernel)
-        barriers = re.search(r"\b(__syncthreads|block_sum|convolve)\b", body) is not None
+        barriers = re.search(r"\b(__syncthreads|block_sum|convolve|multiply_tiles)\b", body) is not None
         if library[f"launch_{kernel.name}"](*dimensions, int(barriers), int(self.descending), *converted):
             raise AssertionError(f"kernel {kernel.name!r}: threads ended while others waited at a barrier")
         fault = library.fault_of_launch()

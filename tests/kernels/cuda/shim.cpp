@@ -25,6 +25,7 @@ static Place threadIdx, blockIdx, blockDim, gridDim;
 #define __shared__ static
 
 static inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+static inline unsigned __float_as_uint(float value) { return __builtin_bit_cast(unsigned, value); }
 
 namespace fibers {
 constexpr size_t STACK = 64 << 10;

@@ -60,15 +60,38 @@ static void await_copies() {
 
 // Row r of matrix i comes from the address that lane 8 i + r gives; lane l gets bytes 4 (l % 4) to 4 (l % 4) + 3 of row
 // l / 4 of each matrix. The eight rows of a matrix, read at once, should not meet in a bank.
-static void load_matrices(unsigned (&values)[4], unsigned row) {
-    static unsigned char* rows[32][32];
+static unsigned char* matrix_rows[32][32];
+
+static void give_rows(unsigned row) {
     unsigned warp = fibers::current / 32, lane = fibers::current % 32;
-    rows[warp][lane] = sixteen_bytes(row);
+    matrix_rows[warp][lane] = sixteen_bytes(row);
     fibers::barrier(fibers::MEETING);
-    for (unsigned i = 0; i < 4; i++) memcpy(&values[i], rows[warp][8 * i + lane / 4] + 4 * (lane % 4), 4);
     for (unsigned other = lane / 8 * 8; other < lane; other++)
-        if ((rows[warp][other] - rows[warp][lane]) % 128 == 0) fault = "two rows of a matrix meet in a bank";
+        if ((matrix_rows[warp][other] - matrix_rows[warp][lane]) % 128 == 0)
+            fault = "two rows of a matrix meet in a bank";
+}
+
+static void load_matrices(unsigned (&values)[4], unsigned row) {
+    give_rows(row);
+    unsigned warp = fibers::current / 32, lane = fibers::current % 32;
+    for (unsigned i = 0; i < 4; i++) memcpy(&values[i], matrix_rows[warp][8 * i + lane / 4] + 4 * (lane % 4), 4);
     fibers::barrier(fibers::MEETING);
+}
+
+// With .trans: lane l gets, of each matrix, numbers l / 4 of rows 2 (l % 4) and 2 (l % 4) + 1.
+static void load_transposed(unsigned (&values)[4], unsigned row) {
+    give_rows(row);
+    unsigned warp = fibers::current / 32, lane = fibers::current % 32;
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned j = 0; j < 2; j++)
+            memcpy((char*)&values[i] + 2 * j, matrix_rows[warp][8 * i + 2 * (lane % 4) + j] + 2 * (lane / 4), 2);
+    fibers::barrier(fibers::MEETING);
+}
+
+static float load_float(unsigned address) {
+    float value;
+    memcpy(&value, sixteen_bytes(address / 16 * 16) + address % 16, 4);
+    return value;
 }
 
 // ---- mma ("Matrix Fragments for mma.m16n8k16 with floating point type", "Matrix Fragments for mma.m16n8k8") ----

@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused(emulator):
 @pytest.fixture
 def spoiled(emulator, tmp_path, monkeypatch):
     """Return a function that puts something else in the place of a line of the source, and leaves one kernel."""
-    texts = {name: (source.FOLDER / name).read_text() for name in ("prelude.cu", "implicit_gemm.cu")}
+    texts = {name: (source.FOLDER / name).read_text() for name in (*source.COMMON, "implicit_gemm.cu")}
     packing = Emulator(emulator.folder)
 
     def spoil(kernel, *changes):
@@ -231,7 +231,8 @@ def spoiled(emulator, tmp_path, monkeypatch):
             assert text.count(line) == 1, line
             text = text.replace(line, other)
         (tmp_path / "implicit_gemm.cu").write_text(text + 'extern "C"' + kept)
-        (tmp_path / "prelude.cu").write_text(texts["prelude.cu"])
+        for name in source.COMMON:
+            (tmp_path / name).write_text(texts[name])
         monkeypatch.setattr(source, "FOLDER", tmp_path)
         monkeypatch.setattr("tests.kernels.cuda.emulator.FOLDER", tmp_path)
         monkeypatch.setattr(emulator, "folder", tmp_path)

@@ -25,7 +25,7 @@ TYPES = {
     "TAP": [np.uint8, np.uint16],
 }
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
-NOT_FOR = {("product_half.cu", "75"), ("implicit_gemm.cu", "75")}
+NOT_FOR = {("product_half.cu", "75"), ("implicit_gemm.cu", "75"), ("product_pieces.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
 
@@ -117,6 +117,24 @@ def test_the_implicit_matrix_product_uses_tensor_cores_and_copies_past_registers
         code = kernels[f"implicit_gemm_{name}"]
         assert len(re.findall(rf"\b{re.escape(product)} ", code)) == products
         assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
+        assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architecture):
+    kernels = disassembled(check("product_pieces.cu", variants("product_pieces.cu")[0], architecture))
+    # Of a step: products of fragments, loads of fragments, as they are and transposed; copies of three steps.
+    expected = {
+        "gram": ("HMMA.16816.F32", 16, 0, 8, 3 * 3),
+        "plain": ("HMMA.16816.F32", 16, 4, 4, 3 * 3),
+        "mixed": ("HMMA.1688.F32.TF32", 32, 4, 0, 3 * 4),
+    }
+    for name, (product, products, loads, transposed, copies) in expected.items():
+        code = kernels[f"product_pieces_{name}"]
+        assert len(re.findall(rf"\b{re.escape(product)} ", code)) == products
+        assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDSM\.16\.MT88\.4 ", code)) == transposed
         assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
         assert not re.search(r"\b(LDL|STL)\b", code)
 
