@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import tempfile
+from functools import cache
 
 import numpy as np
 import pytest
@@ -37,8 +38,13 @@ def variants(file):
     ]
 
 
+@cache
+def compiled(file, types, architecture):
+    return nvrtc.compile_source(program(file, types), architecture, OF_CUPY)
+
+
 def check(file, types, architecture, threads=256, blocks=2):
-    code, log = nvrtc.compile_source(program(file, types), architecture, OF_CUPY)
+    code, log = compiled(file, types, architecture)
     assert code[:4] == b"\x7fELF"
     used = nvrtc.uses(log)
     assert set(used) == set(declared(file))
