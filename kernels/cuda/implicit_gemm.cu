@@ -41,7 +41,6 @@ enum Factors { HALF, TF32, SPLIT };
 
 // Adds the products of one step to a warp's sums. of_a and of_b say where this thread's row begins for ldmatrix, in the
 // first fragment of each factor and the step's first 32 bytes; in the second 32 the exchanged pieces differ in one bit.
-
 template <Factors FACTORS, int DOWN>
 __device__ __forceinline__ void multiply_step(float (&sum)[DOWN][4][4], unsigned int of_a, unsigned int of_b) {
 #pragma unroll(FACTORS == SPLIT ? 1 : STEP_BYTES / 32)  // there are no registers for more of them

@@ -162,7 +162,7 @@ def test_where_results_are_wrong_patches_are_used_and_a_warning_says_so(emulator
         make(network, **SETTINGS["content and style"])(IMAGE)
 
 
-def test_the_comparison_sees_a_part_that_is_missing_and_digits_that_are(emulator, monkeypatch):
+def test_the_comparison_sees_digits_that_are_missing(emulator, monkeypatch):
     assert all(tensor_cores_are_right(precision) for precision in ("float32", "tf32", "float16"))
     run = emulator.run
 
