@@ -13,20 +13,43 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Graph, Node, Rejected, read_onnx
-from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
-from engine.plan import planned, planned_for_hopper
+from engine.ops import (
+    Array,
+    AveragePool,
+    Conv,
+    ConvBlock,
+    HopperConv,
+    ImplicitGemmConv,
+    MaxPool,
+    Operator,
+    Relu,
+    Shape,
+)
+from engine.plan import planned, planned_for_hopper, planned_for_tensor_cores
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.scaling import sample_picture, scaled_nodes
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
-from kernels import gpu_name, gpu_unavailable, hopper_is_right, kernels_of, lives_on_cuda, to_cuda, to_host
+from kernels import (
+    gpu_capability,
+    gpu_name,
+    gpu_unavailable,
+    hopper_is_right,
+    kernels_of,
+    lives_on_cuda,
+    tensor_cores_are_right,
+    to_cuda,
+    to_host,
+)
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
 DTYPES = ("float32", "float64", "complex128")
-CUDA_DTYPES = ("float32", "float16")
-CUDA_CONVOLUTIONS = ("auto", "hopper")
+CUDA_DTYPES = ("float32", "float16", "tf32")
+CUDA_CONVOLUTIONS = ("auto", "patches", "tensor", "hopper")
 DEVICES = ("auto", "cpu", "cuda")
 CONVOLUTIONS = ("auto", "direct")
+TENSOR_CAPABILITY = (8, 0)
+"""The least compute capability for convolution "tensor" and dtype "tf32"."""
 
 LayerGradient = Callable[[Array | None], Array]
 """Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
@@ -72,8 +95,9 @@ class Network:
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
-    convolution : ``"auto"`` or ``"direct"``.
+    convolution : as in ``load_network``.
     scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
+    tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
     """
 
     nodes: tuple[Node, ...]
@@ -86,6 +110,12 @@ class Network:
     workers: Workers
     convolution: str = "auto"
     scales: Mapping[str, float] = field(default_factory=dict)
+    tf32: bool = False
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in, by the name that ``load_network`` takes: its dtype's, or ``"tf32"``."""
+        return "tf32" if self.tf32 else self.dtype.name
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -295,8 +325,11 @@ class Network:
         """Return the bytes of the parameters up to ``layers``, in both directions."""
         total = 0
         for node in self._plan({self.outputs[name] for name in self.checked(layers)}):
-            # The weight itself and what the algorithm makes of it: turned, or transformed to 36 numbers for 9.
-            total += node.operator.parameters * (5 if isinstance(node.operator, ConvBlock) else 2)
+            # The weight itself and what the algorithm makes of it: turned, or transformed to 36 numbers for 9, or
+            # packed for either direction.
+            operator = node.operator
+            packed = isinstance(operator, HopperConv | ImplicitGemmConv)
+            total += operator.parameters * (5 if isinstance(operator, ConvBlock) else 3 if packed else 2)
         return total * self.dtype.itemsize
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
@@ -330,8 +363,10 @@ class Network:
 
 
 def convolution_of(operator: Operator) -> Conv | None:
-    """Return the convolution that an operator computes, by whatever algorithm; None for one that computes another."""
-    return operator if isinstance(operator, Conv) else getattr(operator, "conv", None)
+    """Return the convolution that an operator is, or does by an algorithm of its own; None for others."""
+    if isinstance(operator, ConvBlock | HopperConv | ImplicitGemmConv):
+        return operator.conv
+    return operator if isinstance(operator, Conv) else None
 
 
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
@@ -350,12 +385,12 @@ def _held_bytes(node: Node, shapes: Mapping[str, Shape], kept: set[str], dtype: 
     """Return the bytes that stay until the backward pass because of a node."""
     height, width, channels = shapes[node.output]
     values, operator = height * width * channels, node.operator
+    conv = convolution_of(operator)
     if isinstance(operator, ConvBlock) and operator.pool:
         signs = 4 * values // 8
         return signs + (values * dtype.itemsize if node.output in kept else 0)
     if node.output in kept:
         return values * dtype.itemsize
-    conv = convolution_of(operator)
     if isinstance(operator, Relu) or (conv is not None and conv.relu):
         return values // 8
     return values if isinstance(operator, MaxPool) else 0
@@ -381,12 +416,17 @@ def load_network(
     device : ``"cpu"``; ``"cuda"``, a GPU through CuPy; ``"auto"`` takes that if it can be used, else the CPU: see
         ``Network.place``.
     dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
-        ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``.
+        ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``. ``"tf32"`` is float32, rounded
+        to tf32 (11 bits) where convolutions multiply it, on a GPU of compute capability 8.0 or later.
     preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
         table of published files, or its first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
-        ``"hopper"`` with dtype float16 on a GPU of compute capability 9.0: tensor cores where they suit, once a
-        comparison has shown that they give the right results.
+        On a GPU also ``"patches"``, matrix products of patches; ``"tensor"``, implicit matrix products on the tensor
+        cores of compute capability 8.0 and later, which in float32 keep its precision by products in three parts;
+        ``"hopper"`` with dtype float16, the tensor cores of compute capability 9.0. Layers that do not suit these are
+        computed from patches; so are all, after a warning, where a comparison shows that the results are wrong on this
+        device, which makes dtype tf32 float32. There ``"auto"`` is ``"tensor"`` for float16, from 8.0 on, and tf32, and
+        ``"patches"`` for float32.
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
@@ -399,14 +439,15 @@ def load_network(
         if given not in choices:
             raise ValueError(unknown_name(kind, given, choices))
     chosen = choose_device(device, dtype)
-    if convolution == "hopper" and chosen == "cpu":
-        raise ValueError("convolution 'hopper' needs a GPU of compute capability 9.0")
+    if chosen == "cpu" and convolution not in CONVOLUTIONS:
+        least = {"hopper": " of compute capability 9.0", "tensor": " of compute capability 8.0 or later"}
+        raise ValueError(f"convolution {convolution!r} needs a GPU{least.get(convolution, '')}")
     named = None if preprocessing is None else named_preprocessing(preprocessing)
     path = Path(path)
     graph = read_onnx(path)
     nodes, outputs = _layers(graph, path)
     known = known_weights(nodes)
-    of_cpu = np.dtype("float32" if dtype == "float16" else dtype)
+    of_cpu = np.dtype("float32" if dtype in CUDA_DTYPES else dtype)
     nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
     network = Network(
         nodes=nodes,
@@ -420,12 +461,18 @@ def load_network(
         convolution=convolution,
     )
     _check_channels(network, path)
-    return network if chosen == "cpu" else moved_to_cuda(network, np.dtype(dtype))
+    return network if chosen == "cpu" else moved_to_cuda(network, dtype)
 
 
-def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
-    """Return a float32 network of the CPU on the GPU, in ``dtype``; raises ValueError when it does not suit that."""
-    scales: Mapping[str, float] = {}
+def moved_to_cuda(network: Network, precision: str) -> Network:
+    """Return a float32 network of the CPU on the GPU; raises ValueError when it does not suit that.
+
+    Parameters
+    ----------
+    precision : one of ``CUDA_DTYPES``.
+    """
+    algorithm = _cuda_algorithm(network.convolution, precision)
+    dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
     nodes = network.nodes
     if dtype == np.float16:
         features = network.features(sample_picture(), network.layers)
@@ -433,27 +480,51 @@ def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
         nodes, of_values = scaled_nodes(network.nodes, largest)
         scales = {layer: of_values[value] for layer, value in network.outputs.items()}
     nodes = tuple(on_cuda(node, dtype) for node in nodes)
-    if network.convolution == "hopper":
-        if dtype != np.float16:
-            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {dtype}")
-        if hopper_is_right():
-            nodes = planned_for_hopper(nodes)
-    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales)
+    if algorithm == "hopper" and hopper_is_right():
+        nodes = planned_for_hopper(nodes)
+    on_tensor_cores = algorithm == "tensor" and tensor_cores_are_right(precision)
+    if on_tensor_cores:
+        nodes = planned_for_tensor_cores(nodes, split=precision == "float32")
+    tf32 = precision == "tf32" and on_tensor_cores
+    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales, tf32=tf32)
+
+
+def _cuda_algorithm(convolution: str, precision: str) -> str:
+    """Return what ``convolution`` stands for on the GPU: ``"patches"``, ``"tensor"`` or ``"hopper"``.
+
+    Raises ValueError where the GPU or the precision do not allow it.
+    """
+    if convolution == "hopper":
+        if precision != "float16":
+            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {precision}")
+        return convolution
+    capability = gpu_capability()
+    named = "convolution 'tensor'" if convolution == "tensor" else "dtype 'tf32'" if precision == "tf32" else None
+    if named and capability < TENSOR_CAPABILITY:
+        found, least = (".".join(map(str, version)) for version in (capability, TENSOR_CAPABILITY))
+        raise ValueError(f"{named} needs compute capability {least} or later, the GPU has {found}")
+    if convolution == "auto":
+        return "patches" if precision == "float32" or capability < TENSOR_CAPABILITY else "tensor"
+    if convolution == "tensor":
+        return convolution
+    if precision == "tf32":
+        raise ValueError(f"dtype 'tf32' is for convolution 'auto' or 'tensor', not for {convolution!r}")
+    return "patches"
 
 
 def choose_device(device: str, dtype: str = "float32") -> str:
     """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
     if device not in DEVICES:
         raise ValueError(unknown_name("device", device, DEVICES))
-    if dtype == "float16" and device == "cpu":
-        raise ValueError("dtype 'float16' needs a GPU, on 'cpu' choose one of float32, float64, complex128")
+    if dtype not in DTYPES and device == "cpu":
+        raise ValueError(f"dtype {dtype!r} needs a GPU, on 'cpu' choose one of {', '.join(DTYPES)}")
     if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
         return "cpu"
     if dtype not in CUDA_DTYPES:
         raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
     reason = gpu_unavailable()
-    if reason is not None and (device == "cuda" or dtype == "float16"):
-        needed = "device 'cuda'" if device == "cuda" else "dtype 'float16' needs a GPU, which"
+    if reason is not None and (device == "cuda" or dtype not in DTYPES):
+        needed = "device 'cuda'" if device == "cuda" else f"dtype {dtype!r} needs a GPU, which"
         raise ValueError(f"{needed} is not available: {reason}")
     return "cpu" if reason else "cuda"
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from engine.onnx_reader import Node
-from engine.ops import AveragePool, Conv, ConvBlock, HopperConv
+from engine.ops import AveragePool, Conv, ConvBlock, HopperConv, ImplicitGemmConv
 
 
 def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
@@ -44,6 +44,22 @@ def planned_for_hopper(nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(
         replace(node, operator=HopperConv(node.operator))
         if isinstance(node.operator, Conv) and HopperConv.suits(node.operator)
+        else node
+        for node in nodes
+    )
+
+
+def planned_for_tensor_cores(nodes: Sequence[Node], split: bool) -> tuple[Node, ...]:
+    """Return ``nodes`` with convolutions replaced by ``ImplicitGemmConv`` where it suits; see above.
+
+    Parameters
+    ----------
+    nodes : with their parameters on the GPU.
+    split : keep float32's precision.
+    """
+    return tuple(
+        replace(node, operator=ImplicitGemmConv(node.operator, split))
+        if isinstance(node.operator, Conv) and ImplicitGemmConv.suits(node.operator)
         else node
         for node in nodes
     )

@@ -93,6 +93,34 @@ def gpu_versions() -> dict[str, str]:
     return runtime.versions()
 
 
+def gpu_capability() -> tuple[int, int]:
+    """Return the GPU's compute capability; raises ValueError where there is none."""
+    from kernels.cuda import runtime
+
+    return runtime.backend().capability
+
+
+def tensor_cores_are_right(precision: str) -> bool:
+    """Say whether convolutions on tensor cores give right results; a warning says when they do not.
+
+    Parameters
+    ----------
+    precision : ``"float16"``, ``"tf32"``, or ``"float32"`` in three products of tf32. The GPU must have compute
+        capability 8.0 or later.
+    """
+    from kernels.cuda import runtime, trust
+
+    right = trust.implicit_gemm_is_right(precision)
+    if not right:
+        instead = ", it computes in float32 instead" if precision == "tf32" else ""
+        warnings.warn(
+            f"convolution 'tensor' is not used: its results in {precision} on {runtime.describe()} are wrong{instead}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return right
+
+
 def gpu_name() -> str:
     """Return the GPU's name; raises ValueError where there is none."""
     from kernels.cuda import runtime

@@ -165,7 +165,7 @@ class _Session:
         seconds = time.perf_counter() - before
         self._say(
             f"model {self.options.model}, {network.preprocessing.name} input, {self.options.pooling} pooling; "
-            f"{network.place}, {network.dtype}"
+            f"{network.place}, {network.precision}"
         )
         self._say(
             f"{width}x{height} pixels, about {byte_count(needed)} of memory, {seconds:.2g} s an evaluation: "

@@ -11,6 +11,7 @@ from engine.ops.concat import Concat
 from engine.ops.conv import Conv
 from engine.ops.conv_block import ConvBlock
 from engine.ops.hopper_conv import HopperConv
+from engine.ops.implicit_gemm_conv import ImplicitGemmConv
 from engine.ops.junction import Junction
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pool import AveragePool, MaxPool
@@ -25,6 +26,7 @@ __all__ = [
     "Conv",
     "ConvBlock",
     "HopperConv",
+    "ImplicitGemmConv",
     "Junction",
     "MaxPool",
     "Operator",

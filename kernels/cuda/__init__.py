@@ -4,10 +4,19 @@ Loading this needs no CuPy; asking for the device does. What the CPU has beyond 
 """
 
 from kernels.cuda.affine import affine, affine_input_gradient
-from kernels.cuda.conv import conv, conv_input_gradient, conv_scratch_bytes, flip_weight
+from kernels.cuda.conv import (
+    conv,
+    conv_input_gradient,
+    conv_scratch_bytes,
+    flip_weight,
+    mirrored_window,
+    pack_weight,
+)
 from kernels.cuda.gram import gram, gram_product
-from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.cuda.hopper import hopper_conv
 from kernels.cuda.hopper import suits as hopper_suits
+from kernels.cuda.implicit_gemm import implicit_gemm_conv
+from kernels.cuda.implicit_gemm import suits as implicit_gemm_suits
 from kernels.cuda.join import add, add_to, concat, split
 from kernels.cuda.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cuda.pool import (
@@ -56,12 +65,15 @@ __all__ = [
     "gram_product",
     "hopper_conv",
     "hopper_suits",
+    "implicit_gemm_conv",
+    "implicit_gemm_suits",
     "lbfgs_direction",
     "lbfgs_products",
     "lbfgs_store",
     "line_step",
     "max_pool",
     "max_pool_input_gradient",
+    "mirrored_window",
     "momentum_step",
     "normalize_pixels",
     "normalize_pixels_input_gradient",

@@ -103,18 +103,30 @@ def conv_input_gradient(
     flipped : ``flip_weight(weight, group)`` if it is at hand.
     """
     height, width, channels = input_shape
-    pads = resolved_pads(window, height, width)
-    extent_y, extent_x = window.extent
-    fits = max(pads[0], pads[2]) < extent_y and max(pads[1], pads[3]) < extent_x
-    if window.strides == (1, 1) and channels > _FEW_CHANNELS * group and fits:
-        mirrored = Window(
-            window.kernel,
-            pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
-            dilations=window.dilations,
-        )
+    mirrored = mirrored_window(window, height, width)
+    if mirrored is not None and channels > _FEW_CHANNELS * group:
         turned = flip_weight(weight, group) if flipped is None else flipped
         return conv(output_gradient, turned, None, mirrored, group, workers=workers)
     return _gathered_gradient(output_gradient, weight, input_shape, window, group)
+
+
+def mirrored_window(window: Window, height: int, width: int) -> Window | None:
+    """Return the window of the transposed convolution, or None where that is none: with strides, or too much padding.
+
+    Parameters
+    ----------
+    window : of the convolution.
+    height, width : of the convolution's input.
+    """
+    pads = resolved_pads(window, height, width)
+    extent_y, extent_x = window.extent
+    if window.strides != (1, 1) or max(pads[0], pads[2]) >= extent_y or max(pads[1], pads[3]) >= extent_x:
+        return None
+    return Window(
+        window.kernel,
+        pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
+        dilations=window.dilations,
+    )
 
 
 def flip_weight(weight: Array, group: int = 1) -> Array:
@@ -133,6 +145,14 @@ def flip_weight(weight: Array, group: int = 1) -> Array:
     arguments = (weight, flipped, flipped.size, rows * columns, per_group, filters, group)
     launch_for_each("conv.cu", "flip_weight", flipped.size, arguments, REAL=weight.dtype)
     return flipped
+
+
+def pack_weight(weight: Array) -> Array:
+    """Return a weight as the kernels for tensor cores read it, filter by filter: (K, taps C) from (h, w, C, K)."""
+    rows, columns, channels, filters = weight.shape
+    # The flipped weight of a convolution with one tap is its transpose.
+    flipped = flip_weight(weight.reshape(1, 1, rows * columns * channels, filters))
+    return flipped.reshape(filters, rows * columns * channels)
 
 
 def conv_scratch_bytes(

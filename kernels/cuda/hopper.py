@@ -6,7 +6,6 @@ import numpy as np
 
 from kernels.cpu.threads import SERIAL, Workers
 from kernels.cuda import runtime
-from kernels.cuda.conv import flip_weight
 from kernels.cuda.geometry import Size
 from kernels.cuda.runtime import Array, empty
 
@@ -40,14 +39,6 @@ def tiles(height: int, width: int) -> tuple[int, int]:
 def shared_bytes(block_filters: int) -> int:
     """Return the dynamic shared memory of a block."""
     return STAGES * 2 * CHANNELS * (TILE_WIDTH * TILE_HEIGHT + block_filters)
-
-
-def pack_weight(weight: Array) -> Array:
-    """Return a weight as the kernel reads it, (K, 9 C), from (3, 3, C, K)."""
-    rows, columns, channels, filters = weight.shape
-    # The flipped weight of a convolution with one tap is its transpose.
-    flipped = flip_weight(weight.reshape(1, 1, rows * columns * channels, filters))
-    return flipped.reshape(filters, rows * columns * channels)
 
 
 def hopper_conv(input: Array, packed: Array, bias: Array, *, relu: bool = False, workers: Workers = SERIAL) -> Array:

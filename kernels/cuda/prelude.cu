@@ -30,6 +30,22 @@ __device__ __forceinline__ double value_of(double x) { return x; }
 __device__ __forceinline__ void put(float* target, float value) { *target = value; }
 __device__ __forceinline__ void put(double* target, double value) { *target = value; }
 
+// Two neighbouring values at once, of which the first lies at an even place.
+struct __align__(8) TwoFloats {
+    float first, second;
+};
+
+__device__ __forceinline__ void put_two(half* target, float first, float second) {
+    half low, high;
+    put(&low, first);
+    put(&high, second);
+    *(unsigned int*)target = low.bits | (unsigned int)high.bits << 16;
+}
+
+__device__ __forceinline__ void put_two(float* target, float first, float second) {
+    *(TwoFloats*)target = {first, second};
+}
+
 // The number of this thread among all of a one-dimensional launch.
 __device__ __forceinline__ unsigned int thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 

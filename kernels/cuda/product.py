@@ -8,6 +8,9 @@ from kernels.cuda import runtime
 from kernels.cuda.geometry import HALF_TILE, TILE, split_product
 from kernels.cuda.runtime import Array
 
+STAGES = 3
+"""Steps in shared memory at a time in product_pieces.cu."""
+
 
 def product(
     a: Array,
@@ -22,8 +25,9 @@ def product(
 ) -> Array:
     """Write ``factor * a @ b`` to ``output``, or add it there, and return ``output``.
 
-    Products and sums are in single precision; sums over more than ``geometry.MOST_PART`` values are put together from
-    parts in double precision.
+    Products and sums are in single precision, but that b in float32 is rounded to tf32 (11 bits) where a is float16 and
+    tensor cores multiply the two; sums over more than ``geometry.MOST_PART`` values are put together from parts in
+    double precision.
 
     Parameters
     ----------
@@ -37,19 +41,24 @@ def product(
     columns = b.shape[1]
     if b.shape[0] != inner or output.shape != (rows, columns) or (bias is not None and bias.shape != (columns,)):
         raise ValueError(f"a product of {a.shape} and {b.shape} does not fit {output.shape}")
-    # The tensor cores take 16-bit factors; of Turing's, which take smaller pieces, there is no use here.
-    halves = a.dtype == np.float16 and b.dtype == np.float16 and runtime.backend().capability >= (8, 0)
-    grid, part = split_product(rows, columns, inner, HALF_TILE if halves else TILE)
+    # Of Turing's tensor cores, which take smaller fragments, there is no use here.
+    tensor_cores = a.dtype == np.float16 and runtime.backend().capability >= (8, 0)
+    pieces = _in_pieces(a, b, transpose_a) if tensor_cores else None
+    halves = tensor_cores and b.dtype == np.float16
+    grid, part = split_product(rows, columns, inner, HALF_TILE if pieces or halves else TILE)
     splits = grid[2]
     target = output if splits == 1 else runtime.empty((splits, rows, columns), np.float32)
-    shape = (rows, columns, inner, part, int(transpose_a))
+    shape = (rows, columns, inner, part)
     # Where there is no bias, any array does: it is not read.
     nothing = runtime.empty((1,), np.float32) if bias is None else bias
     finish = (factor, int(add), nothing, int(bias is not None), int(relu))
     last = finish if splits == 1 else (1.0, 0, nothing, 0, 0)
-    arguments = (a, b, target, *shape, *last)
+    arguments = (a, b, target, *shape, int(transpose_a), *last)
     types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": target.dtype}
-    if halves:
+    if pieces:
+        file, of_pieces, memory = "product_pieces.cu", (a, b, target, *shape, *last), shared_bytes(b.dtype.itemsize)
+        runtime.launch_with_memory(file, pieces, grid, (256, 1, 1), of_pieces, memory, OUTPUT=target.dtype)
+    elif halves:
         runtime.launch("product_half.cu", "product_half", grid, (256, 1, 1), arguments, OUTPUT=target.dtype)
     else:
         runtime.launch("product.cu", "product", grid, (256, 1, 1), arguments, **types)
@@ -60,3 +69,21 @@ def product(
             "product.cu", "sum_of_parts", count, (target, output, count, columns, splits, *finish), **types
         )
     return output
+
+
+def shared_bytes(b_itemsize: int) -> int:
+    """Return the dynamic shared memory of a block of product_pieces.cu."""
+    rows, columns, inner = HALF_TILE
+    return STAGES * inner * (2 * rows + b_itemsize * columns)
+
+
+def _in_pieces(a: Array, b: Array, transpose_a: bool) -> str | None:
+    """Return the kernel of product_pieces.cu for a product with a in float16, or None where it has none.
+
+    It copies whole pieces of 16 bytes of the arrays' rows.
+    """
+    if a.shape[1] * a.dtype.itemsize % 16 or b.shape[1] * b.dtype.itemsize % 16:
+        return None
+    if b.dtype == np.float16:
+        return "product_pieces_gram" if transpose_a else "product_pieces_plain"
+    return None if transpose_a else "product_pieces_mixed"

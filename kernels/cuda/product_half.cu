@@ -15,16 +15,6 @@
 #define A_LOADS (TILE_ROWS * TILE_INNER / 256)
 #define B_LOADS (TILE_COLUMNS * TILE_INNER / 256)
 
-#ifdef __CUDACC_RTC__
-// d += a b, for a warp: a is 16 x 16, b is 16 x 8.
-__device__ __forceinline__ void multiply_fragments(float* d, const unsigned int* a, const unsigned int* b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-#endif
-
 // Two neighbouring values, of which the first is at an even place.
 __device__ __forceinline__ unsigned int pair(const half* values) { return *(const unsigned int*)values; }
 

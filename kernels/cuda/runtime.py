@@ -187,10 +187,16 @@ def launch(
 
 
 def launch_with_memory(
-    file: str, name: str, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int
+    file: str,
+    name: str,
+    grid: Size,
+    block: Size,
+    arguments: Sequence[Any],
+    shared_bytes: int,
+    **types: np.dtype[Any] | type,
 ) -> None:
-    """Launch a kernel without macros that takes dynamic shared memory; see ``launch``."""
-    _launch(_kernel(file, name, ()), grid, block, arguments, shared_bytes)
+    """Launch a kernel that takes dynamic shared memory; see ``launch``."""
+    _launch(_kernel(file, name, tuple(types.items())), grid, block, arguments, shared_bytes)
 
 
 @cache

@@ -1,8 +1,8 @@
 """CUDA sources as text: where they lie, what their kernels take, and whether arguments fit.
 
-A ``.cu`` file is compiled with ``prelude.cu`` before it and its element types as macros, so that there is one source
-for float32 and float16. A kernel is declared as ``extern "C" __global__ void name(type name, ...)``; the declaration
-is the only description of its arguments, and every launch is checked against it.
+A ``.cu`` file is compiled with those of ``COMMON`` before it and its element types as macros, so that there is one
+source for float32 and float16. A kernel is declared as ``extern "C" __global__ void name(type name, ...)``; the
+declaration is the only description of its arguments, and every launch is checked against it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent
+
+COMMON = ("prelude.cu", "warp.cu")
+"""What all sources are compiled behind."""
 
 MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_THREADS = 1024
@@ -149,18 +152,18 @@ def declarations(text: str) -> dict[str, tuple[Parameter, ...]]:
 
 
 def program(file: str, types: Sequence[tuple[str, np.dtype[Any]]]) -> str:
-    """Return the whole text to compile: the macros, the prelude and the source."""
+    """Return the whole text to compile: the macros, what is common and the source."""
     names = {dtype: name for name, dtype in C_TYPES.items()}
     macros = [f"#define {macro} {names[dtype]}" for macro, dtype in types]
-    prelude, text = ((FOLDER / name).read_text("utf-8") for name in ("prelude.cu", file))
-    return "\n".join([*macros, f'#line 1 "{"prelude.cu"}"', prelude, f'#line 1 "{file}"', text])
+    texts = [f'#line 1 "{name}"\n{(FOLDER / name).read_text("utf-8")}' for name in (*COMMON, file)]
+    return "\n".join([*macros, *texts])
 
 
 def sources() -> dict[str, tuple[str, ...]]:
     """Return the macros of each source with kernels."""
     found = {}
     for path in sorted(FOLDER.glob("*.cu")):
-        if path.name != "prelude.cu":
+        if path.name not in COMMON:
             types = {parameter.type for kernel in declared(path.name).values() for parameter in kernel}
             found[path.name] = tuple(sorted(types - set(C_TYPES) - {TENSOR_MAP}))
     return found

@@ -13,8 +13,9 @@ import numpy as np
 
 from kernels import cpu
 from kernels.cuda import runtime
-from kernels.cuda.conv import conv
-from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.cuda.conv import conv, pack_weight
+from kernels.cuda.hopper import hopper_conv
+from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
@@ -24,7 +25,10 @@ Rounding is a hundred times less.
 """
 
 HALF_TOLERANCE = 1e-3
-"""The same for two results in float16, which are rounded to 5e-4."""
+"""The same for results in float16, which are rounded to 5e-4, or of factors in tf32, which are too."""
+
+SPLIT_TOLERANCE = 1e-5
+"""The same for products in three parts of tf32: with one of them missing the difference is ten times as much."""
 
 _CONV = Window((3, 3), pads=(1, 1, 1, 1))
 _STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
@@ -64,6 +68,9 @@ CHECKS: Mapping[str, Check] = {
 }
 """What is compared: calls that mean the same for the kernels of both devices."""
 
+HALF_CHECKS = ("conv", "gram", "gram_product")
+"""Those that are compared in float16 too: products, for which there are kernels of their own."""
+
 
 def wrong_kernels() -> dict[str, float]:
     """Return the names in ``CHECKS`` whose results on the device differ from the CPU's, and by how much."""
@@ -77,12 +84,15 @@ def wrong_kernels() -> dict[str, float]:
         distance = _distance(found if isinstance(found, list) else runtime.to_host(found), expected)
         if not distance < TOLERANCE:
             wrong[name] = distance
-    halves = {name: runtime.to_device(arrays[name].astype(np.float16)) for name in ("input", "weight")}
-    input, weight = (runtime.to_host(one).astype(np.float32) for one in halves.values())
-    expected = cpu.conv(input, weight, None, _CONV)
-    distance = _distance(runtime.to_host(conv(halves["input"], halves["weight"], None, _CONV)), expected)
-    if not distance < HALF_TOLERANCE:
-        wrong["conv, float16"] = distance
+    # On the CPU the same numbers in float32.
+    rounded = {name: arrays[name].astype(np.float16) for name in ("input", "weight")}
+    halves = on_device | {name: runtime.to_device(array) for name, array in rounded.items()}
+    wide = arrays | {name: array.astype(np.float32) for name, array in rounded.items()}
+    for name in HALF_CHECKS:
+        expected, found = CHECKS[name](cpu, wide), CHECKS[name](cuda, halves)
+        distance = _distance(runtime.to_host(found), expected)
+        if not distance < HALF_TOLERANCE:
+            wrong[f"{name}, float16"] = distance
     return wrong
 
 
@@ -102,6 +112,33 @@ def hopper_is_right() -> bool:
         expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
         found = runtime.to_host(hopper_conv(input, pack_weight(weight), bias, relu=True))
         if not _distance(found, expected) < HALF_TOLERANCE:
+            return False
+    return True
+
+
+def implicit_gemm_is_right(precision: str) -> bool:
+    """Say whether ``implicit_gemm_conv`` agrees with ``conv``, for each kind of block, the sums whole and in parts.
+
+    Parameters
+    ----------
+    precision : as for ``kernels.tensor_cores_are_right``.
+    """
+    rng = np.random.default_rng(2)
+    dtype = np.float16 if precision == "float16" else np.float32
+    split = precision == "float32"
+    # The last tile is not full, of pixels and of filters.
+    for size, channels, filters in (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40)):
+        input, weight, bias = (
+            runtime.to_device(rng.standard_normal(shape).astype(kind))
+            for shape, kind in (
+                ((*size, channels), dtype),
+                ((3, 3, channels, filters), dtype),
+                ((filters,), np.float32),
+            )
+        )
+        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
+        found = implicit_gemm_conv(input, pack_weight(weight), bias, _CONV, relu=True, split=split)
+        if not _distance(runtime.to_host(found), expected) < (SPLIT_TOLERANCE if split else HALF_TOLERANCE):
             return False
     return True
 

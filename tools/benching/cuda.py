@@ -49,8 +49,13 @@ class Variant:
 VARIANTS: Mapping[str, Variant] = {
     "float32": Variant("float32", "float32", "auto", False),
     "float32, replayed": Variant("float32", "float32", "auto", True),
+    "float32, tensor": Variant("float32", "float32", "tensor", False),
+    "float32, tensor, replayed": Variant("float32", "float32", "tensor", True),
+    "tf32": Variant("tf32", "tf32", "auto", False),
+    "tf32, replayed": Variant("tf32", "tf32", "auto", True),
     "float16": Variant("16 bits", "float16", "auto", False),
     "float16, replayed": Variant("16 bits", "float16", "auto", True),
+    "float16, patches": Variant("16 bits", "float16", "patches", False),
     "float16, hopper": Variant("16 bits", "float16", "hopper", False),
     "float16, hopper, replayed": Variant("16 bits", "float16", "hopper", True),
 }
@@ -196,7 +201,7 @@ def measure_on_cuda(
         ready: dict[str, tuple[ProgramTime, Evaluate]] = {}
         for name, variant in VARIANTS.items():
             try:
-                moved = moved_to_cuda(replace(network, convolution=variant.convolution), np.dtype(variant.dtype))
+                moved = moved_to_cuda(replace(network, convolution=variant.convolution), variant.dtype)
                 ready[name] = _prepared(moved, name, variant, given, expected)
                 if not variant.replay:
                     layers += time_layers(moved, name, size)

@@ -69,7 +69,7 @@ def description(setup: Setup, network: Network) -> str:
         model = Path(setup.model).name
     pooling = "the model's" if setup.pooling == "model" else setup.pooling
     direct = ", direct convolutions in the engine" if setup.convolution == "direct" else ""
-    return f"{model}, {pooling} pooling, {network.dtype}, the paper's layers{direct}"
+    return f"{model}, {pooling} pooling, {network.precision}, the paper's layers{direct}"
 
 
 def pictures(size: int, seed: int) -> tuple[Array, Array, Array]:

@@ -1,10 +1,10 @@
 """A backend for ``kernels.cuda.runtime`` that runs the very launches a GPU would get on the CPU.
 
-The same sources, compiled by g++ behind shim.cpp, get the same grid, block and arguments. Arrays "on the device" can do
-nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is filled with
-not-a-number, and lies between guards that are checked after each launch. It is slow, about 10^8 simple operations a
-second, but a kernel that is right here has its indices, its bounds and its barriers right. Of hopper.cu, which is
-written in instructions that no CPU has, the arithmetic of its indices is followed in NumPy instead.
+The same sources, compiled by g++ behind shim.cpp and shim_warp.cpp, get the same grid, block and arguments. Arrays "on
+the device" can do nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is
+filled with not-a-number, and lies between guards that are checked after each launch. It is slow, about 10^8 simple
+operations a second, but a kernel that is right here has its indices, its bounds and its barriers right. Of hopper.cu,
+which is written in instructions that no CPU has, the arithmetic of its indices is followed in NumPy instead.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import numpy as np
 from kernels.cuda.source import FOLDER, Kernel, program
 from tests.kernels.cuda.hopper_model import TensorMap, run_hopper
 
-SHIM = Path(__file__).with_name("shim.cpp")
+SHIMS = [Path(__file__).with_name(name) for name in ("shim.cpp", "shim_warp.cpp")]
 GUARD = 512
 
 
@@ -139,7 +139,7 @@ class Emulator:
         if kernel.file == "hopper.cu":
             run_hopper(kernel, grid, block, arguments, shared_bytes)
         else:
-            self._run_compiled(kernel, grid, block, arguments)
+            self._run_compiled(kernel, grid, block, arguments, shared_bytes)
         for argument in arguments:
             if isinstance(argument, DeviceArray):
                 argument.check_guards(kernel)
@@ -147,17 +147,21 @@ class Emulator:
             pairs = zip(kernel.parameters, arguments, strict=True)
             self.faults[kernel.name]([array for taken, array in pairs if taken.pointer and not taken.constant])
 
-    def _run_compiled(self, kernel, grid, block, arguments):
+    def _run_compiled(self, kernel, grid, block, arguments, shared_bytes):
         library = self._library(kernel)
+        library.reserve_shared_memory(shared_bytes)
         converted = [
             ctypes.c_void_p(argument.values.ctypes.data) if isinstance(argument, DeviceArray) else _number(argument)
             for argument in arguments
         ]
         dimensions = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
         body = _body(kernel)
-        barriers = "__syncthreads" in body or "block_sum" in body
+        barriers = re.search(r"\b(__syncthreads|block_sum|convolve|multiply_tiles)\b", body) is not None
         if library[f"launch_{kernel.name}"](*dimensions, int(barriers), int(self.descending), *converted):
             raise AssertionError(f"kernel {kernel.name!r}: threads ended while others waited at a barrier")
+        fault = library.fault_of_launch()
+        if fault is not None:
+            raise AssertionError(f"kernel {kernel.name!r}: {fault.decode()}")
 
     def _library(self, kernel):
         key = (kernel.file, kernel.types)
@@ -167,12 +171,14 @@ class Emulator:
             if not library.exists():
                 self._compile(kernel, library)
             self._libraries[key] = ctypes.CDLL(str(library))
+            self._libraries[key].fault_of_launch.restype = ctypes.c_char_p
         return self._libraries[key]
 
     def _compile(self, kernel, library):
         source = library.with_suffix(".cpp")
         wrappers = [_wrapper(Kernel(kernel.file, name, kernel.types)) for name in _names(kernel.file)]
-        source.write_text("\n".join([SHIM.read_text(), program(kernel.file, kernel.types), *wrappers]))
+        shims = [shim.read_text() for shim in SHIMS]
+        source.write_text("\n".join([*shims, program(kernel.file, kernel.types), *wrappers]))
         command = [
             "g++",
             "-std=c++20",

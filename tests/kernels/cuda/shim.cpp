@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 struct Place {
@@ -24,6 +25,7 @@ static Place threadIdx, blockIdx, blockDim, gridDim;
 #define __shared__ static
 
 static inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+static inline unsigned __float_as_uint(float value) { return __builtin_bit_cast(unsigned, value); }
 
 namespace fibers {
 constexpr size_t STACK = 64 << 10;
@@ -35,7 +37,7 @@ struct Jump {
 };
 static std::vector<Jump> places;
 static jmp_buf scheduler;
-enum State : char { FRESH, WAITING, ENDED };
+enum State : char { FRESH, WAITING, MEETING, ENDED };
 static std::vector<State> states;
 static unsigned current;
 static void (*body)();
@@ -46,9 +48,10 @@ static void begin() {
     _longjmp(scheduler, 1);
 }
 
-static void barrier() {
+// Waits for the block, or, MEETING, for the lanes of a warp alone.
+static void barrier(State kind = WAITING) {
     unsigned self = current;
-    states[self] = WAITING;
+    states[self] = kind;
     if (_setjmp(places[self].buffer) == 0) _longjmp(scheduler, 1);
 }
 
@@ -66,35 +69,28 @@ static void resume() {
 
 #define __align__(bytes) alignas(bytes)
 
-// mma.sync.aligned.m16n8k16 with 16-bit factors: the threads of a warp lay down their registers where the PTX ISA says
-// that they belong ("Matrix Fragments for mma.m16n8k16"), and after a barrier each adds up its own four sums. All
-// threads of the block must come here.
-static void multiply_fragments(float* d, const unsigned* a, const unsigned* b) {
-    static _Float16 of_a[32][16][16], of_b[32][16][8];
-    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, inside = lane % 4;
-    for (unsigned i = 0; i < 8; i++) {
-        unsigned short bits = a[i / 2] >> 16 * (i % 2);
-        unsigned row = i < 2 || (i >= 4 && i < 6) ? group : group + 8;
-        unsigned column = inside * 2 + (i & 1) + (i < 4 ? 0 : 8);
-        of_a[warp][row][column] = __builtin_bit_cast(_Float16, bits);
-    }
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned short bits = b[i / 2] >> 16 * (i % 2);
-        of_b[warp][inside * 2 + (i & 1) + (i < 2 ? 0 : 8)][group] = __builtin_bit_cast(_Float16, bits);
-    }
-    fibers::barrier();
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned row = i < 2 ? group : group + 8, column = inside * 2 + (i & 1);
-        for (unsigned k = 0; k < 16; k++) d[i] += (float)of_a[warp][row][k] * (float)of_b[warp][k][column];
-    }
-    fibers::barrier();
-}
-
 static Place place_of(unsigned thread, Place block) {
     return {thread % block.x, thread / block.x % block.y, thread / (block.x * block.y)};
 }
 
-// Returns 1 if some threads of a block had ended while others waited at a barrier.
+// Runs the threads first to before last up to a barrier of the block or their end; returns false if they part ways.
+static bool run_warp(unsigned first, unsigned last, Place block, bool descending) {
+    using namespace fibers;
+    for (;;) {
+        unsigned met = 0;
+        for (unsigned i = first; i < last; i++) {
+            current = descending ? first + last - 1 - i : i;
+            threadIdx = place_of(current, block);
+            resume();
+            met += states[current] == MEETING;
+        }
+        if (met == 0) return true;
+        if (met != last - first) return false;
+    }
+}
+
+// Returns 1 if some threads of a block had ended while others waited at a barrier, or those of a warp waited at several.
+// A warp runs as far as it can before the next one does.
 static int run_block(Place block, bool descending) {
     using namespace fibers;
     unsigned count = block.x * block.y * block.z;
@@ -111,12 +107,12 @@ static int run_block(Place block, bool descending) {
     }
     for (;; descending = !descending) {
         unsigned still = 0;
-        for (unsigned i = 0; i < count; i++) {
-            current = descending ? count - 1 - i : i;
-            threadIdx = place_of(current, block);
-            resume();
-            still += states[current] == WAITING;
+        unsigned warps = (count + 31) / 32;
+        for (unsigned w = 0; w < warps; w++) {
+            unsigned first = 32 * (descending ? warps - 1 - w : w), last = first + 32 < count ? first + 32 : count;
+            if (!run_warp(first, last, block, descending)) return 1;
         }
+        for (State state : states) still += state == WAITING;
         if (still == 0) return 0;
         if (still != count) return 1;
     }

@@ -28,10 +28,11 @@ extern "C" __global__ void leaves(float* output, int count) {
 @pytest.fixture
 def faulty(emulator, tmp_path, monkeypatch):
     monkeypatch.setattr(emulator, "folder", tmp_path)
-    prelude = (source.FOLDER / "prelude.cu").read_text()
+    common = {name: (source.FOLDER / name).read_text() for name in source.COMMON}
     monkeypatch.setattr(source, "FOLDER", tmp_path)
     monkeypatch.setattr("tests.kernels.cuda.emulator.FOLDER", tmp_path)
-    (tmp_path / "prelude.cu").write_text(prelude)
+    for name, text in common.items():
+        (tmp_path / name).write_text(text)
 
     def write(barrier):
         (tmp_path / "faulty.cu").write_text(FAULTY.replace("BARRIER", barrier))

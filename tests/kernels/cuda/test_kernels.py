@@ -86,6 +86,59 @@ def test_products_of_16_bits_use_tensor_cores_where_they_are(order, emulator, ca
     assert emulator.launches == ["product_half" if capability >= (8, 0) else "product", "sum_of_parts"]
 
 
+PIECES = {"gram": (np.float16, True), "plain": (np.float16, False), "mixed": (np.float32, False)}
+
+
+@pytest.mark.parametrize("output", REALS)
+@pytest.mark.parametrize(
+    ("rows", "columns", "inner"), [(8, 8, 8), (136, 72, 40), (64, 128, 200), (16, 16, 1096), (264, 8, 24)]
+)
+@pytest.mark.parametrize("kind", PIECES)
+def test_products_of_whole_pieces_are_exact_on_whole_numbers(order, emulator, kind, rows, columns, inner, output):
+    """Tiles that are not full, several steps, parts; factor, sum with what was there, bias and ReLU."""
+    other, transposed = PIECES[kind]
+    rng = np.random.default_rng(inner)
+    a, b = (rng.integers(-2, 3, shape) * (rng.random(shape) < 0.5) for shape in ((rows, inner), (inner, columns)))
+    start, bias = rng.integers(-9, 10, (rows, columns)), rng.integers(-9, 10, columns).astype(np.float32)
+    target = to_device(start.astype(output))
+    given = to_device((a.T if transposed else a).astype(np.float16)), to_device(b.astype(other))
+    product(*given, target, transpose_a=transposed, factor=0.5, add=True, bias=to_device(bias), relu=True)
+    expected = np.maximum(start + 0.5 * (a @ b) + bias, 0)
+    assert expected.max() < 1024
+    np.testing.assert_array_equal(to_host(target), expected)
+    parts = ["sum_of_parts"] if inner > 1024 else []
+    assert emulator.launches == [f"product_pieces_{kind}", *parts]
+
+
+def test_a_product_of_16_by_32_bits_rounds_to_tf32_on_tensor_cores(emulator):
+    a, b = normal((70, 64), np.float16), normal((64, 40), seed=1)
+    expected = a.astype(np.float64) @ b
+    for capability, tolerance in (((8, 0), 4e-4), ((7, 5), 1e-6)):
+        emulator.capability = capability
+        result = to_host(product(to_device(a), to_device(b), runtime.empty((70, 40), np.float32)))
+        assert relative(result, expected) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "used"),
+    [
+        ("plain", (16, 16, 27), "product_half"),
+        ("plain", (16, 12, 16), "product_half"),
+        ("gram", (12, 16, 27), "product_half"),
+        ("gram", (16, 16, 27), "product_pieces_gram"),
+        ("mixed", (16, 12, 16), "product_pieces_mixed"),
+        ("mixed", (16, 14, 16), "product"),
+    ],
+)
+def test_rows_that_are_no_whole_pieces_go_another_way(emulator, kind, shape, used):
+    (rows, columns, inner), (other, transposed) = shape, PIECES[kind]
+    a, b = normal((rows, inner), np.float16), normal((inner, columns), other, 1)
+    given = to_device(np.ascontiguousarray(a.T) if transposed else a), to_device(b)
+    result = product(*given, runtime.empty((rows, columns), np.float32), transpose_a=transposed)
+    assert emulator.launches == [used]
+    assert relative(to_host(result), a.astype(np.float64) @ b.astype(np.float64)) < 4e-4
+
+
 def test_a_long_product_is_split_and_put_together(order, emulator):
     a, b, start = normal((3000, 5)), normal((3000, 7), seed=1), normal((5, 7), seed=2)
     output = to_device(start)

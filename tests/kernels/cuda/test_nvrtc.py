@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import tempfile
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ TYPES = {
     "TAP": [np.uint8, np.uint16],
 }
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
-NOT_FOR = {("product_half.cu", "75")}
+NOT_FOR = {("product_half.cu", "75"), ("implicit_gemm.cu", "75"), ("product_pieces.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
 
@@ -37,8 +38,13 @@ def variants(file):
     ]
 
 
+@cache
+def compiled(file, types, architecture):
+    return nvrtc.compile_source(program(file, types), architecture, OF_CUPY)
+
+
 def check(file, types, architecture, threads=256, blocks=2):
-    code, log = nvrtc.compile_source(program(file, types), architecture, OF_CUPY)
+    code, log = compiled(file, types, architecture)
     assert code[:4] == b"\x7fELF"
     used = nvrtc.uses(log)
     assert set(used) == set(declared(file))
@@ -98,6 +104,45 @@ def test_products_of_16_bits_use_tensor_cores(architecture):
     # Two by four fragments, two pieces of the inner dimension a step.
     assert len(re.findall(r"\bHMMA\.16816\.F32\b", code)) == 16
     assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.mark.parametrize("architecture", ["80", "86", "90", "120"])
+def test_the_implicit_matrix_product_uses_tensor_cores_and_copies_past_registers(architecture):
+    kernels = disassembled(check("implicit_gemm.cu", (), architecture))
+    # Of a step: products of fragments, loads of fragments; copies of a step, and of those before the first.
+    expected = {
+        "half_64": ("HMMA.16816.F32", 16, 8, 3 * 4),
+        "half_128": ("HMMA.16816.F32", 32, 12, 4 * 3),
+        "tf32_64": ("HMMA.1688.F32.TF32", 2 * 8, 8, 3 * 4),
+        "tf32_128": ("HMMA.1688.F32.TF32", 2 * 16, 12, 4 * 3),
+        # Half a step at a time.
+        "split_64": ("HMMA.1688.F32.TF32", 3 * 8, 4, 3 * 4),
+    }
+    assert set(kernels) == {f"implicit_gemm_{name}" for name in expected}
+    for name, (product, products, loads, copies) in expected.items():
+        code = kernels[f"implicit_gemm_{name}"]
+        assert len(re.findall(rf"\b{re.escape(product)} ", code)) == products
+        assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
+        assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architecture):
+    kernels = disassembled(check("product_pieces.cu", variants("product_pieces.cu")[0], architecture))
+    # Of a step: products of fragments, loads of fragments, as they are and transposed; copies of three steps.
+    expected = {
+        "gram": ("HMMA.16816.F32", 16, 0, 8, 3 * 3),
+        "plain": ("HMMA.16816.F32", 16, 4, 4, 3 * 3),
+        "mixed": ("HMMA.1688.F32.TF32", 32, 4, 0, 3 * 4),
+    }
+    for name, (product, products, loads, transposed, copies) in expected.items():
+        code = kernels[f"product_pieces_{name}"]
+        assert len(re.findall(rf"\b{re.escape(product)} ", code)) == products
+        assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDSM\.16\.MT88\.4 ", code)) == transposed
+        assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
+        assert not re.search(r"\b(LDL|STL)\b", code)
 
 
 @pytest.fixture(scope="module")

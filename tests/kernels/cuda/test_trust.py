@@ -58,6 +58,8 @@ def test_everything_that_the_network_uses_is_compared():
         ("sum_parts", "square_sum"),
         ("copy_columns", "concat"),
         ("product_half", "conv, float16"),
+        ("product_pieces_gram", "gram, float16"),
+        ("product_pieces_mixed", "gram_product, float16"),
     ],
 )
 def test_a_kernel_with_one_wrong_value_is_named(emulator, kernel, named):
