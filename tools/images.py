@@ -184,11 +184,8 @@ def save_image(
         )
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot write {str(path)!r}: {_sentence(error)}") from None
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
