@@ -43,7 +43,7 @@ from engine.vgg import (
     layer_names,
 )
 from kernels.geometry import Window
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run
+from tools.command_line import Parser, natural_int, positive_float, positive_int, run, tell
 from tools.download import RemoteFile, download, sha256_of, verify
 from tools.files import check_writable, replacing
 from tools.memory import available_memory
@@ -131,10 +131,9 @@ def default_model(cache: Path | None = None) -> str:
 def announce_draft(tool: str, named: str | None, chosen: str | None, quiet: bool) -> None:
     """Say so, as the tool, where nobody named a model and the draft network was chosen."""
     if named is None and chosen == DRAFT and not quiet:
-        print(
+        tell(
             f"{tool}: no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
-            "get the real one with: python -m tools.models fetch vgg19",
-            file=sys.stderr,
+            "get the real one with: python -m tools.models fetch vgg19"
         )
 
 

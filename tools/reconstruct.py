@@ -32,7 +32,7 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, thread_count
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, tell, thread_count
 from tools.download import sha256_of
 from tools.files import check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
@@ -40,7 +40,7 @@ from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_gradient, check_memory, load, picture_size
+from tools.rendering import check_memory, first_evaluation, load, picture_size
 from tools.sheet import Tile, draw_sheet
 from tools.sweeping.axes import parse_axis
 
@@ -393,8 +393,7 @@ class _Session:
     def _run(self, target: Target, follow: Callable[[Iteration], None]) -> Result:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
         job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
-        _, gradient = job.objective(job.initial)
-        check_gradient(gradient)
+        first_evaluation(job)
         return job.run(follow)
 
     def _keep(self, target: Target, result: Result, began: float) -> dict[str, Any]:
@@ -431,13 +430,13 @@ class _Session:
             if not self.arguments.quiet:
                 print(listing(self.targets, found, layers))
         if interrupted:
-            print(f"{NAME}: interrupted, {said}; the same command goes on where it was", file=sys.stderr)
+            tell(f"{NAME}: interrupted, {said}; the same command goes on where it was")
             return EXIT_INTERRUPTED
         if self.failed:
-            print(f"{NAME}: {said}", file=sys.stderr)
+            tell(f"{NAME}: {said}")
             return EXIT_ERROR
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}", file=sys.stderr)
+            tell(f"{NAME}: {said}")
         return 0
 
     def _save_sheet(self, found: Mapping[Target, Mapping[str, Any]]) -> None:

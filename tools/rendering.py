@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.errors import NonFiniteError
 from engine.network import Network, load_network
 from engine.objective import layer_names
-from engine.ops import Array
 from engine.stylize import Job, memory, prepare
 from tools.images import Picture, fit, load_image, resize
 from tools.memory import available_memory
@@ -84,13 +84,32 @@ def rendering(
     return content, prepare(network, content.pixels, paintings, options, initial)
 
 
-def check_gradient(gradient: Array) -> None:
-    """Raise ValueError when the gradient at the first image leaves nothing to do."""
+def check_layers(network: Network, options: Options) -> None:
+    """Raise ValueError for layers that a network lacks; of those that nobody named, it says so."""
+    for name in ("content_layers", "style_layers"):
+        layers = getattr(options, name)
+        missing = [layer for layer in layers if layer not in network.layers]
+        if missing and layers == getattr(Options, name):
+            behind = [f" (it goes on with {one.label}: {one.reason})" for one in network.rejected[:1]]
+            raise ValueError(
+                f"the model has no {missing[0]}, of the default --{name.replace('_', '-')}: name others, out of "
+                f"{', '.join(network.layers)}{''.join(behind)}"
+            )
+        network.checked(layers)
+
+
+def first_evaluation(job: Job) -> float:
+    """Return the loss of the first image; raise ValueError when it is not finite, or its gradient is zero."""
+    try:
+        value, gradient = job.objective(job.initial)
+    except NonFiniteError as error:
+        raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
     if not gradient.any():
         raise ValueError(
             "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
             "the weights are too small, or it fits perfectly already"
         )
+    return float(value)
 
 
 def _check_available(needed: int, size: Size, option: str) -> None:

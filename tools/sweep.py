@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, tell, thread_count
 from tools.download import sha256_of
 from tools.images import load_image, save_image
 from tools.memory import available_memory
@@ -29,7 +28,7 @@ from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
-from tools.rendering import check_memory, first_picture, load, painting_sizes, picture_size
+from tools.rendering import check_layers, check_memory, first_picture, load, painting_sizes, picture_size
 from tools.sweeping.axes import (
     NO_AXIS,
     Axis,
@@ -194,7 +193,7 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     def follow(pilot: Pilot) -> None:
         pilots.append(pilot)
         if not arguments.quiet:
-            print(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept", file=sys.stderr)
+            tell(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept")
 
     weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
     print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)")
@@ -287,7 +286,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
         devices.add(network.device)
-        network.checked([*options.content_layers, *options.style_layers])
+        check_layers(network, options)
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
@@ -419,13 +418,13 @@ class _Sweep:
         said = f"{made} of {len(self.folder.cells)} cells made"
         said += f", {failed} failed" if failed else ""
         if stopped is not None:
-            print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
+            tell(f"{NAME}: {stopped}, {said}; the same command goes on where it was")
             return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
         if failed:
             reason = next(record.failed for record in grid.records.values() if record.failed)
-            print(f"{NAME}: {said}, the first for this reason: {reason}", file=sys.stderr)
+            tell(f"{NAME}: {said}, the first for this reason: {reason}")
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}; wrote {path / 'sheet.html'}", file=sys.stderr)
+            tell(f"{NAME}: {said}; wrote {path / 'sheet.html'}")
         return EXIT_ERROR if failed else 0
 
 
