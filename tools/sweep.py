@@ -22,7 +22,7 @@ from engine.optimize import Iteration
 from engine.stylize import INITS
 from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, tell, thread_count
 from tools.download import sha256_of
-from tools.images import load_image, save_image
+from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
 from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
@@ -75,7 +75,8 @@ def build_parser() -> Parser:
         description="Make pictures over a grid of two settings and show them side by side.",
         epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
         "joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; seed=0..9 are "
-        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten.",
+        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. A comma in a "
+        "file's name is written \\, (with the axis in quotes).",
     )
     parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
     parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
@@ -152,12 +153,12 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
         if rows is not None:
             raise ValueError(f"the rows are the photographs in {str(arguments.content)!r}: leave out --rows")
         rows, paper = picture_axis("content", pictures_in(arguments.content)), False
-    if arguments.style[0].is_dir():
+    for folder in (path for path in arguments.style if path.is_dir()):
         if len(arguments.style) > 1:
-            raise ValueError("a folder of paintings stands alone: each of its paintings is a column")
+            raise ValueError(f"{str(folder)!r} is a folder, which stands alone: each of its paintings is a column")
         if columns is not None:
-            raise ValueError(f"the columns are the paintings in {str(arguments.style[0])!r}: leave out --columns")
-        columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
+            raise ValueError(f"the columns are the paintings in {str(folder)!r}: leave out --columns")
+        columns, paper = picture_axis("style", pictures_in(folder)), False
     if paper:
         network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
         known = _known_style_layers(network)
@@ -229,8 +230,8 @@ class _Files:
 
     def picture(self, path: Path) -> str:
         """Return the SHA-256 of a picture's file."""
-        if not path.is_file():
-            raise ValueError(f"cannot read {str(path)!r}: there is no such file")
+        with open_file(path):
+            pass
         return self._known(path)
 
     @functools.cache  # noqa: B019  # as long as the sweep

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,12 +17,17 @@ import pytest
 from PIL import Image
 
 from engine.network import load_network
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from tests.tools.calling import called
 from tests.tools.sweeping.test_workers import ROOT, appeared
 from tools import sweep
+from tools.files import UNFINISHED
 from tools.images import load_image
+from tools.models import random_vgg
 from tools.sweep import main
+from tools.sweeping.folder import Folder
 
 
 @pytest.fixture
@@ -112,10 +118,6 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     ],
 )
 def test_any_setting_can_be_an_axis_and_makes_a_difference(folder, call, axis):
-    from engine.onnx_writer import write_onnx
-    from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-    from tools.models import random_vgg
-
     write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     extra = ["--optimizer", "adam"] if axis.startswith("learning") else []
     second = ["{}/other.png"] if axis.startswith("blend") else []
@@ -386,34 +388,104 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("-o", "{}/photo.png"), "it is a file, give a folder"),
         (("-o", "{}/photo.png/below"), "photo.png"),
         (("-m", "{}/photo.png"), "photo.png"),
+        (("-m", "{}/short.onnx"), "the model has no conv4_2, of the default --content-layers: name others, out of"),
+        (("--rows", "init={}"), "it is a directory, give an image file"),
+        (("--rows", "style={}/pipe"), "it is not a regular file"),
+        (("--rows", "content={}/photo.png,{}/Smith, J.png"), r"in quotes: '{}/Smith\, J.png'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(folder, call, arguments, message):
     if "--scheduler" in arguments and "nonsense" in arguments:
         pytest.importorskip("distributed")
+    write_onnx(
+        folder / "short.onnx", random_vgg("vgg19", width=0.05)[:8], preprocessing_metadata(PREPROCESSING["caffe"])
+    )
+    (folder / "Smith, J.png").write_bytes((folder / "other.png").read_bytes())
+    os.mkfifo(folder / "pipe")
     said = call(*PAIR, *arguments, code=2)
-    assert message in said
+    assert message.replace("{}", str(folder)) in said
     assert said.count("\n") == 1
     assert not (folder / "out").exists()
 
 
 def test_another_sweeps_folder_is_refused(folder, call):
+    write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     call(*TWO_BY_TWO)
     before = cells(folder)
     for changed, message in {
         ("-s", 40): "size 48 there, 40 here",
         ("-n", 9): "iterations 3 there, 9 here",
-        ("--columns", "content-weight=1e-4..1e-3"): "its columns are others",
-        ("--rows", "seed=0..2"): "its rows are others",
+        ("--columns", "content-weight=1e-4..1e-3"): (
+            "its columns are others (content-weight=1e-3,1e-2 there, content-weight=1e-4,1e-3 here)"
+        ),
+        ("--rows", "seed=0..2"): "its rows are others (seed=0,1 there, seed=0,1,2 here)",
+        ("--rows", "seed=0,2"): "its rows are others (seed=0,1 there, seed=0,2 here)",
+        ("-m", "{}/other.onnx"): "(another file for model)",
+        ("--init", "{}/other.png"): 'init "noise" there',
+        ("--init", "content"): 'init "noise" there, "content" here',
+        ("--style-layers", "conv1_1:1e-2"): 'style-layers ["conv1_1", ',
     }.items():
         said = call(*TWO_BY_TWO, *changed, code=2)
         assert "holds another sweep" in said
         assert message in said
     (folder / "photo.png").write_bytes((folder / "other.png").read_bytes())
-    assert "files" in call(*TWO_BY_TWO, code=2)
+    assert "(another file for content)" in call(*TWO_BY_TWO, code=2)
     (folder / "out" / "sweep.json").write_text("[]")
     assert "holds another sweep, or a damaged one" in call(*TWO_BY_TWO, code=2)
     assert cells(folder) == before
+
+
+@pytest.mark.parametrize("axis", ["seed=0,1", "model={}/model.onnx", "init={}/other.png,noise"])
+def test_a_file_by_another_name_is_the_same_sweep(folder, call, monkeypatch, axis):
+    grid = (*PAIR, "--init", "{}/other.png") if axis.startswith("seed") else PAIR
+    call(*grid, "--rows", axis)
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "cells").iterdir()}
+    (folder / "link.onnx").symlink_to("model.onnx")
+    monkeypatch.chdir(folder)
+    for model in ("model.onnx", "./link.onnx"):
+        again = (
+            part.replace("{}/model.onnx", model).replace("{}/", "../" + folder.name + "/") for part in map(str, grid)
+        )
+        said = call(*again, "--rows", axis.replace("{}/model.onnx", model).replace("{}/", ""))
+        assert f"{axis.count(',') + 1} of them there already" in said
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "cells").iterdir()} == before
+
+
+def test_of_two_sweeps_that_begin_together_in_a_new_folder_one_is_told_so(folder, call, monkeypatch):
+    """Both find no folder; the other one claims it before this one does."""
+    claim = Folder.claim
+
+    def late(self):
+        monkeypatch.setattr(Folder, "claim", claim)
+        call(*PAIR, "--rows", "seed=0..2")
+        claim(self)
+
+    monkeypatch.setattr(Folder, "claim", late)
+    said = call(*PAIR, "--rows", "seed=0,1", code=2)
+    assert said.splitlines()[-1] == (
+        f"sweep: '{folder}/out' holds another sweep, its rows are others (seed=0,1,2 there, seed=0,1 here): "
+        "give another --output"
+    )
+    assert len(cells(folder)) == 3
+
+
+def test_sweeps_that_really_begin_together_leave_one_whole_plan(folder, call):
+    grids = [(*PAIR, "--rows", f"seed={seed},{seed + 1}") for seed in range(3)]
+    running = [subprocess.Popen(command(folder, *grid), cwd=ROOT, stderr=subprocess.PIPE, text=True) for grid in grids]
+    ended = [(process.communicate(timeout=100)[1], process.returncode) for process in running]
+    assert sorted(code for _, code in ended) == [0, 2, 2], ended
+    for said, code in ended:
+        if code:
+            assert "holds another sweep, its rows are others" in said.splitlines()[-1]
+    winner = next(index for index, (_, code) in enumerate(ended) if code == 0)
+    assert [entry["settings"]["seed"] for entry in entries(folder)] == [winner, winner + 1]
+
+
+def test_what_a_sweep_killed_at_its_beginning_leaves_blocks_nothing(folder, call):
+    (folder / "out").mkdir()
+    (folder / "out" / f"{UNFINISHED}x7.json").write_text('{"rows": ')
+    call(*TWO_BY_TWO)
+    assert len(cells(folder)) == 4
 
 
 def test_a_folder_with_other_files_is_refused(folder, call):
@@ -433,7 +505,8 @@ def test_folders_and_axes_that_contradict_each_other_are_refused(folder, call):
     assert "has no pictures" in call("{}/empty", "{}/painting.png", *model, code=2)
     assert "leave out --rows" in call("{}/photos", "{}/painting.png", *model, "--rows", "seed=1", code=2)
     assert "leave out --columns" in call("{}/photo.png", "{}/photos", *model, "--columns", "seed=1", code=2)
-    assert "stands alone" in call("{}/photo.png", "{}/photos", "{}/photo.png", *model, code=2)
+    for paintings in (("{}/photos", "{}/photo.png"), ("{}/photo.png", "{}/photos")):
+        assert "photos' is a folder, which stands alone" in call("{}/photo.png", *paintings, *model, code=2)
 
 
 def test_more_workers_than_fit_into_memory_are_refused(folder, call, monkeypatch):
