@@ -186,12 +186,14 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     first = first_picture(options, styles)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
-    announce_draft(NAME, arguments.model, options.model, arguments.quiet)
     if options.style_layers == DEFAULTS.style_layers:
         options = dataclasses.replace(options, style_layers=_known_style_layers(network))
+    check_layers(network, options)
     pilots: list[Pilot] = []
 
     def follow(pilot: Pilot) -> None:
+        if not pilots:  # whatever is wrong with the weights, the run before has told
+            announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         pilots.append(pilot)
         if not arguments.quiet:
             tell(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept")

@@ -530,6 +530,52 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-b", "0"), "can only be suggested where content and style count: give --style-weight"),
+        (("--content-layers", "conv4_2:0"), "can only be suggested where content and style count"),
+        (("--style-layers", "conv1_1:0"), "can only be suggested where content and style count"),
+        (("-b", "1e-320"), "the weights are too small"),
+        (("-b", "1e-42"), "expected 1e-30 to 1e+30"),
+        (("-b", "1e32"), "expected 1e-30 to 1e+30"),
+        (("-b", "1e308"), "is not finite: it began at"),
+        (("--content-layers", "conv4_2:1e-320"), "a content weight of inf only, expected 1e-30 to 1e+30"),
+        (("--content-layers", "conv4_2:1e308"), "is not finite: it began at"),
+        (("--style-layers", "conv1_1:1e308,conv2_1:1e308"), "is not finite: it began at"),
+        (("--content-layers", "conv9_1"), "unknown layer 'conv9_1'"),
+        (("-s", 8), "too small"),
+    ],
+)
+def test_absurd_weights_are_told_instead_of_suggesting_others(folder, capsys, arguments, message):
+    # With the draft network: what is said of it belongs to a suggestion, not to an error.
+    given = (str(part).replace("{}", str(folder)) for part in (*PAIR[:2], "-s", 48, "-n", 3, "--suggest", *arguments))
+    output, said = called(main, capsys, list(given), 2)
+    assert output == ""
+    assert said.count("\n") == 1, said
+    assert message in said
+
+
+def test_a_style_weight_moves_the_suggested_weights_along(folder, capsys):
+    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "--init", "content")]
+    tables = [called(main, capsys, [*arguments, "-b", weight], 0)[0] for weight in ("1", "1e-20", "1e20")]
+    suggested = [[float(number) for number in text.rsplit("=", 1)[1].split(",")] for text in tables]
+    for weights, factor in zip(suggested, (1, 1e-20, 1e20), strict=True):
+        np.testing.assert_allclose(weights, [factor * weight for weight in suggested[0]], rtol=1e-6)
+
+
+def test_runs_that_are_too_short_for_the_photograph_do_not_drive_the_weight_up(folder, capsys):
+    """From noise, two iterations bring some of the photograph and no weight brings more."""
+    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "-n", 2)]
+    output, _ = called(main, capsys, arguments, 0)
+    rows = [line.split() for line in output.splitlines() if re.match(r"\s+\d", line)]
+    shares = [float(share.rstrip("%")) for _, share, _ in rows]
+    assert max(shares) < 90
+    assert len(rows) <= 6
+    weights = [float(number) for number in output.rsplit("content-weight=", 1)[1].strip().split(",")]
+    assert weights[-1] <= 1.2 * float(rows[-1][0])
+
+
 def test_suggestions_are_for_one_photograph(folder, call):
     assert "is a folder" in call("{}", "{}/painting.png", *PAIR[2:], "--suggest", code=2)
 
