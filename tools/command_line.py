@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 EXIT_ERROR = 2
@@ -102,20 +103,12 @@ def describe(error: BaseException) -> str:
 
 def positive_int(text: str) -> int:
     """Argument type: a whole number of at least 1."""
-    value = _number(text, int, "a whole number")
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
-    if value > MAX_COUNT:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {MAX_COUNT:,}")
-    return int(value)
+    return _count(text, MAX_COUNT)
 
 
 def thread_count(text: str) -> int:
     """Argument type: how many threads to use."""
-    value = positive_int(text)
-    if value > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_THREADS}")
-    return value
+    return _count(text, MAX_THREADS)
 
 
 def natural_int(text: str) -> int:
@@ -140,6 +133,27 @@ def weight(text: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
     return float(value)
+
+
+def given_name(text: str) -> str:
+    """Argument type: a name, or the path of a file; an empty one is a variable of the shell that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
+def given_path(text: str) -> Path:
+    """Argument type: the path of a file or a folder."""
+    return Path(given_name(text))
+
+
+def _count(text: str, most: int) -> int:
+    value = _number(text, int, "a whole number")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {most:,}")
+    return int(value)
 
 
 def _number(text: str, kind: Callable[[str], float], name: str) -> float:

@@ -17,19 +17,19 @@ UNFINISHED = ".unfinished-"
 
 def check_writable(path: Path) -> None:
     """Raise ValueError unless a file can be created or replaced at ``path``; nothing is left behind."""
-    if path.is_dir():
-        raise ValueError(f"cannot write {str(path)!r}: it is a directory, give a file name")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"cannot write {str(path)!r}: it is a device or a pipe, give a file name")
-    _check_unprotected(path)
-    folder = path.parent
-    if not folder.is_dir():
-        raise ValueError(f"cannot write {str(path)!r}: the folder {str(folder)!r} does not exist")
+    problem, folder = f"cannot write {str(path)!r}", path.parent
     try:
+        if path.is_dir():
+            raise ValueError(f"{problem}: it is a directory, give a file name")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{problem}: it is a device or a pipe, give a file name")
+        _check_unprotected(path)
+        if not folder.is_dir():
+            raise ValueError(f"{problem}: the folder {str(folder)!r} does not exist")
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+        raise ValueError(f"{problem}: {error.strerror or error}") from None
 
 
 def check_lines(path: Path) -> None:
@@ -42,9 +42,9 @@ def check_lines(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder, with those above it, where there is none; raise ValueError when that cannot be."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
     try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to {str(path)!r}: {error.strerror or error}") from None

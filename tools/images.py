@@ -212,8 +212,7 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
 def open_file(path: Path) -> BinaryIO:
     """Return a picture's file, open for reading.
 
-    Raises ValueError when it is missing, empty, no regular file or cannot be read; whether it is a picture is not
-    looked at.
+    Raises ValueError when it is missing, no regular file or cannot be read; whether it is a picture is not looked at.
     """
     problem = f"cannot read {str(path)!r}"
     try:
@@ -222,8 +221,6 @@ def open_file(path: Path) -> BinaryIO:
             raise ValueError(f"{problem}: it is a directory, give an image file")
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{problem}: it is not a regular file, write the picture to one first")
-        if status.st_size == 0:
-            raise ValueError(f"{problem}: the file is empty")
         return path.open("rb")
     except FileNotFoundError:
         raise ValueError(f"{problem}: there is no such file") from None
@@ -236,6 +233,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Give the image in a file; whatever fails while it is open becomes a ValueError that names the file."""
     problem = f"cannot read {str(path)!r}"
     with open_file(path) as file, _pixel_limit():
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ValueError(f"{problem}: the file is empty")
         try:
             with Image.open(file, formats=_readable()) as image:
                 yield image

@@ -13,7 +13,7 @@ from engine.network import DEVICES, DTYPES, POOLINGS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import Settings
-from tools.command_line import Parser, describe, natural_int, positive_float, positive_int, weight
+from tools.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "style_weight": {"flags": ["-b"], "type": weight, "metavar": "BETA"},
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
-    "init": {"metavar": "noise|content|style|FILE"},
+    "init": {"type": given_name, "metavar": "noise|content|style|FILE"},
     "seed": {"type": natural_int, "metavar": "N"},
     "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
     "optimizer": {"type": choice("optimiser", METHODS), "metavar": "|".join(METHODS)},

@@ -32,7 +32,17 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, tell, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_name,
+    given_path,
+    run,
+    tell,
+    thread_count,
+)
 from tools.download import sha256_of
 from tools.files import check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
@@ -105,9 +115,9 @@ def build_parser() -> Parser:
         description="Show what each layer of a network knows of a picture: its content, its style.",
         epilog="Without --content and --style: both, at the paper's layers as far as the model has them.",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="the photograph or painting")
+    parser.add_argument("image", type=given_path, metavar="IMAGE", help="the photograph or painting")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(NAME), metavar="DIR", help=f"folder to write (default {NAME})"
+        "-o", "--output", type=given_path, default=Path(NAME), metavar="DIR", help=f"folder to write (default {NAME})"
     )
     parser.add_argument(
         "--content",
@@ -128,10 +138,14 @@ def build_parser() -> Parser:
     )
     add_options(parser, DEFAULTS, UNUSED)
     parser.add_argument(
-        "--init", default=INITS[0], metavar="noise|grey|FILE", help="picture to begin with (default noise)"
+        "--init",
+        type=given_name,
+        default=INITS[0],
+        metavar="noise|grey|FILE",
+        help="picture to begin with (default noise)",
     )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -433,7 +447,7 @@ class _Session:
             tell(f"{NAME}: interrupted, {said}; the same command goes on where it was")
             return EXIT_INTERRUPTED
         if self.failed:
-            tell(f"{NAME}: {said}")
+            tell(f"{NAME}: {said}; the first failed for this reason: {next(iter(self.failed.values()))}")
             return EXIT_ERROR
         if not self.arguments.quiet:
             tell(f"{NAME}: {said}")

@@ -17,7 +17,17 @@ from engine.errors import unknown_name
 from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, tell, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_path,
+    positive_int,
+    run,
+    tell,
+    thread_count,
+)
 from tools.curve import Curve
 from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, resize, save_image
@@ -48,9 +58,9 @@ OPTIMIZER_SECONDS = {"l-bfgs-b": (3e-6, 2.5e-7), "l-bfgs": (0.0, 4e-8), "adam": 
 def build_parser() -> Parser:
     """Return the parser of the command line; the options are those of ``tools.options``."""
     parser = Parser(prog=NAME, description="Render a photograph in the style of a painting.")
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph")
-    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, or several")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="picture to write")
+    parser.add_argument("content", type=given_path, metavar="CONTENT", help="the photograph")
+    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, or several")
+    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="OUT", help="picture to write")
     add_options(parser)
     parser.add_argument(
         "--preview",
@@ -62,11 +72,14 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
     )
-    parser.add_argument("--log", type=Path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
+    parser.add_argument("--log", type=given_path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the losses over the iterations (.svg or .png; needs matplotlib)"
+        "--plot",
+        type=given_path,
+        metavar="FILE",
+        help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 

@@ -20,7 +20,17 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, tell, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_path,
+    positive_int,
+    run,
+    tell,
+    thread_count,
+)
 from tools.download import sha256_of
 from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
@@ -78,10 +88,12 @@ def build_parser() -> Parser:
         "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. A comma in a "
         "file's name is written \\, (with the axis in quotes).",
     )
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
-    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
+        "content", type=given_path, metavar="CONTENT", help="the photograph, or a folder of photographs"
+    )
+    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
+    parser.add_argument(
+        "-o", "--output", type=given_path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
     )
     parser.add_argument(
         "--rows", type=argument(parse_axis), metavar="AXIS", help="what changes from row to row (default: style layers)"
@@ -100,7 +112,7 @@ def build_parser() -> Parser:
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
     parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
     parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -228,7 +240,10 @@ class _Files:
 
     def model(self, name: str) -> str:
         """Return the SHA-256 of the file to load for a model's name or path."""
-        return self._known(resolve_model(name, self._cache))
+        path = resolve_model(name, self._cache)
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: is no regular file, expected an ONNX file")
+        return self._known(path)
 
     def picture(self, path: Path) -> str:
         """Return the SHA-256 of a picture's file."""

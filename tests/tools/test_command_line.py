@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.tools.conftest import ROOT
-from tools.command_line import MAX_COUNT, natural_int, positive_float, positive_int, thread_count, weight
+from tools.command_line import (
+    MAX_COUNT,
+    MAX_THREADS,
+    given_name,
+    given_path,
+    natural_int,
+    positive_float,
+    positive_int,
+    thread_count,
+    weight,
+)
 
 FULL = Path("/dev/full")
 
@@ -28,6 +38,19 @@ def test_counts_are_from_one_to_what_libraries_can_count(text):
     with pytest.raises(argparse.ArgumentTypeError) as error:
         positive_int(text)
     assert len(str(error.value)) < 130
+
+
+def test_threads_are_counted_up_to_their_own_limit():
+    assert thread_count(str(MAX_THREADS)) == MAX_THREADS
+    with pytest.raises(argparse.ArgumentTypeError, match="is more than 1,024"):
+        thread_count("9" * 23)
+
+
+def test_a_name_that_is_empty_is_not_the_folder_where_one_is():
+    assert given_path("a b/c") == Path("a b/c")
+    for parse in (given_name, given_path):
+        with pytest.raises(argparse.ArgumentTypeError, match="the name is empty"):
+            parse("")
 
 
 # ---- where output goes ----

@@ -391,6 +391,8 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("-m", "{}/short.onnx"), "the model has no conv4_2, of the default --content-layers: name others, out of"),
         (("--rows", "init={}"), "it is a directory, give an image file"),
         (("--rows", "style={}/pipe"), "it is not a regular file"),
+        (("--rows", "model={}/model.onnx,{}/pipe"), "is no regular file, expected an ONNX file"),
+        (("--init", ""), "argument --init: the name is empty"),
         (("--rows", "content={}/photo.png,{}/Smith, J.png"), r"in quotes: '{}/Smith\, J.png'"),
     ],
 )
@@ -433,6 +435,14 @@ def test_another_sweeps_folder_is_refused(folder, call):
     (folder / "out" / "sweep.json").write_text("[]")
     assert "holds another sweep, or a damaged one" in call(*TWO_BY_TWO, code=2)
     assert cells(folder) == before
+
+
+def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call, monkeypatch):
+    call(*TWO_BY_TWO)
+    (folder / "out" / "cells" / "1-1.png").unlink()
+    (folder / "out" / "cells" / "1-1.png").mkdir()
+    monkeypatch.setattr(sweep, "make_cell", None)
+    assert call(*TWO_BY_TWO, code=2).startswith(f"sweep: cannot write '{folder}/out/cells/1-1.png': ")
 
 
 @pytest.mark.parametrize("axis", ["seed=0,1", "model={}/model.onnx", "init={}/other.png,noise"])

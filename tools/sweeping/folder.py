@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.download import sha256_of
-from tools.files import UNFINISHED, creating, make_folder, replacing
+from tools.files import UNFINISHED, check_writable, creating, make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis
@@ -57,6 +57,8 @@ class Folder:
                 temporary.write_text(json.dumps(self._plan), "utf-8")
         self._check_same(_json(plan))
         make_folder(self.path / "cells")
+        for path in (self.path / "sheet.png", self._file(next(iter(self.cells)), ".png")):
+            check_writable(path)
 
     def record(self, key: tuple[int, int]) -> Record | None:
         """Return what came of a cell, or None where it is yet to be made."""
