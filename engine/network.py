@@ -256,7 +256,7 @@ class Network:
         return True
 
     def memory(self, height: int, width: int, layers: Iterable[str]) -> int:
-        """Return the bytes that one forward and backward pass holds at its peak, estimated from the shapes.
+        """Return the bytes that one forward and backward pass holds at its peak on its device, from the shapes.
 
         Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
         losses' targets and the optimiser.
@@ -275,7 +275,7 @@ class Network:
             shapes[node.output] = node.output_shape(shapes)
             around = waiting - {*node.inputs, *kept}
             peak = max(peak, held + sum(_bytes(shapes[name], self.dtype) for name in (*around, *node.values)))
-            if isinstance(node.operator, ConvBlock):
+            if isinstance(node.operator, Conv | ConvBlock):
                 scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input], self.workers.threads))
             held += _held_bytes(node, shapes, kept, self.dtype)
             readers.subtract(node.inputs)
@@ -307,9 +307,10 @@ class Network:
         total = 0
         for node in self._leading_to({self.outputs[name] for name in wanted}):
             shapes[node.output] = node.output_shape(shapes)
-            if isinstance(node.operator, Conv):
+            conv = convolution_of(node.operator)
+            if conv is not None:
                 rows, columns, _ = shapes[node.output]
-                total += rows * columns * node.operator.weight.size
+                total += rows * columns * conv.weight.size
         return total
 
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
@@ -326,6 +327,11 @@ class Network:
                 chosen.append(node)
                 needed.update(node.inputs)
         return tuple(reversed(chosen))
+
+
+def convolution_of(operator: Operator) -> Conv | None:
+    """Return the convolution that an operator computes, by whatever algorithm; None for one that computes another."""
+    return operator if isinstance(operator, Conv) else getattr(operator, "conv", None)
 
 
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
@@ -349,7 +355,8 @@ def _held_bytes(node: Node, shapes: Mapping[str, Shape], kept: set[str], dtype: 
         return signs + (values * dtype.itemsize if node.output in kept else 0)
     if node.output in kept:
         return values * dtype.itemsize
-    if isinstance(operator, Relu | ConvBlock) or (isinstance(operator, Conv) and operator.relu):
+    conv = convolution_of(operator)
+    if isinstance(operator, Relu) or (conv is not None and conv.relu):
         return values // 8
     return values if isinstance(operator, MaxPool) else 0
 

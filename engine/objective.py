@@ -13,6 +13,8 @@ from engine import losses
 from engine.errors import NonFiniteError
 from engine.network import LayerGradient, Network, Tape
 from engine.ops import Array
+from engine.replay import Evaluation, Replay
+from engine.scaling import content_gradient_size, gradient_factor, style_gradient_size
 from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
@@ -38,17 +40,6 @@ class Pending:
     finish: Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A recorded evaluation: ``again`` reads ``image`` and writes the others."""
-
-    image: Array
-    gradient: Array
-    terms: dict[str, dict[str, Any]]
-    not_finite: Any
-    again: Callable[[], None]
-
-
 class Objective:
     """The paper's total loss for one network, one photograph and one or several paintings.
 
@@ -61,8 +52,7 @@ class Objective:
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
-    replay : on a GPU, record the launches of an evaluation once for each size of image and make them again from the
-        record: for small images, for which launching takes longer than computing. Not yet run on a GPU.
+    replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
     small, or when nothing is left to optimise.
@@ -106,8 +96,7 @@ class Objective:
                 self._style = self._style_targets(style)
         self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
         self.evaluations = 0
-        self._replay = replay and network.device == "cuda"
-        self._records: dict[tuple[int, ...], _Record] = {}
+        self._replay = Replay(self._launch) if replay and network.device == "cuda" else None
         self._gradient_sizes: dict[Term, float] | None = None
 
     @property
@@ -144,24 +133,14 @@ class Objective:
         image : as for a call.
         """
         image = self._checked_size(image)
-        if not self._replay or not self.evaluations:  # the first evaluation also finds the scale of the gradients
+        if self._replay and self.evaluations:  # the first evaluation also finds the scale of the gradients
+            gradient, terms, not_finite = self._replay(self.network.placed(self.network.checked_image(image)))
+        else:
             gradient, terms, not_finite = self._launch(image)
-            return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
-        placed = self.network.placed(self.network.checked_image(image))
-        kernels = kernels_of(placed)
-        if placed.shape not in self._records:
-            place = kernels.scaled(placed, 1.0)
-            (gradient, terms, not_finite), again = kernels.record(lambda: self._launch(place))
-            self._records[placed.shape] = _Record(place, gradient, terms, not_finite, again)
-        record = self._records[placed.shape]
-        kernels.scaled(placed, 1.0, out=record.image)
-        record.again()
-        # The next evaluation overwrites the record's own.
-        gradient = kernels.scaled(record.gradient, 1.0)
-        return Pending(gradient, partial(self._finish, image, gradient, record.terms, record.not_finite))
+        return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
 
-    def _launch(self, image: Array) -> tuple[Array, dict[str, dict[str, Any]], Any]:
-        """Do an evaluation's work; return the gradient, the terms and how much of the gradient is not finite."""
+    def _launch(self, image: Array) -> Evaluation:
+        """Do an evaluation's work, on a GPU without waiting for it."""
         tape = self.network.forward(image, self.layers)
         grams = self._grams(tape)
         terms = self._terms(tape, grams)
@@ -178,23 +157,17 @@ class Objective:
             return 1.0
         if self._gradient_sizes is None:
             self._gradient_sizes = {term: self._gradient_size(tape, grams, term) for term in self._weights()}
-        largest = max(self._gradient_sizes[term] for term in terms)
-        return float(2.0 ** -np.round(np.log2(largest))) if 0 < largest < np.inf else 1.0
+        return gradient_factor(max(self._gradient_sizes[term] for term in terms))
 
     def _gradient_size(self, tape: Tape, grams: Mapping[str, Array], term: Term) -> float:
         """Return the root mean square of a weighted term's derivative with respect to the stored features."""
         kind, layer = term
         F, scale = tape.features[layer], self.network.scale_of(layer)
         if kind == "content":
-            value = losses.content_loss(F, self._content[layer], scale)
-            square = 2 * kernels_of(F).numbers([value])[0]
+            size = content_gradient_size(F, self._content[layer], scale)
         else:
-            G, A = (to_host(matrix).astype(np.float64) for matrix in (grams[layer], self._style[layer]))
-            N_l, M_l = len(G), F.shape[0] * F.shape[1]
-            difference = G / M_l - A
-            # |(G - A) F|^2 is the trace of (G - A) F F^T (G - A).
-            square = float(((difference @ G) * difference).sum()) / (N_l**2 * M_l) ** 2
-        return float(self._weights()[term] / scale * np.sqrt(max(square, 0.0) / F.size))
+            size = style_gradient_size(F, grams[layer], self._style[layer])
+        return self._weights()[term] / scale * size
 
     def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""

@@ -1,4 +1,4 @@
-"""Keeping a network's responses within the range of 16-bit numbers, by powers of two that change no digit.
+"""Keeping responses and gradients within the range of 16-bit numbers, by powers of two that change no digit.
 
 ReLU and pooling commute with a positive factor, so that only convolutions have to know of it: a weight is multiplied by
 the factor of its output over that of its input, a bias by the former. The largest 16-bit number is 65504, the smallest
@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from engine.losses import content_loss
 from engine.onnx_reader import Node
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
+from kernels import kernels_of, to_host
 
 LARGEST = 512.0
 """Responses to the sample picture are stored no larger than this, so that those to others have room above."""
@@ -33,23 +35,23 @@ def sample_picture() -> Array:
 
 
 def scaled_nodes(nodes: Sequence[Node], largest: Mapping[str, float]) -> tuple[tuple[Node, ...], dict[str, float]]:
-    """Return a chain of nodes whose values are stored times powers of two, and the power for each value.
+    """Return nodes whose values are stored times powers of two, and the power for each value.
 
     Parameters
     ----------
     nodes : in running order.
-    largest : the largest response in some of the values; the others take the power of the value before them.
+    largest : the largest response in some of the values; the others take the power of what they are made from.
 
     Raises ValueError for anything but convolutions, ReLU and pooling.
     """
-    power = 1.0
-    result, powers = [], {}
+    powers = {nodes[0].input: 1.0}
+    result = []
     for node in nodes:
         operator = node.operator
         if not isinstance(operator, Conv | Relu | AveragePool | MaxPool):
-            raise ValueError(f"dtype 'float16' is for chains of convolutions, ReLU and pooling, not for {node.label}")
+            raise ValueError(f"dtype 'float16' is for networks of convolutions, ReLU and pooling, not for {node.label}")
+        before = power = powers[node.input]
         if isinstance(operator, Conv):
-            before = power
             if largest.get(node.output, 0.0) > 0:
                 power = float(2.0 ** np.floor(np.log2(LARGEST / largest[node.output])))
             bias = None if operator.bias is None else operator.bias * np.float32(power)
@@ -57,3 +59,40 @@ def scaled_nodes(nodes: Sequence[Node], largest: Mapping[str, float]) -> tuple[t
         powers[node.output] = power
         result.append(replace(node, operator=operator))
     return tuple(result), powers
+
+
+# ---- gradients ----
+
+
+def gradient_factor(size: float) -> float:
+    """Return the power of two that brings gradients of this size near 1."""
+    return float(2.0 ** -np.round(np.log2(size))) if 0 < size < np.inf else 1.0
+
+
+def content_gradient_size(F: Array, P: Array, scale: float) -> float:
+    """Return the root mean square of the content loss's derivative (equation 2): of F - P.
+
+    Parameters
+    ----------
+    F, P : (H, W, N), as stored.
+    scale : how many times as large as they are they are stored.
+    """
+    (loss,) = kernels_of(F).numbers([content_loss(F, P, scale)])
+    return float(np.sqrt(2 * loss / F.size))
+
+
+def style_gradient_size(F: Array, G: Array, A: Array) -> float:
+    """Return the root mean square of a layer's style loss's derivative (equation 6), by Gram matrices alone.
+
+    Parameters
+    ----------
+    F : (H, W, N), as stored.
+    G : its Gram matrix.
+    A : the target, a Gram matrix over its number of positions.
+    """
+    G, A = (to_host(matrix).astype(np.float64) for matrix in (G, A))
+    N_l, M_l = len(G), F.shape[0] * F.shape[1]
+    difference = G / M_l - A
+    # |(G - A) F|^2 is the trace of (G - A) F F^T (G - A).
+    square = float(((difference @ G) * difference).sum()) / (N_l**2 * M_l) ** 2
+    return float(np.sqrt(max(square, 0.0) / F.size))

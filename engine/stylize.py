@@ -153,22 +153,42 @@ def checked_initial(network: Network, initial: Array, other: str, shape: tuple[i
 
 
 def memory(network: Network, height: int, width: int, settings: Settings) -> int:
-    """Return the bytes that a run at this size holds at its peak: network, targets and optimiser, estimated."""
+    """Return the bytes that a run at this size holds at its peak where the network computes, estimated.
+
+    Counted are the network, the losses' targets and the optimiser, unless that has its vectors elsewhere: see
+    ``optimizer_is_elsewhere``.
+    """
     content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
     layers = dict.fromkeys([*content_layers, *style_layers])
     shapes = network.shapes(height, width, layers)
     targets = sum(int(np.prod(shapes[layer])) for layer in content_layers)
-    image = height * width * 3 * 8
-    # In vectors of the image's size. scipy's workspace is 2 history + 5 and its lists of bounds take up as much as 20
-    # more; the project's own history is in float32. The rest are iterates, gradients and their copies.
-    history = settings.history or HISTORIES.get(settings.optimizer, 0)
-    vectors = {"l-bfgs-b": 2 * history + 40, "l-bfgs": history + 16}.get(settings.optimizer, 12)
+    optimizer = _TRANSFERS * height * width * 3 * 8
+    if not optimizer_is_elsewhere(network, settings):
+        optimizer = optimizer_memory(height, width, settings)
     return (
         network.memory(height, width, layers)
         + network.weight_bytes(layers)
         + targets * network.dtype.itemsize
-        + vectors * image
+        + optimizer
     )
+
+
+# What scipy's optimiser has on the GPU: the image, its gradient, and what becomes of them.
+_TRANSFERS = 4
+
+
+def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
+    """Say whether the optimiser's vectors are not where the network computes: scipy's stay on the CPU."""
+    return network.device == "cuda" and settings.optimizer == "l-bfgs-b"
+
+
+def optimizer_memory(height: int, width: int, settings: Settings) -> int:
+    """Return the bytes of the optimiser's vectors, estimated."""
+    # In vectors of the image's size. scipy's workspace is 2 history + 5 and its lists of bounds take up as much as 20
+    # more; the project's own history is in float32. The rest are iterates, gradients and their copies.
+    history = settings.history or HISTORIES.get(settings.optimizer, 0)
+    vectors = {"l-bfgs-b": 2 * history + 40, "l-bfgs": history + 16}.get(settings.optimizer, 12)
+    return vectors * height * width * 3 * 8
 
 
 def shares(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Array functions on one device: ``kernels.cpu`` (NumPy) and ``kernels.cuda`` (CuPy) with the same names in both.
+"""Array functions on one device: ``kernels.cpu`` (NumPy) and ``kernels.cuda`` (CuPy), alike in name and signature.
 
 Shapes: an activation is ``(H, W, C)``, channels last and C-contiguous, for one image; a convolution's weight is
 ``(kernel height, kernel width, input channels / group, output channels)``.
@@ -77,6 +77,20 @@ def hopper_is_right() -> bool:
             stacklevel=2,
         )
     return right
+
+
+def gpu_free_bytes() -> int:
+    """Return how much of the GPU's memory can still be allocated; raises ValueError where there is none."""
+    from kernels.cuda import runtime
+
+    return runtime.free_bytes()
+
+
+def gpu_versions() -> dict[str, str]:
+    """Return the versions of the GPU's driver and libraries; raises ValueError where there is no GPU."""
+    from kernels.cuda import runtime
+
+    return runtime.versions()
 
 
 def gpu_name() -> str:

@@ -130,7 +130,7 @@ def test_nothing_is_steered_by_environment_variables(name):
     """
     expected = {
         "tools/models.py": {"?", "XDG_CACHE_HOME", "LOCALAPPDATA"},
-        "tools/bench.py": {"?", "PYTHONPATH"},
+        "tools/benching/memory.py": {"?", "PYTHONPATH"},
     }
     assert environment_variables(FILES[name]) <= expected.get(name, set())
 

@@ -26,15 +26,16 @@ from engine.network import DEVICES, POOLINGS, Network, choose_device
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
-from tools.bench import Setup, build_network, cpu_name, pictures, versions
+from tools.benching.machine import cpu_name, versions
+from tools.benching.subject import Setup, build_network, pictures
 from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
-from tools.memory import available_memory
+from tools.memory import check_free
 from tools.models import resolve_model
 from tools.options import Options
-from tools.progress import Progress, byte_count, duration
+from tools.progress import Progress, duration
 from tools.rendering import check_layers
 from tools.torch_vgg import operator_input_gradient, torch_objective
 
@@ -186,13 +187,8 @@ def _picture(path: Path, size: int) -> Array:
 
 
 def _check_memory(network: Network, height: int, width: int, layers: tuple[str, ...]) -> None:
-    free = available_memory()
     needed = _MEMORY * network.memory(height, width, layers) + 4 * network.weight_bytes(layers)
-    if free is not None and needed > free:
-        raise ValueError(
-            f"the study at {width}x{height} pixels needs about {byte_count(needed)} of memory, "
-            f"{byte_count(free)} are available: choose a smaller --size"
-        )
+    check_free(network.device, needed, (height, width), "choose a smaller --size")
 
 
 def _stations(iterations: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ _UPRIGHT = {
 }
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+
+# Pillow's limit and Python's warning filters belong to the process; a thread that ends early would set back another's.
+_ONE_AT_A_TIME = threading.RLock()
 
 # Half of the smallest alpha that an 8-bit file can hold: below it a pixel is written as fully transparent.
 _INVISIBLE = 0.5 / 255
@@ -232,7 +236,7 @@ def open_file(path: Path) -> BinaryIO:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Give the image in a file; whatever fails while it is open becomes a ValueError that names the file."""
     problem = f"cannot read {str(path)!r}"
-    with open_file(path) as file, _pixel_limit():
+    with _ONE_AT_A_TIME, open_file(path) as file, _pixel_limit():
         if os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{problem}: the file is empty")
         try:

@@ -4,15 +4,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kernels import gpu_free_bytes
+from tools.progress import byte_count
 
-def available_memory() -> int | None:
-    """Return the bytes that can still be allocated without swapping, or None where the system does not tell."""
-    free = kernel_bytes(Path("/proc/meminfo"), "MemAvailable")
-    group = _number(Path("/sys/fs/cgroup/memory.max"))
-    if group is not None:
-        used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
-        free = group - used if free is None else min(free, group - used)
+
+def check_free(device: str, needed: int, size: tuple[int, int], advice: str) -> None:
+    """Raise ValueError when there are fewer than ``needed`` bytes on a device.
+
+    Parameters
+    ----------
+    device : ``"cpu"`` or ``"cuda"``.
+    size : (height, width) of the picture that needs them.
+    advice : the end of the message, what to do.
+    """
+    free = gpu_free_bytes() if device == "cuda" else available_memory()
+    if free is not None and needed > free:
+        height, width = size
+        memory = "the GPU's memory" if device == "cuda" else "memory"
+        raise ValueError(
+            f"{width}x{height} pixels need about {byte_count(needed)} of {memory}, {byte_count(free)} are available: "
+            f"{advice}"
+        )
+
+
+def available_memory(system: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the bytes that can still be allocated without swapping, or None where the system does not tell.
+
+    Parameters
+    ----------
+    system, group : where Linux tells of the whole machine, and of the container that this runs in.
+    """
+    free = kernel_bytes(system / "meminfo", "MemAvailable")
+    most = _number(group / "memory.max")
+    if most is not None:
+        # What was read from files and not used lately counts as in use there, and is given up when memory is short.
+        in_use = (_number(group / "memory.current") or 0) - _forgettable(group / "memory.stat")
+        free = most - in_use if free is None else min(free, most - in_use)
     return free
+
+
+def _forgettable(statistics: Path) -> int:
+    try:
+        lines = [line.split() for line in statistics.read_text().splitlines()]
+    except OSError:
+        return 0
+    return sum(int(value) for name, value in lines if name == "inactive_file")
 
 
 def kernel_bytes(path: Path, key: str) -> int | None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from engine.errors import NonFiniteError
 from engine.network import Network, load_network
 from engine.objective import layer_names
-from engine.stylize import Job, memory, prepare
+from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.images import Picture, fit, load_image, resize
-from tools.memory import available_memory
+from tools.memory import check_free
 from tools.options import Options
-from tools.progress import byte_count
 
 Size = tuple[int, int]
 
@@ -48,10 +47,14 @@ def painting_sizes(styles: Sequence[Size], options: Options) -> list[Size]:
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
     """Return the bytes that making the picture takes; raise ValueError when there are fewer."""
     needed = memory(network, *size, options)
-    _check_available(needed, size, "--size")
+    check_free(network.device, needed, size, "choose a smaller --size")
+    if optimizer_is_elsewhere(network, options):
+        advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
+        check_free("cpu", optimizer_memory(*size, options), size, advice)
     style_layers = layer_names(options.style_layers)
     for style_size in style_sizes:
-        _check_available(network.memory(*style_size, style_layers), style_size, "--style-size")
+        of_style = network.memory(*style_size, style_layers)
+        check_free(network.device, of_style, style_size, "choose a smaller --style-size")
     return needed
 
 
@@ -110,13 +113,3 @@ def first_evaluation(job: Job) -> float:
             "the weights are too small, or it fits perfectly already"
         )
     return float(value)
-
-
-def _check_available(needed: int, size: Size, option: str) -> None:
-    free = available_memory()
-    if free is not None and needed > free:
-        height, width = size
-        raise ValueError(
-            f"{width}x{height} pixels need about {byte_count(needed)} of memory, {byte_count(free)} are available: "
-            f"choose a smaller {option}"
-        )

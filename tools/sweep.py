@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     folder = Folder(arguments.output, rows, columns, cells)
     with _workers(arguments, count) as workers:
-        if arguments.scheduler is None:
+        if arguments.scheduler is None and workers.count > 1:
             _check_available(needed, workers.count)
         folder.claim()
         if "model" not in (rows.setting, columns.setting):
@@ -327,8 +327,7 @@ def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractCo
 
 def _check_available(needed: int, workers: int) -> None:
     free = available_memory()
-    # In this process, the program and its libraries are there already.
-    total = workers * (needed + PROCESS_BYTES) if workers > 1 else needed
+    total = workers * (needed + PROCESS_BYTES)
     if free is not None and total > free:
         raise ValueError(
             f"{workers} workers need about {byte_count(total)} of memory, {byte_count(free)} are available: "

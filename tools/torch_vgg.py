@@ -53,8 +53,9 @@ class TorchObjective:
     content : P of each content layer.
     style : A / M_a of each style layer.
     content_weight, style_weight : alpha and beta.
-    dtype : of the network, a ``torch.dtype``.
+    dtype : of the images, a ``torch.dtype``.
     layout : one of ``LAYOUTS``.
+    device : PyTorch's name of it.
     """
 
     preprocess: Callable[[Tensor], Tensor]
@@ -65,11 +66,12 @@ class TorchObjective:
     style_weight: float
     dtype: Any
     layout: str
+    device: str = "cpu"
 
     def __call__(self, image: Array) -> tuple[float, NDArray[np.float64]]:
         """Return value and gradient as ``engine.Objective`` does, for an image (H, W, 3), RGB, 0..255."""
         value, gradient = self.evaluate(self.tensor(image))
-        return value, gradient[0].permute(1, 2, 0).double().contiguous().numpy()
+        return value, gradient[0].permute(1, 2, 0).double().contiguous().cpu().numpy()
 
     def evaluate(self, pixels: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient, (1, 3, H, W), for an image that ``tensor`` made."""
@@ -85,15 +87,15 @@ class TorchObjective:
         features = _features(self.steps, self.preprocess(pixels))
         total: Tensor = 0.0
         for layer, P in self.content.items():
-            total = total + self.content_weight * 0.5 * ((features[layer] - P) ** 2).sum()
+            total = total + self.content_weight * 0.5 * ((_wide(features[layer]) - P) ** 2).sum()
         for layer, A in self.style.items():
             E_l = ((_mean_gram(features[layer]) - A) ** 2).sum() / (4 * len(A) ** 2)
             total = total + self.style_weight / len(self.style) * E_l
         return total
 
     def tensor(self, image: Array) -> Tensor:
-        """Return an image (H, W, 3), RGB, 0..255, as (1, 3, H, W) in the network's dtype and layout."""
-        return _tensor(image, self.dtype, self.layout)
+        """Return an image (H, W, 3), RGB, 0..255, as (1, 3, H, W) in the objective's dtype, layout and place."""
+        return _tensor(image, self.dtype, self.layout).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,10 @@ def torch_objective(
     content_weight: float = 1e-3,
     style_weight: float = 1.0,
     layout: str = "contiguous",
+    dtype: str | None = None,
+    device: str = "cpu",
 ) -> TorchObjective:
-    """Return the losses of ``engine.Objective`` in PyTorch, on copies of the network's weights and in its precision.
+    """Return the losses of ``engine.Objective`` in PyTorch, on copies of the network's weights.
 
     Parameters
     ----------
@@ -134,6 +138,9 @@ def torch_objective(
     content_layers, style_layers : names; a style layer weighs 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
     layout : one of ``LAYOUTS``.
+    dtype : of the activations, PyTorch's name; None means the network's. In 16 bits, the images, the Gram matrices and
+        the losses stay in float32, whose range and digits they need.
+    device : PyTorch's name of it.
 
     Raises ValueError when PyTorch is missing, and for a network that is not a chain of convolutions, ReLUs and
     poolings with windows that PyTorch has too.
@@ -143,17 +150,18 @@ def torch_objective(
         raise ValueError(f"unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}")
     if network.dtype.name not in ("float32", "float64"):
         raise ValueError(f"the PyTorch twin runs in float32 or float64, the network is in {network.dtype}")
-    dtype = getattr(torch, network.dtype.name)
-    preprocess = _preprocess(network.preprocessing, dtype)
-    steps = _steps(network, [*content_layers, *style_layers], layout)
+    of_network = getattr(torch, dtype or network.dtype.name)
+    of_images = getattr(torch, network.dtype.name)
+    preprocess = _preprocess(network.preprocessing, of_images, of_network, device)
+    steps = _steps(network, [*content_layers, *style_layers], layout, of_network, device)
     with torch.no_grad():
-        of_content = _features(steps, preprocess(_tensor(content, dtype, layout)))
-        P = {layer: of_content[layer] for layer in content_layers}
+        of_content = _features(steps, preprocess(_tensor(content, of_images, layout).to(device)))
+        P = {layer: _wide(of_content[layer]) for layer in content_layers}
         # Not all of the photograph's features while the painting's are computed: memory is measured too.
         del of_content
-        of_style = _features(steps, preprocess(_tensor(style, dtype, layout)))
+        of_style = _features(steps, preprocess(_tensor(style, of_images, layout).to(device)))
         A = {layer: _mean_gram(of_style[layer]) for layer in style_layers}
-    return TorchObjective(preprocess, steps, P, A, content_weight, style_weight, dtype, layout)
+    return TorchObjective(preprocess, steps, P, A, content_weight, style_weight, of_images, layout, device)
 
 
 def operator_input_gradient(visit: Visit, output_gradient: Array) -> Array | None:
@@ -166,7 +174,7 @@ def operator_input_gradient(visit: Visit, output_gradient: Array) -> Array | Non
     """
     torch = import_torch()
     try:
-        function = _function(visit.node, "contiguous")
+        function = _function(visit.node, "contiguous", torch.from_numpy(visit.input).dtype, "cpu")
     except ValueError:
         return None
     values = _tensor(visit.input, torch.from_numpy(visit.input).dtype, "contiguous").requires_grad_()
@@ -251,7 +259,7 @@ class _EnoughError(Exception):
     """Leaves the optimiser when the evaluations are used up."""
 
 
-def _steps(network: Network, layers: Sequence[str], layout: str) -> tuple[Step, ...]:
+def _steps(network: Network, layers: Sequence[str], layout: str, dtype: Any, device: str) -> tuple[Step, ...]:
     """Return the network as far as the deepest of ``layers``."""
     names: dict[str, list[str]] = {}
     for layer in network.checked(layers):
@@ -263,14 +271,14 @@ def _steps(network: Network, layers: Sequence[str], layout: str) -> tuple[Step, 
             raise ValueError(
                 f"{node.label}: the PyTorch twin runs a chain of operators only, this network has branches"
             )
-        steps.append(Step(_function(node, layout), tuple(dict.fromkeys(names.pop(node.output, ())))))
+        steps.append(Step(_function(node, layout, dtype, device), tuple(dict.fromkeys(names.pop(node.output, ())))))
         value = node.output
         if not names:
             break
     return tuple(steps)
 
 
-def _function(node: Node, layout: str) -> Callable[[Tensor], Tensor]:
+def _function(node: Node, layout: str, dtype: Any, device: str) -> Callable[[Tensor], Tensor]:
     """Return one operator in PyTorch, or raise ValueError where it has none like it."""
     import torch
     from torch.nn import functional
@@ -287,8 +295,8 @@ def _function(node: Node, layout: str) -> Callable[[Tensor], Tensor]:
         raise ValueError(f"{node.label}: the PyTorch twin pads both sides alike, got {window.pads}, {window.auto_pad}")
     if isinstance(operator, Conv):
         turned = np.ascontiguousarray(operator.weight.transpose(3, 2, 0, 1))
-        weight = torch.from_numpy(turned).contiguous(memory_format=_memory_format(layout))
-        bias = None if operator.bias is None else torch.from_numpy(operator.bias.copy())
+        weight = torch.from_numpy(turned).to(device, dtype).contiguous(memory_format=_memory_format(layout))
+        bias = None if operator.bias is None else torch.from_numpy(operator.bias.copy()).to(device, dtype)
         group, relu = operator.group, operator.relu
 
         def convolve(input: Tensor) -> Tensor:
@@ -309,15 +317,16 @@ def _function(node: Node, layout: str) -> Callable[[Tensor], Tensor]:
     )
 
 
-def _preprocess(preprocessing: Preprocessing, dtype: Any) -> Callable[[Tensor], Tensor]:
+def _preprocess(preprocessing: Preprocessing, dtype: Any, of_network: Any, device: str) -> Callable[[Tensor], Tensor]:
+    """Return the network's input convention: computed in ``dtype``, handed on in ``of_network``."""
     import torch
 
-    mean = torch.tensor(preprocessing.mean, dtype=dtype)[:, None, None]
-    std = torch.tensor(preprocessing.std, dtype=dtype)[:, None, None]
+    mean = torch.tensor(preprocessing.mean, dtype=dtype, device=device)[:, None, None]
+    std = torch.tensor(preprocessing.std, dtype=dtype, device=device)[:, None, None]
 
     def preprocess(pixels: Tensor) -> Tensor:
         channels = pixels.flip(1) if preprocessing.bgr else pixels
-        return (channels * preprocessing.scale - mean) / std
+        return ((channels * preprocessing.scale - mean) / std).to(of_network)
 
     return preprocess
 
@@ -338,10 +347,16 @@ def _tensor(image: Array, dtype: Any, layout: str) -> Tensor:
     return pixels.to(dtype).contiguous(memory_format=_memory_format(layout))
 
 
+def _wide(features: Tensor) -> Tensor:
+    """Return what is in 16 bits in float32, anything else as it is."""
+    return features.float() if features.dtype.itemsize == 2 else features
+
+
 def _mean_gram(features: Tensor) -> Tensor:
     """Return G / M of features (1, N, H, W): (N, N)."""
     import torch
 
+    features = _wide(features)
     # Neither form moves the features: each is a view of them as they lie.
     if features.is_contiguous(memory_format=torch.channels_last):
         columns = features[0].permute(1, 2, 0).flatten(0, 1)

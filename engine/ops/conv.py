@@ -79,6 +79,13 @@ class Conv:
         )
         return gradient
 
+    def scratch_bytes(self, shape: Shape, threads: int) -> int:
+        """Return the bytes of intermediate values for an input of ``shape``."""
+        scratch: int = kernels_of(self.weight).conv_scratch_bytes(
+            shape, self.weight.shape, self.window, self.group, self.weight.dtype.itemsize, threads
+        )
+        return scratch
+
     @cached_property
     def flipped_weight(self) -> Array:
         """The weight of the transposed convolution, turned once."""

@@ -1,7 +1,7 @@
 """Convolution, ReLU, pooling and Gram matrices in NumPy, each with its input gradient."""
 
 from kernels.cpu.affine import affine, affine_input_gradient
-from kernels.cpu.conv import conv, conv_input_gradient, flip_weight
+from kernels.cpu.conv import conv, conv_input_gradient, conv_scratch_bytes, flip_weight
 from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
 from kernels.cpu.gram import gram, gram_product
 from kernels.cpu.join import add, add_to, concat, split
@@ -45,6 +45,7 @@ __all__ = [
     "conv_block",
     "conv_block_input_gradient",
     "conv_input_gradient",
+    "conv_scratch_bytes",
     "count_not_finite",
     "flip_weight",
     "gram",

@@ -136,6 +136,34 @@ def flip_weight(weight: Array, group: int = 1) -> Array:
     )
 
 
+def conv_scratch_bytes(
+    input_shape: tuple[int, int, int],
+    weight_shape: tuple[int, int, int, int],
+    window: Window,
+    group: int,
+    itemsize: int,
+    threads: int,
+) -> int:
+    """Return about how many bytes ``conv`` and its input gradient need beside their arguments and results.
+
+    Parameters
+    ----------
+    input_shape, weight_shape, window, group : as in ``conv``.
+    itemsize : bytes of a number.
+    threads : at work.
+    """
+    height, width, channels = input_shape
+    rows, columns = output_size(window, height, width)
+    taps, per_group, kernels = len(window.taps), channels // group, weight_shape[3] // group
+    forward = _strip_bytes(rows * columns, taps * per_group * itemsize)
+    backward = _strip_bytes(height * width, taps * (kernels if per_group > _FEW_CHANNELS else per_group) * itemsize)
+    return threads * max(forward, backward)
+
+
+def _strip_bytes(pixels: int, patch_bytes: int) -> int:
+    return min(pixels, max(_STRIP_PIXELS, _STRIP_BYTES // patch_bytes)) * patch_bytes
+
+
 def _fits_transposed(window: Window, pads: tuple[int, int, int, int]) -> bool:
     """Say whether the transposed convolution's padding is not negative."""
     return max(pads[0], pads[2]) < window.extent[0] and max(pads[1], pads[3]) < window.extent[1]

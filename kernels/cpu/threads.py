@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,33 +32,87 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+class _Blas:
+    """The number of threads that BLAS uses, which is one number for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._controller: ThreadpoolController | None = None
+        self._limit: Any = None
+
+    @contextlib.contextmanager
+    def single_threaded(self) -> Iterator[None]:
+        """While this is open in any thread, BLAS uses one thread a call."""
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                self._controller = self._controller or ThreadpoolController()
+                self._take_control()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    self._take_control()
+                    self._limit.restore_original_limits()
+                    self._take_control()
+
+    @staticmethod
+    def _take_control() -> None:
+        """Let this thread change the limit: since threadpoolctl 3.8 only the one that changed it first may.
+
+        The last to leave need not be the first that came; which of them it is, is counted here.
+        """
+        forget = getattr(OpenBLASController, "clear_controlling_thread", None)
+        if forget is not None:
+            forget(force=True)
+
+
+_BLAS = _Blas()
+
+
 class Workers:
     """A fixed number of threads that kernels share their strips among.
 
     Parameters
     ----------
     threads : how many, the calling thread included; None means one for each available core.
+
+    Raises ValueError for a number below 1 or one that is not whole.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = available_cores() if threads is None else threads
+        try:
+            self.threads = available_cores() if threads is None else operator.index(threads)
+        except TypeError:
+            raise ValueError(f"threads must be a whole number, got {threads!r}") from None
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self._pool = ThreadPoolExecutor(self.threads - 1, "kernels") if self.threads > 1 else None
-        self._blas: ThreadpoolController | None = None
         self._scratch = threading.local()
+        self._within = threading.local()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Return ``[function(item) for item in items]``, computed by all threads; the first error is raised."""
-        if self._pool is None or len(items) < 2:
+        """Return ``[function(item) for item in items]``, computed by all threads; the first error is raised.
+
+        Called by ``function`` itself, it computes in the calling thread: the others may all be waiting for that one.
+        """
+        if self._pool is None or len(items) < 2 or getattr(self._within, "map", False):
             return [function(item) for item in items]
         results: list[Result | None] = [None] * len(items)
         # A shared iterator hands out the strips: next() on it is atomic under the interpreter lock.
         todo = iter(range(len(items)))
 
         def work() -> None:
-            for index in todo:
-                results[index] = function(items[index])
+            self._within.map = True
+            try:
+                for index in todo:
+                    results[index] = function(items[index])
+            finally:
+                self._within.map = False
 
         # Each with a copy of the caller's context: NumPy's treatment of overflow belongs to it.
         count = min(self.threads, len(items)) - 1
@@ -86,9 +141,7 @@ class Workers:
     @contextlib.contextmanager
     def single_threaded_blas(self) -> Iterator[None]:
         """While this is open, BLAS uses one thread a call: a product split by BLAS itself would change its rounding."""
-        if self._blas is None:
-            self._blas = ThreadpoolController()
-        with self._blas.limit(limits=1, user_api="blas"):
+        with _BLAS.single_threaded():
             yield
 
 

@@ -4,7 +4,7 @@ Loading this needs no CuPy; asking for the device does. What the CPU has beyond 
 """
 
 from kernels.cuda.affine import affine, affine_input_gradient
-from kernels.cuda.conv import conv, conv_input_gradient, flip_weight
+from kernels.cuda.conv import conv, conv_input_gradient, conv_scratch_bytes, flip_weight
 from kernels.cuda.gram import gram, gram_product
 from kernels.cuda.hopper import hopper_conv, pack_weight
 from kernels.cuda.hopper import suits as hopper_suits
@@ -48,6 +48,7 @@ __all__ = [
     "concat",
     "conv",
     "conv_input_gradient",
+    "conv_scratch_bytes",
     "count_not_finite",
     "empty",
     "flip_weight",

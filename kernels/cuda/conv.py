@@ -62,16 +62,20 @@ def conv(
     for first, last in strips(rows, length):
         part = flat[first * columns : last * columns]
         for index, matrix in enumerate(matrices):
-            patches = _patches(input, window, (first, last), index * per_group, per_group)
+            # Patches are named nowhere: their memory is free for the next ones.
             if group == 1:
-                product(patches, matrix, part, bias=bias, relu=relu)
-            else:
-                kernels = filters // group
-                of_bias = None if bias is None else bias[index * kernels : (index + 1) * kernels]
-                of_group = empty((len(part), kernels), input.dtype)
-                copy_columns(
-                    product(patches, matrix, of_group, bias=of_bias, relu=relu), part, target_first=index * kernels
-                )
+                product(_patches(input, window, (first, last), 0, channels), matrix, part, bias=bias, relu=relu)
+                continue
+            kernels = filters // group
+            of_bias = None if bias is None else bias[index * kernels : (index + 1) * kernels]
+            of_group = product(
+                _patches(input, window, (first, last), index * per_group, per_group),
+                matrix,
+                empty((len(part), kernels), input.dtype),
+                bias=of_bias,
+                relu=relu,
+            )
+            copy_columns(of_group, part, target_first=index * kernels)
     return output
 
 
@@ -131,6 +135,35 @@ def flip_weight(weight: Array, group: int = 1) -> Array:
     return flipped
 
 
+def conv_scratch_bytes(
+    input_shape: tuple[int, int, int],
+    weight_shape: tuple[int, int, int, int],
+    window: Window,
+    group: int,
+    itemsize: int,
+    threads: int,
+) -> int:
+    """Return about how many bytes ``conv`` and its input gradient need beside their arguments and results.
+
+    Parameters
+    ----------
+    input_shape, weight_shape, window, group : as in ``conv``.
+    itemsize : bytes of a number.
+    threads : of no matter here.
+    """
+    height, width, channels = input_shape
+    rows, columns = output_size(window, height, width)
+    taps, per_group, kernels = len(window.taps), channels // group, weight_shape[3] // group
+    forward = _chunk_bytes(rows, columns, taps * per_group * itemsize)
+    if per_group > _FEW_CHANNELS:
+        return max(forward, _chunk_bytes(height, width, taps * kernels * itemsize))
+    return max(forward, _chunk_bytes(height, width, taps * per_group * np.dtype(np.float32).itemsize))
+
+
+def _chunk_bytes(rows: int, columns: int, bytes_a_pixel: int) -> int:
+    return chunk_rows(rows, columns, bytes_a_pixel) * columns * bytes_a_pixel
+
+
 def _parts(matrix: Array, group: int) -> list[Array]:
     """Return the columns of each group as a matrix of its own."""
     if group == 1:
@@ -170,19 +203,37 @@ def _gathered_gradient(
         first, last = reaching(-top, window.strides[0], bounds[0] - reach, bounds[1], rows)
         part = flat[first * columns : last * columns]
         for index, matrix in enumerate(matrices):
-            kernels = filters // group
-            of_group = part
-            if group > 1:
-                of_group = copy_columns(part, empty((len(part), kernels), part.dtype), source_first=index * kernels)
-            # One row at least, for a strip that no output reads.
-            products = empty((max(len(part), 1), taps * per_group), np.float32)
-            if last > first:
-                product(of_group, matrix, products)
             count = (bounds[1] - bounds[0]) * width * per_group
             place = (width, channels, columns, bounds[0], first, last, index * per_group, per_group)
-            arguments = (products, gradient, count, *place, *_of_window(window), top, left)
-            launch_for_each("conv.cu", "gather_patches", count, arguments, REAL=gradient.dtype)
+            launch_for_each(
+                "conv.cu",
+                "gather_patches",
+                count,
+                # The products are named nowhere: their memory is free for the next ones.
+                (_products(part, matrix, index), gradient, count, *place, *_of_window(window), top, left),
+                REAL=gradient.dtype,
+            )
     return gradient
+
+
+def _products(output_gradient: Array, matrix: Array, index: int) -> Array:
+    """Return what some outputs' gradient gives at each tap, (outputs, taps * per_group).
+
+    Parameters
+    ----------
+    output_gradient : (outputs, filters).
+    matrix : the weight of a group, (filters / group, taps * per_group).
+    index : of the group.
+    """
+    outputs, kernels = len(output_gradient), len(matrix)
+    # One row at least, for a strip that no output reads.
+    products = empty((max(outputs, 1), matrix.shape[1]), np.float32)
+    if not outputs:
+        return products
+    if output_gradient.shape[1] > kernels:
+        of_group = empty((outputs, kernels), output_gradient.dtype)
+        output_gradient = copy_columns(output_gradient, of_group, source_first=index * kernels)
+    return product(output_gradient, matrix, products)
 
 
 def _transposed(matrix: Array) -> Array:

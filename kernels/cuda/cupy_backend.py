@@ -42,6 +42,17 @@ class CupyBackend:
         """Return the device's name."""
         return self._name
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the driver's and the runtime's CUDA, of NVRTC and of CuPy."""
+        numbers = {"driver": cupy.cuda.runtime.driverGetVersion(), "runtime": cupy.cuda.runtime.runtimeGetVersion()}
+        found = {f"CUDA {name}": f"{number // 1000}.{number % 1000 // 10}" for name, number in numbers.items()}
+        return found | {"NVRTC": ".".join(map(str, cupy.cuda.nvrtc.getVersion())), "cupy": cupy.__version__}
+
+    def free_bytes(self) -> int:
+        """Return what the driver has left, and what CuPy's pool keeps for later."""
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
     def owns(self, array: object) -> bool:
         """Say whether ``array`` is CuPy's."""
         return isinstance(array, cupy.ndarray)

@@ -57,6 +57,14 @@ class Backend(Protocol):
         """
         ...
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what the kernels are compiled and run by."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return how much memory can still be allocated."""
+        ...
+
     @property
     def capability(self) -> tuple[int, int]:
         """The device's compute capability."""
@@ -117,6 +125,16 @@ def _wrong_results(device: Backend) -> str:
 def describe() -> str:
     """Return the device's name."""
     return backend().describe()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the kernels are compiled and run by."""
+    return backend().versions()
+
+
+def free_bytes() -> int:
+    """Return how much of the device's memory can still be allocated."""
+    return backend().free_bytes()
 
 
 def owns(array: object) -> bool:

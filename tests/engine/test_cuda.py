@@ -1,5 +1,7 @@
 """The engine on a GPU, emulated: the same features, values and gradients as on the CPU."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -207,3 +209,46 @@ def test_a_recorded_overflow_is_found(load):
     with pytest.raises(NonFiniteError, match=r"it began at the style loss of 'conv1_1'"):
         objective(IMAGE * 1e23)
     assert np.isfinite(objective(IMAGE)[0])
+
+
+# ---- memory ----
+
+
+class Held:
+    """Counts the bytes of the arrays on the device that are alive."""
+
+    def __init__(self, emulator, monkeypatch):
+        self.now = self.peak = 0
+        # What the kernels compute is of no matter, and would take long.
+        monkeypatch.setattr(emulator, "run", lambda *arguments: None)
+        monkeypatch.setattr(emulator, "empty", self.empty)
+
+    def empty(self, shape, dtype):
+        array = DeviceArray.empty(shape, dtype)
+        self.now += array.nbytes
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(array._memory, self._free, array.nbytes)
+        return array
+
+    def _free(self, size):
+        self.now -= size
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("pooling", ["average", "max"])
+@pytest.mark.parametrize("channels", [(8, 8, 8), (32, 32, 32), (64, 128, 128)])
+def test_estimated_memory_is_within_30_percent_of_what_is_allocated(
+    emulator, monkeypatch, channels, pooling, dtype, tmp_path
+):
+    path = models.save(models.vgg(models.parameters((2, 2, 1), channels)), tmp_path / "m.onnx")
+    network = load_network(path, pooling, device="cuda", dtype=dtype)
+    layers = ("conv1_1", "conv2_1", "conv3_1")
+    shapes = network.shapes(500, 600)
+    held = Held(emulator, monkeypatch)
+    functions = {name: lambda flowing, name=name: flowing or held.empty(shapes[name], dtype) for name in layers}
+    for _ in range(2):  # the turned weights are made at the first run
+        held.peak = held.now
+        before = held.now
+        network.backward(network.forward(network.placed(models.random_image(500, 600)), layers), functions)
+    estimate = network.memory(500, 600, layers)
+    assert 0.7 < estimate / (held.peak - before) < 1.3, (estimate, held.peak - before)

@@ -43,6 +43,24 @@ def test_the_scaled_network_is_the_same_network(path):
         assert LARGEST / 2 < F.max() <= LARGEST, layer
 
 
+def test_where_the_network_forks_each_branch_takes_the_power_of_its_own_input(tmp_path):
+    layers = test_branches.Layers()
+    first = layers.relu(layers.conv("image", 3, 6))
+    branches = [layers.relu(layers.conv(first, 6, 8)) for _ in range(2)]
+    # The engine does not multiply two activations: it keeps what leads to them.
+    path = models.save(layers.builder.model(layers.builder.node("Mul", *branches)), tmp_path / "fork.onnx")
+    network = load_network(path, threads=1, convolution="direct")
+    assert len(network.layers) == 3
+    # Other powers for all three: the last is not of what stands before it in the list.
+    largest = dict(zip(network.outputs.values(), (1e3, 4e3, 6e4), strict=True))
+    nodes, powers = scaled_nodes(network.nodes, largest)
+    assert [powers[value] for value in network.outputs.values()] == [0.5, 0.125, 2.0**-7]
+    scaled = type(network)(**{**vars(network), "nodes": nodes})
+    for layer, F in scaled.features(IMAGE, network.layers).items():
+        power = np.float32(powers[network.outputs[layer]])
+        np.testing.assert_array_equal(F, network.features(IMAGE, layer)[layer] * power)
+
+
 @pytest.mark.parametrize("setting", ["content and style", "both kinds on one layer", "several styles"])
 @pytest.mark.parametrize("factor", [1.0, 1e-6])
 def test_value_and_gradient_in_16_bits(emulator, path, setting, factor):
@@ -92,7 +110,7 @@ def test_features_are_in_their_own_units_and_stored_in_16_bits(emulator, path):
 def test_branches_are_refused(emulator, tmp_path):
     layers = test_branches.Layers()
     path = models.save(layers.builder.model(test_branches.fire(layers)), tmp_path / "fire.onnx")
-    with pytest.raises(ValueError, match="dtype 'float16' is for chains of convolutions, ReLU and pooling, not for "):
+    with pytest.raises(ValueError, match="dtype 'float16' is for networks of convolutions, ReLU and pooling, not for "):
         load_network(path, device="cuda", dtype="float16")
 
 

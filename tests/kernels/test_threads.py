@@ -122,3 +122,50 @@ def test_blas_is_restored_after_an_error():
     with pytest.raises(ZeroDivisionError), Workers(2).single_threaded_blas():
         raise ZeroDivisionError
     assert blas_threads() == before
+
+
+def test_blas_is_restored_when_the_last_of_several_threads_is_done():
+    """Interleaved: the first to begin ends before the second does."""
+    before = blas_threads()
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    seen = []
+
+    def first():
+        with Workers(1).single_threaded_blas():
+            first_is_in.set()
+            second_is_in.wait(10)
+        seen.append(blas_threads())
+        first_is_out.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    first_is_in.wait(10)
+    with Workers(1).single_threaded_blas():
+        second_is_in.set()
+        first_is_out.wait(10)
+        seen.append(blas_threads())
+    thread.join()
+    assert [set(counts) for counts in seen] == [{1}, {1}]
+    assert blas_threads() == before
+
+
+def test_a_map_within_a_map_is_computed_by_the_calling_thread():
+    workers = Workers(2)
+
+    def inner(item):
+        return workers.map(lambda other: (item, other, threading.get_ident()), range(3))
+
+    results = workers.map(inner, range(4))
+    assert [[(item, other) for item, other, _ in row] for row in results] == [
+        [(item, other) for other in range(3)] for item in range(4)
+    ]
+    assert all(len({thread for _, _, thread in row}) == 1 for row in results)
+    # Afterwards they share the work again.
+    together = threading.Barrier(2)
+    workers.map(lambda _: together.wait(10), range(2))
+
+
+@pytest.mark.parametrize("threads", [2.5, "2", 1.0])
+def test_a_number_of_threads_that_is_not_whole_is_refused(threads):
+    with pytest.raises(ValueError, match="threads must be a whole number, got"):
+        Workers(threads)

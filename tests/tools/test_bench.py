@@ -17,31 +17,15 @@ from engine.objective import Objective
 from engine.ops import Add, Affine, AveragePool, Conv, MaxPool, Relu
 from kernels.geometry import Window
 from tools import bench, models, torch_vgg
-from tools.bench import (
-    ENGINE,
-    TORCH,
-    Memory,
-    OptimiserRun,
-    Precision,
-    Report,
-    Setup,
-    Speed,
-    aligned_table,
-    as_json,
-    build_network,
-    check_agreement,
-    cpu_name,
-    markdown_table,
-    measure_memory,
-    measure_precision,
-    measure_run,
-    measure_speed,
-    pictures,
-    relative_difference,
-    render,
-    speed_ratio,
-    time_in_turn,
-)
+from tools.benching import memory
+from tools.benching.machine import cpu_name
+from tools.benching.memory import Memory, measure_memory
+from tools.benching.optimiser import OptimiserRun, measure_run
+from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
+from tools.benching.programs import ENGINE, TORCH, build_twin, check_agreement, relative_difference
+from tools.benching.report import Report, aligned_table, as_json, markdown_table, render
+from tools.benching.speed import Speed, measure_speed, speed_ratio, time_in_turn
+from tools.benching.subject import Setup, build_network, pictures
 
 SMALL = Setup(width=0.1, threads=1)
 QUICK = ["--size", "32", "--width", "0.1", "--threads", "1", "--repeats", "1"]
@@ -211,8 +195,8 @@ def test_precision_is_that_of_single_precision(network):
     calls = []
     (measured,) = measure_precision(network, 32, 0, {}, lambda: calls.append(1))
     assert measured.program == ENGINE
-    assert len(measured.values) == len(measured.gradients) == bench.PRECISION_IMAGES
-    assert len(calls) == 2 * bench.PRECISION_IMAGES
+    assert len(measured.values) == len(measured.gradients) == PRECISION_IMAGES
+    assert len(calls) == 2 * PRECISION_IMAGES
     assert 0 < np.median(measured.values) < 1e-5
     assert 1e-9 < np.median(measured.gradients) < 1e-2
 
@@ -312,7 +296,7 @@ def test_the_twin_refuses_what_it_cannot_run(network):
 @pytest.mark.parametrize("layout", torch_vgg.LAYOUTS)
 def test_pytorchs_optimiser_makes_the_evaluations_it_is_given(network, layout):
     content, style, image = pictures(32, 0)
-    twin = bench.build_twin(network, content, style, layout)
+    twin = build_twin(network, content, style, layout)
     before, calls = image.copy(), []
     one = torch_vgg.minimize_with_torch(twin, image, 12, on_evaluation=lambda: calls.append(1), clock=Ticking())
     assert one.evaluations == len(calls) == 12
@@ -341,7 +325,7 @@ def test_pytorch_gets_as_many_threads_as_the_engine(network):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        bench.build_twin(network, content, style, "contiguous")
+        build_twin(network, content, style, "contiguous")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -369,13 +353,13 @@ def touch(size):
 def test_the_peak_is_that_since_it_was_forgotten():
     megabytes = 80
     touch(megabytes * 1_000_000)
-    if not bench._forget_peak():
+    if not memory._forget_peak():
         pytest.skip("the system does not let a process reset its peak")
-    before, resident = bench._peak_memory(), bench._resident_memory()
+    before, resident = memory._peak_memory(), memory._resident_memory()
     assert abs(before - resident) < 10e6
     touch(megabytes * 1_000_000)
-    assert (megabytes - 10) * 1e6 < bench._peak_memory() - before < (megabytes + 10) * 1e6
-    assert bench._resident_memory() - resident < 10e6
+    assert (megabytes - 10) * 1e6 < memory._peak_memory() - before < (megabytes + 10) * 1e6
+    assert memory._resident_memory() - resident < 10e6
 
 
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch, tmp_path):
@@ -403,7 +387,7 @@ def test_a_measuring_process_that_fails_says_why():
 
 def test_a_measuring_process_that_is_killed_says_so(monkeypatch):
     killed = subprocess.CompletedProcess([], -9, "", "")
-    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: killed)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(ValueError, match=r"killed by signal 9: most likely there is not enough memory"):
         measure_memory(SMALL, 32, ENGINE)
 
@@ -494,7 +478,7 @@ def test_quiet_prints_the_result_only(capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "Relative distance of float32" in captured.out
-    assert "L-BFGS" in captured.out
+    assert "A whole run" in captured.out
 
 
 @needs_torch

@@ -3,8 +3,10 @@ import io
 import os
 import random
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -958,3 +960,14 @@ def test_reading_the_metadata_of_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
     assert "there is no such file" in refused(read_text, tmp_path / "none.png")
     assert "it is not a PNG" in refused(read_text, tmp_path / "a.png")
+
+
+def test_threads_that_read_at_once_leave_pillow_as_it_was(tmp_path):
+    path = tmp_path / "picture.png"
+    save_image(path, np.zeros((40, 40, 3)))
+    limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(load_image, [path] * 200))
+    assert len(pictures) == 200
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert list(warnings.filters) == filters

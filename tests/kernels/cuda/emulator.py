@@ -75,6 +75,7 @@ class Emulator:
     Attributes
     ----------
     launches : the names of the kernels that were run.
+    memory : the free bytes that the device claims to have.
     faults : by kernel, what to do with the arrays that it has written: for spoiling its results.
     """
 
@@ -83,11 +84,17 @@ class Emulator:
         self.launches = []
         self._libraries = {}
         self.faults = {}
-        self.wrong, self.capability = None, (9, 0)
+        self.wrong, self.capability, self.memory = None, (9, 0), 1 << 30
         self._recorded = None
 
     def describe(self):
         return "emulated GPU"
+
+    def versions(self):
+        return {"g++": "any"}
+
+    def free_bytes(self):
+        return self.memory
 
     def owns(self, array):
         return isinstance(array, DeviceArray)

@@ -1,0 +1,35 @@
+"""What the figures depend on: the processor and the versions of the libraries."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's model name."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine() or "unknown"
+
+
+def versions(with_torch: bool) -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    for package in ("neural-style-by-hand", "scipy", *(("torch",) if with_torch else ())):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    for library in threadpool_info():
+        # NumPy's: scipy may bring a copy of its own.
+        if library["user_api"] == "blas" and "scipy.libs" not in library["filepath"]:
+            found[library["internal_api"]] = f"{library['version']} {library.get('architecture') or ''}".strip()
+    return found
