@@ -60,7 +60,8 @@ PAPER_LAYERS = PAPER_STYLE_LAYERS
 """The layers of Figure 1, a to e, for content and for style."""
 
 DEFAULTS = Options(size=256, optimizer="l-bfgs")
-UNUSED = ("content_layers", "style_layers", "content_weight", "style_weight", "init", "style_size", "blend")
+_OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
+UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
 RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
 """The options that a picture depends on; model and image files count by what is in them."""
 

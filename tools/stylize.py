@@ -9,9 +9,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from engine.errors import unknown_name
 from engine.network import Network
@@ -39,9 +41,11 @@ from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
 from tools.rendering import (
     check_layers,
+    check_levels,
     check_memory,
     first_evaluation,
     first_picture,
+    level_options,
     load,
     painting_sizes,
     picture_size,
@@ -115,10 +119,16 @@ def _make(arguments: Any) -> int:
     network = load(options, model, arguments.threads)
     check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
+    check_levels(network, options, content.size, [style.size for style in styles])
     photograph, job = rendering(network, options, content, styles, first)
     announce_draft(NAME, arguments.model, chosen, arguments.quiet)
     if arguments.preview and _preview(arguments, options, model, network, content, styles, first):
         return EXIT_INTERRUPTED
+    if options.levels > 1:
+        first, stopped = _coarse_picture(arguments, options, network, content, styles, first)
+        if stopped:
+            return EXIT_INTERRUPTED
+        photograph, job = rendering(network, options, content, styles, first)
 
     with (
         contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as log,
@@ -169,6 +179,45 @@ def _preview(
             f"{path}{'; interrupted, so there is no picture' if stopped else ''}"
         )
     return stopped
+
+
+def _coarse_picture(
+    arguments: Any,
+    options: Options,
+    network: Network,
+    content: Picture,
+    styles: Sequence[Picture],
+    first: Picture | None,
+) -> tuple[Picture | None, bool]:
+    """Make the smaller pictures, one begun with the other.
+
+    Returns what the picture itself begins with, and whether it was interrupted: then that has been written, enlarged.
+    Raises KeyboardInterrupt where there is nothing to write.
+    """
+    for number, level in enumerate(level_options(options, network)[:-1], 1):
+        began = time.perf_counter()
+        photograph, job = rendering(network, level, content, styles, first)
+        with Progress(level.iterations, "iterations", f"level {number}", quiet=arguments.quiet) as progress:
+            result = job.run(_shown(progress))
+            height, width = photograph.size
+            progress.write(
+                f"{NAME}: level {number} of {options.levels}, {width}x{height} pixels: {result.iterations} iterations, "
+                f"loss {result.initial_value:.4g} -> {result.value:.4g}, {duration(time.perf_counter() - began)}"
+            )
+        first = Picture(result.image.astype(np.float32), photograph.alpha)
+        if result.stop == "interrupted":
+            if number == 1 and result.iterations == 0:
+                raise KeyboardInterrupt
+            enlarged = resize(first, *picture_size(content.size, options))
+            settings = json.dumps(dataclasses.asdict(level))
+            save_image(arguments.output, enlarged.pixels, enlarged.alpha, {"Software": PROJECT, "Settings": settings})
+            tell(f"{NAME}: interrupted at level {number} of {options.levels}; wrote its picture, {arguments.output}")
+            return first, True
+    return first, False
+
+
+def _shown(progress: Progress) -> Callable[[Iteration], None]:
+    return lambda state: progress.update(1, f"loss {state.value:.4g}")
 
 
 class _Session:

@@ -38,7 +38,7 @@ from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
-from tools.rendering import check_layers, check_memory, first_picture, load, painting_sizes, picture_size
+from tools.rendering import check_layers, check_levels, check_memory, first_picture, load, painting_sizes, picture_size
 from tools.sweeping.axes import (
     NO_AXIS,
     Axis,
@@ -310,6 +310,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
             needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
+            check_levels(network, options, sizes["content"], styles)
         except ValueError as error:
             if one_pair:
                 raise
@@ -335,6 +336,11 @@ def _check_available(needed: int, workers: int) -> None:
         )
 
 
+def _iterations(options: Options) -> int:
+    """Return the iterations of a cell, those of its smaller pictures included."""
+    return options.levels * options.iterations
+
+
 # ---- the sweep ----
 
 
@@ -356,7 +362,7 @@ class _Sweep:
     def make(self) -> str | None:
         """Make what is left to make; return why it stopped before the end, or None."""
         cells, workers = self.folder.cells, self.workers
-        total = sum(cells[key].options.iterations for key in self.todo)
+        total = sum(_iterations(cells[key].options) for key in self.todo)
         with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
             there = len(cells) - len(self.todo)
             progress.write(
@@ -417,7 +423,7 @@ class _Sweep:
                 f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
                 f"{duration(facts['seconds'])}"
             )
-        progress.update(self.folder.cells[key].options.iterations - self._followed, f"{name} done")
+        progress.update(_iterations(self.folder.cells[key].options) - self._followed, f"{name} done")
         self._followed = 0
 
     def finish(self, stopped: str | None) -> int:

@@ -15,11 +15,12 @@ from engine.network import load_network
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from engine.stylize import Settings, stylize
+from engine.stylize import Job, Settings, stylize
 from tests.tools.calling import called
 from tests.tools.disk import full_disk
+from tools.colours import with_colours_of
 from tools.files import Lines
-from tools.images import load_image
+from tools.images import Picture, load_image, resize
 from tools.models import DRAFT_FILE, random_vgg
 from tools.stylize import main
 
@@ -450,3 +451,60 @@ def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
     assert re.match(r"stylize: ", lines[0])
     assert message in lines[0]
     assert sorted(folder.iterdir()) == before
+
+
+# ---- from small to large, and colours ----
+
+
+def test_levels_are_pictures_of_their_own_each_begun_with_the_last(folder, call):
+    said = call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--levels", 3, "-s", 96, "--style-size", 128)
+    assert "level 1 of 3, 24x18 pixels: 4 iterations, loss" in said
+    assert "level 2 of 3, 48x36 pixels: 4 iterations, loss" in said
+    network = load_network(folder / "model.onnx", threads=1)
+    image = None
+    for divided, weight in ((4, 0.16), (2, 0.04), (1, 0.01)):
+        photo = load_image(folder / "photo.png", long_side=96 // divided)
+        painting = load_image(folder / "painting.png", long_side=128 // divided)
+        first = None if image is None else resize(Picture(np.float32(image), None), *photo.size).pixels
+        settings = Settings(content_weight=weight, iterations=4)
+        image = stylize(network, photo.pixels, painting.pixels, settings, first).image
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(image).astype(np.uint8))
+    assert facts(folder / "out.png", "Settings")["levels"] == 3
+
+
+def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, monkeypatch):
+    run, jobs = Job.run, []
+
+    def interrupted(job, callback):
+        jobs.append(job)
+
+        def stop(state):
+            callback(state)
+            return len(jobs) == 2 and state.iteration == 2
+
+        return run(job, stop)
+
+    monkeypatch.setattr(Job, "run", interrupted)
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, code=130)
+    assert "interrupted at level 2 of 3; wrote its picture" in said
+    assert opened(folder / "out.png").size == (96, 72)
+    assert len(jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("levels", "reason"),
+    [(4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"), (9, "nothing is left")],
+)
+def test_too_many_levels_are_refused_before_anything_is_made(folder, call, levels, reason):
+    said = call(*WITH_MODEL, "--levels", levels, code=2)
+    assert reason in said
+    assert said.count("\n") == 1
+
+
+def test_the_painting_takes_the_photograph_s_colours_where_asked_to(folder, call):
+    call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--colors", "photograph")
+    network = load_network(folder / "model.onnx", threads=1)
+    photo = load_image(folder / "photo.png", long_side=48).pixels
+    painting = with_colours_of(load_image(folder / "painting.png", long_side=48).pixels, photo)
+    result = stylize(network, photo, painting, Settings(content_weight=0.01, iterations=4))
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))

@@ -22,9 +22,19 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job, shares
 from tools.command_line import describe
 from tools.curve import Curve
-from tools.images import load_image
+from tools.images import Picture, load_image
 from tools.options import Options, network_part
-from tools.rendering import check_memory, first_evaluation, first_picture, load, painting_sizes, picture_size, rendering
+from tools.rendering import (
+    check_levels,
+    check_memory,
+    first_evaluation,
+    first_picture,
+    level_options,
+    load,
+    painting_sizes,
+    picture_size,
+    rendering,
+)
 from tools.sweeping.axes import FIXED
 
 Content = Path | bytes
@@ -125,9 +135,17 @@ def _make(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
         )
     network = _network(part("model"), network_part(options), threads)
-    style_sizes = painting_sizes([style.size for style in styles], options)
-    check_memory(network, options, picture_size(content.size, options), style_sizes)
-    content, job = rendering(network, options, content, styles, first)
+    sizes = [style.size for style in styles]
+    check_memory(network, options, picture_size(content.size, options), painting_sizes(sizes, options))
+    check_levels(network, options, content.size, sizes)
+    *coarse, finest = level_options(options, network)
+    for level in coarse:
+        _, job = rendering(network, level, content, styles, first)
+        result = job.run(callback)
+        if result.stop == "interrupted":
+            return Outcome(None, None, {"stop": result.stop}, None)
+        first = Picture(result.image.astype(np.float32), None)
+    content, job = rendering(network, finest, content, styles, first)
     curve = Curve(job.objective)
     first_evaluation(job)
     start = _standing(job, job.initial)
