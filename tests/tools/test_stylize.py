@@ -494,7 +494,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
 
 @pytest.mark.parametrize(
     ("levels", "reason"),
-    [(4, "begins at 1/8 of the size: an image of 6x4 pixels is too small"), (9, "nothing is left")],
+    [(4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"), (9, "nothing is left")],
 )
 def test_too_many_levels_are_refused_before_anything_is_made(folder, call, levels, reason):
     said = call(*WITH_MODEL, "--levels", levels, code=2)
