@@ -15,7 +15,7 @@ from engine.losses import gram_matrix
 from engine.network import Network
 from engine.objective import Layers, Objective
 from engine.ops import Array
-from engine.stylize import Job, Settings, initial_image
+from engine.stylize import Job, Settings, checked_initial, initial_image
 
 PEAK = 255.0
 """Range of an image's values, for the signal-to-noise ratio."""
@@ -111,10 +111,7 @@ def _job(objective: Objective, reference: Array, settings: Settings | None, init
     reference = np.asarray(reference)
     if initial is None:
         initial = initial_image("noise", reference, reference, settings.seed)
-    initial = np.array(objective.network.checked_image(np.asarray(initial)), np.float64)
-    if initial.shape != reference.shape:
-        raise ValueError(f"the initial image has the shape {initial.shape}, the image to match {reference.shape}")
-    return Job(objective, initial, settings)
+    return Job(objective, checked_initial(objective.network, initial, "image to match", reference.shape), settings)
 
 
 def _responses(

@@ -101,9 +101,7 @@ def prepare(
     if initial is None:
         painting = style if isinstance(style, np.ndarray) else style[0][0]
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
-    initial = np.array(network.checked_image(np.asarray(initial)), np.float64)
-    if initial.shape != np.shape(content):
-        raise ValueError(f"the initial image has the shape {initial.shape}, the content image {np.shape(content)}")
+    initial = checked_initial(network, initial, "content image", np.shape(content))
     objective = Objective(
         network,
         content,
@@ -141,6 +139,17 @@ def initial_image(init: str, content: Array, style: Array, seed: int) -> Array:
             )
         return style
     raise ValueError(unknown_name("init", init, INITS))
+
+
+def checked_initial(network: Network, initial: Array, other: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return a copy in float64 of the image to begin with, (H, W, 3), 0..255.
+
+    Raises ValueError for what is no image, and for another shape than that of ``other``, which the message names.
+    """
+    initial = np.array(network.checked_image(np.asarray(initial)), np.float64)
+    if initial.shape != shape:
+        raise ValueError(f"the initial image has the shape {initial.shape}, the {other} {shape}")
+    return initial
 
 
 def memory(network: Network, height: int, width: int, settings: Settings) -> int:

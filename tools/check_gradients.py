@@ -28,13 +28,15 @@ from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
 from tools.benching.machine import cpu_name, versions
 from tools.benching.subject import Setup, build_network, pictures
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
+from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
 from tools.memory import check_free
 from tools.models import resolve_model
+from tools.options import Options
 from tools.progress import Progress, duration
+from tools.rendering import check_layers
 from tools.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
@@ -64,8 +66,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "-s", "--size", type=positive_int, default=64, metavar="N", help="long side in pixels (default 64)"
     )
-    parser.add_argument("--content", type=Path, metavar="FILE", help="photograph (default: random patches)")
-    parser.add_argument("--style", type=Path, metavar="FILE", help="painting (default: random patches)")
+    parser.add_argument("--content", type=given_path, metavar="FILE", help="photograph (default: random patches)")
+    parser.add_argument("--style", type=given_path, metavar="FILE", help="painting (default: random patches)")
     for kind, layers in (("content", PAPER_CONTENT_LAYERS), ("style", PAPER_STYLE_LAYERS)):
         parser.add_argument(
             f"--{kind}-layers",
@@ -91,12 +93,12 @@ def build_parser() -> Parser:
         help="of the run along which the checks are repeated (default 100)",
     )
     parser.add_argument(
-        "--report", type=_folder, metavar="DIR", help="write index.html, its plots and study.json there"
+        "--report", type=given_path, metavar="DIR", help="write index.html, its plots and study.json there"
     )
     parser.add_argument(
         "--without-torch", action="store_true", help="do not compare with PyTorch where it is installed"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the result and errors")
     return parser
 
@@ -143,7 +145,7 @@ def build_problem(arguments: Any) -> Problem:
     if not arguments.content_layers and not arguments.style_layers:
         raise ValueError("there is nothing to check: name at least one content or style layer")
     layers = tuple(dict.fromkeys([*arguments.style_layers, *arguments.content_layers]))
-    network.checked(layers)
+    check_layers(network, Options(content_layers=arguments.content_layers, style_layers=arguments.style_layers))
     _check_memory(network, arguments.size, arguments.size, layers)
     content, style, image = pictures(arguments.size, arguments.seed)
     if arguments.content is not None:
@@ -393,12 +395,6 @@ def _check_folder(folder: Path) -> None:
 def _check_plots() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--report draws with matplotlib, which is missing: pip install '.[plot]'")
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
 
 
 def _layers(text: str) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 EXIT_ERROR = 2
@@ -19,6 +22,14 @@ PATIENCE_SECONDS = 0.5
 
 MAX_THREADS = 1024
 """More threads than any machine has cores for would only use up its memory."""
+
+MAX_COUNT = 1_000_000_000
+"""More pixels, iterations or workers than this are a slip of the finger; some libraries cannot count further."""
+
+MAX_SHOWN = 60
+"""Characters of a wrong number that its error repeats."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,43 +64,51 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         name = spec.name.rsplit(".", 1)[-1] if spec else "tool"
     try:
         code = main(argv)
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        tell(f"{name}: interrupted")
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough (``| head``). Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough (``| head``)
         code = EXIT_ERROR
     except MemoryError as error:
-        print(f"{name}: out of memory: try a smaller --size ({error})", file=sys.stderr)
+        tell(f"{name}: out of memory: try a smaller --size ({error})")
         code = EXIT_ERROR
     except (ValueError, OSError, ArithmeticError) as error:
-        print(f"{name}: {describe(error)}", file=sys.stderr)
+        tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Python would try once more when it closes the stream, complain, and leave with a code of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error; where nobody can read it, the work goes on without."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:
     """Return an error's message as one line."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename:
+            return f"{error.filename}: {error.strerror}"
+        if error.errno in _FULL:  # files are named where they are written: what is left is standard output
+            return f"cannot write the output: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def positive_int(text: str) -> int:
     """Argument type: a whole number of at least 1."""
-    value = _number(text, int, "a whole number")
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
-    return int(value)
+    return _count(text, MAX_COUNT)
 
 
 def thread_count(text: str) -> int:
     """Argument type: how many threads to use."""
-    value = positive_int(text)
-    if value > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_THREADS}")
-    return value
+    return _count(text, MAX_THREADS)
 
 
 def natural_int(text: str) -> int:
@@ -116,8 +135,33 @@ def weight(text: str) -> float:
     return float(value)
 
 
+def given_name(text: str) -> str:
+    """Argument type: a name, or the path of a file; an empty one is a variable of the shell that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
+def given_path(text: str) -> Path:
+    """Argument type: the path of a file or a folder."""
+    return Path(given_name(text))
+
+
+def _count(text: str, most: int) -> int:
+    value = _number(text, int, "a whole number")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {most:,}")
+    return int(value)
+
+
 def _number(text: str, kind: Callable[[str], float], name: str) -> float:
     try:
         return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not {name}") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}...")

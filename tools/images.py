@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -188,11 +188,8 @@ def save_image(
         )
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot write {str(path)!r}: {_sentence(error)}") from None
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -216,9 +213,11 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
         return _parse_description(image.getexif().get(ExifTags.Base.ImageDescription))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Give the image in a file; whatever fails while it is open becomes a ValueError that names the file."""
+def open_file(path: Path) -> BinaryIO:
+    """Return a picture's file, open for reading.
+
+    Raises ValueError when it is missing, no regular file or cannot be read; whether it is a picture is not looked at.
+    """
     problem = f"cannot read {str(path)!r}"
     try:
         status = path.stat()
@@ -226,14 +225,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise ValueError(f"{problem}: it is a directory, give an image file")
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{problem}: it is not a regular file, write the picture to one first")
-        if status.st_size == 0:
-            raise ValueError(f"{problem}: the file is empty")
-        file = path.open("rb")
+        return path.open("rb")
     except FileNotFoundError:
         raise ValueError(f"{problem}: there is no such file") from None
     except OSError as error:
         raise ValueError(f"{problem}: {error.strerror or error}") from None
-    with _ONE_AT_A_TIME, file, _pixel_limit():
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Give the image in a file; whatever fails while it is open becomes a ValueError that names the file."""
+    problem = f"cannot read {str(path)!r}"
+    with _ONE_AT_A_TIME, open_file(path) as file, _pixel_limit():
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ValueError(f"{problem}: the file is empty")
         try:
             with Image.open(file, formats=_readable()) as image:
                 yield image

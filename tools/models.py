@@ -43,9 +43,9 @@ from engine.vgg import (
     layer_names,
 )
 from kernels.geometry import Window
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run
+from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, tell
 from tools.download import RemoteFile, download, sha256_of, verify
-from tools.files import check_writable, replacing
+from tools.files import check_writable, make_folder, replacing
 from tools.memory import available_memory
 from tools.progress import Progress, byte_count
 
@@ -131,10 +131,9 @@ def default_model(cache: Path | None = None) -> str:
 def announce_draft(tool: str, named: str | None, chosen: str | None, quiet: bool) -> None:
     """Say so, as the tool, where nobody named a model and the draft network was chosen."""
     if named is None and chosen == DRAFT and not quiet:
-        print(
+        tell(
             f"{tool}: no VGG-19 has been fetched, this uses the small draft network that comes with the program; "
-            "get the real one with: python -m tools.models fetch vgg19",
-            file=sys.stderr,
+            "get the real one with: python -m tools.models fetch vgg19"
         )
 
 
@@ -468,7 +467,7 @@ def build_parser() -> Parser:
     command = commands.add_parser("random", help="make a VGG of random weights", description=_random.__doc__)
     command.set_defaults(run=_random)
     command.add_argument("architecture", choices=tuple(CONVOLUTIONS), help="the network")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="ONNX file to write")
+    command.add_argument("-o", "--output", type=given_path, required=True, metavar="PATH", help="ONNX file to write")
     command.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the random numbers (default 0)")
     command.add_argument(
         "--width", type=positive_float, default=1.0, metavar="X", help="factor on the numbers of channels (default 1)"
@@ -492,7 +491,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     # Suppressed: a command's own default would overwrite what was given before its name.
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=given_path,
         default=argparse.SUPPRESS,
         metavar="DIR",
         help="folder of the fetched models (default: one in the user's cache folder)",
@@ -538,11 +537,9 @@ def _fetch(arguments: argparse.Namespace) -> None:
     addresses = [*arguments.url, *(address.format(name=file.name) for address in ADDRESSES)]
     remote = RemoteFile(f"{file.name}.onnx", file.sha256, file.size, tuple(addresses))
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"cannot make the cache folder {str(cache)!r}, choose another with --cache: {error.strerror or error}"
-        ) from None
+        make_folder(cache)
+    except ValueError as error:
+        raise ValueError(f"the cache, choose another with --cache: {error}") from None
     whole = cache / f"{file.name}-whole.onnx"
     if not _is_there(whole, remote):
         with Progress(file.size, "bytes", f"fetch {file.name}", arguments.quiet) as progress:

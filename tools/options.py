@@ -13,7 +13,9 @@ from engine.network import DEVICES, DTYPES, POOLINGS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import Settings
-from tools.command_line import Parser, describe, natural_int, positive_float, positive_int, weight
+from tools.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
+
+COLORS = ("painting", "photograph")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Options(Settings):
     )
     blend: tuple[float, ...] | None = field(
         default=None, metadata={"help": "weights of several paintings, one each: 2,1 (default: equal)"}
+    )
+    colors: str = field(
+        default="painting", metadata={"help": "photograph gives the painting the photograph's colours beforehand"}
+    )
+    levels: int = field(
+        default=1, metadata={"help": "pictures, each twice as large as the last and begun with it: large shapes first"}
     )
     device: str = field(default="auto", metadata={"help": "where to compute"})
     dtype: str = field(default="float32", metadata={"help": "precision of the network"})
@@ -121,7 +129,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "style_weight": {"flags": ["-b"], "type": weight, "metavar": "BETA"},
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
-    "init": {"metavar": "noise|content|style|FILE"},
+    "init": {"type": given_name, "metavar": "noise|content|style|FILE"},
     "seed": {"type": natural_int, "metavar": "N"},
     "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
     "optimizer": {"type": choice("optimiser", METHODS), "metavar": "|".join(METHODS)},
@@ -129,6 +137,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "history": {"type": positive_int, "metavar": "N"},
     "style_size": {"type": positive_int, "metavar": "N"},
     "blend": {"type": argument(_weights), "metavar": "W,W,..."},
+    "colors": {"type": choice("colours", COLORS), "metavar": "|".join(COLORS)},
+    "levels": {"type": positive_int, "metavar": "N"},
     "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
     "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},
     "dtype": {"type": choice("dtype", DTYPES[:2]), "metavar": "|".join(DTYPES[:2])},

@@ -289,8 +289,5 @@ def _save(figure: Any, path: Path) -> None:
     # The labels are the user's: letters that the font lacks become boxes, and that is all there is to say about them.
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "losses", "svg.fonttype": "path"}):
         warnings.simplefilter("ignore", UserWarning)
-        try:
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata, dpi=120)
-        except OSError as error:
-            raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata, dpi=120)

@@ -32,7 +32,17 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, run, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_name,
+    given_path,
+    run,
+    tell,
+    thread_count,
+)
 from tools.download import sha256_of
 from tools.files import check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
@@ -40,7 +50,7 @@ from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_gradient, check_memory, load, picture_size
+from tools.rendering import check_memory, first_evaluation, load, picture_size
 from tools.sheet import Tile, draw_sheet
 from tools.sweeping.axes import parse_axis
 
@@ -50,7 +60,8 @@ PAPER_LAYERS = PAPER_STYLE_LAYERS
 """The layers of Figure 1, a to e, for content and for style."""
 
 DEFAULTS = Options(size=256, optimizer="l-bfgs")
-UNUSED = ("content_layers", "style_layers", "content_weight", "style_weight", "init", "style_size", "blend")
+_OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
+UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
 RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
 """The options that a picture depends on; model and image files count by what is in them."""
 
@@ -105,9 +116,9 @@ def build_parser() -> Parser:
         description="Show what each layer of a network knows of a picture: its content, its style.",
         epilog="Without --content and --style: both, at the paper's layers as far as the model has them.",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="the photograph or painting")
+    parser.add_argument("image", type=given_path, metavar="IMAGE", help="the photograph or painting")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(NAME), metavar="DIR", help=f"folder to write (default {NAME})"
+        "-o", "--output", type=given_path, default=Path(NAME), metavar="DIR", help=f"folder to write (default {NAME})"
     )
     parser.add_argument(
         "--content",
@@ -128,10 +139,14 @@ def build_parser() -> Parser:
     )
     add_options(parser, DEFAULTS, UNUSED)
     parser.add_argument(
-        "--init", default=INITS[0], metavar="noise|grey|FILE", help="picture to begin with (default noise)"
+        "--init",
+        type=given_name,
+        default=INITS[0],
+        metavar="noise|grey|FILE",
+        help="picture to begin with (default noise)",
     )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -393,8 +408,7 @@ class _Session:
     def _run(self, target: Target, follow: Callable[[Iteration], None]) -> Result:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
         job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
-        _, gradient = job.objective(job.initial)
-        check_gradient(gradient)
+        first_evaluation(job)
         return job.run(follow)
 
     def _keep(self, target: Target, result: Result, began: float) -> dict[str, Any]:
@@ -431,13 +445,13 @@ class _Session:
             if not self.arguments.quiet:
                 print(listing(self.targets, found, layers))
         if interrupted:
-            print(f"{NAME}: interrupted, {said}; the same command goes on where it was", file=sys.stderr)
+            tell(f"{NAME}: interrupted, {said}; the same command goes on where it was")
             return EXIT_INTERRUPTED
         if self.failed:
-            print(f"{NAME}: {said}", file=sys.stderr)
+            tell(f"{NAME}: {said}; the first failed for this reason: {next(iter(self.failed.values()))}")
             return EXIT_ERROR
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}", file=sys.stderr)
+            tell(f"{NAME}: {said}")
         return 0
 
     def _save_sheet(self, found: Mapping[Target, Mapping[str, Any]]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.errors import NonFiniteError
 from engine.network import Network, load_network
 from engine.objective import layer_names
-from engine.ops import Array
 from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from tools.colours import with_colours_of
 from tools.images import Picture, fit, load_image, resize
 from tools.memory import check_free
 from tools.options import Options
@@ -65,6 +67,40 @@ def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None
     return styles[0] if options.init == "style" else load_image(Path(options.init))
 
 
+def level_options(options: Options, network: Network) -> list[Options]:
+    """Return the options of each level's picture, from the smallest to the one that is asked for.
+
+    The content loss is a sum over the pixels, the style loss is not: the content weight grows as the pixels become
+    fewer, so that the balance between the two is the same at each level.
+    """
+    weight = network.content_weight if options.content_weight is None else options.content_weight
+    levels = []
+    for shift in reversed(range(options.levels)):
+        size, style_size = options.size >> shift, options.style_size
+        level = dataclasses.replace(options, levels=1, size=size, content_weight=weight * (options.size / size) ** 2)
+        levels.append(level if style_size is None else dataclasses.replace(level, style_size=style_size >> shift))
+    levels[-1] = dataclasses.replace(options, levels=1)
+    return levels
+
+
+def check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
+    """Raise ValueError when the smallest picture, or a painting beside it, is too small for the network."""
+    if options.levels == 1:
+        return
+    divided = 1 << (options.levels - 1)
+    try:
+        if options.size < divided or (options.style_size or divided) < divided:
+            raise ValueError("nothing is left")
+        smallest = level_options(options, network)[0]
+        for size, layers in (
+            (picture_size(content, smallest), [*options.content_layers, *options.style_layers]),
+            *((size, list(options.style_layers)) for size in painting_sizes(styles, smallest)),
+        ):
+            network.shapes(*size, layers)
+    except ValueError as error:
+        raise ValueError(f"--levels {options.levels} begins at 1/{divided} of the size: {error}") from None
+
+
 def rendering(
     network: Network, options: Options, content: Picture, styles: Sequence[Picture], first: Picture | None
 ) -> tuple[Picture, Job]:
@@ -83,14 +119,35 @@ def rendering(
     sizes = painting_sizes([style.size for style in styles], options)
     blend = options.blend or (1.0,) * len(styles)
     paintings = [(resize(style, *size).pixels, share) for style, size, share in zip(styles, sizes, blend, strict=True)]
+    if options.colors == "photograph":
+        paintings = [(with_colours_of(pixels, content.pixels), share) for pixels, share in paintings]
     initial = None if first is None else resize(first, height, width).pixels
     return content, prepare(network, content.pixels, paintings, options, initial)
 
 
-def check_gradient(gradient: Array) -> None:
-    """Raise ValueError when the gradient at the first image leaves nothing to do."""
+def check_layers(network: Network, options: Options) -> None:
+    """Raise ValueError for layers that a network lacks; of those that nobody named, it says so."""
+    for name in ("content_layers", "style_layers"):
+        layers = getattr(options, name)
+        missing = [layer for layer in layers if layer not in network.layers]
+        if missing and layers == getattr(Options, name):
+            behind = [f" (it goes on with {one.label}: {one.reason})" for one in network.rejected[:1]]
+            raise ValueError(
+                f"the model has no {missing[0]}, of the default --{name.replace('_', '-')}: name others, out of "
+                f"{', '.join(network.layers)}{''.join(behind)}"
+            )
+        network.checked(layers)
+
+
+def first_evaluation(job: Job) -> float:
+    """Return the loss of the first image; raise ValueError when it is not finite, or its gradient is zero."""
+    try:
+        value, gradient = job.objective(job.initial)
+    except NonFiniteError as error:
+        raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
     if not gradient.any():
         raise ValueError(
             "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
             "the weights are too small, or it fits perfectly already"
         )
+    return float(value)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import unknown_name
-from tools.command_line import Parser, natural_int, positive_int, run
+from tools.command_line import Parser, given_path, natural_int, positive_int, run
 from tools.drawing.dots import dots
 from tools.drawing.fields import SMALLEST_SIDE
 from tools.drawing.landscape import landscape
@@ -51,7 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help=f"which: {', '.join(SAMPLES)} (default: all of them)", default=[]
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(NAME), metavar="DIR", help=f"folder to write to (default {NAME})"
+        "-o",
+        "--output",
+        type=given_path,
+        default=Path(NAME),
+        metavar="DIR",
+        help=f"folder to write to (default {NAME})",
     )
     parser.add_argument(
         "-s",

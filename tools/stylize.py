@@ -9,24 +9,48 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+import numpy as np
 
 from engine.errors import unknown_name
 from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_path,
+    positive_int,
+    run,
+    tell,
+    thread_count,
+)
 from tools.curve import Curve
+from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, resize, save_image
-from tools.models import announce_draft, default_model, resolve_model
+from tools.models import DRAFT_FILE, announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.record import PROJECT, versions
-from tools.rendering import check_gradient, check_memory, first_picture, load, painting_sizes, picture_size, rendering
+from tools.rendering import (
+    check_layers,
+    check_levels,
+    check_memory,
+    first_evaluation,
+    first_picture,
+    level_options,
+    load,
+    painting_sizes,
+    picture_size,
+    rendering,
+)
 
 NAME = "stylize"
 
@@ -38,9 +62,9 @@ OPTIMIZER_SECONDS = {"l-bfgs-b": (3e-6, 2.5e-7), "l-bfgs": (0.0, 4e-8), "adam": 
 def build_parser() -> Parser:
     """Return the parser of the command line; the options are those of ``tools.options``."""
     parser = Parser(prog=NAME, description="Render a photograph in the style of a painting.")
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph")
-    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, or several")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="picture to write")
+    parser.add_argument("content", type=given_path, metavar="CONTENT", help="the photograph")
+    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, or several")
+    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="OUT", help="picture to write")
     add_options(parser)
     parser.add_argument(
         "--preview",
@@ -52,11 +76,14 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
     )
-    parser.add_argument("--log", type=Path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
+    parser.add_argument("--log", type=given_path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the losses over the iterations (.svg or .png; needs matplotlib)"
+        "--plot",
+        type=given_path,
+        metavar="FILE",
+        help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -64,6 +91,15 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make one picture; return the exit code."""
     arguments = build_parser().parse_args(argv)
+    try:
+        return _make(arguments)
+    except KeyboardInterrupt:
+        tell(f"{NAME}: interrupted, {arguments.output} was not written")
+        return EXIT_INTERRUPTED
+
+
+def _make(arguments: Any) -> int:
+    """Make the picture that was asked for; return the exit code. Raises KeyboardInterrupt where there is none yet."""
     options = options_from(arguments)
     _check_files(arguments)
     check_blend(options, len(arguments.style))
@@ -77,21 +113,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen is None:
         chosen = default_model(arguments.cache)
         options = dataclasses.replace(options, model=chosen)
-        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
     model = resolve_model(chosen, arguments.cache)
     _check_not_written(arguments, model)
     _check_not_written(arguments, Path(chosen))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
+    check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
-    if arguments.preview and _preview(arguments, options, network, content, styles, first):
+    check_levels(network, options, content.size, [style.size for style in styles])
+    photograph, job = rendering(network, options, content, styles, first)
+    announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+    if arguments.preview and _preview(arguments, options, model, network, content, styles, first):
         return EXIT_INTERRUPTED
-    content, job = rendering(network, options, content, styles, first)
+    if options.levels > 1:
+        first, stopped = _coarse_picture(arguments, options, network, content, styles, first)
+        if stopped:
+            return EXIT_INTERRUPTED
+        photograph, job = rendering(network, options, content, styles, first)
 
     with (
-        _log(arguments.log) as log,
+        contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as log,
         Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress,
     ):
-        session = _Session(arguments, options, job, content, progress, log)
+        session = _Session(arguments, options, job, photograph, progress, log)
         session.start(needed)
         result = job.run(session.iteration)
         return session.finish(result)
@@ -100,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _preview(
     arguments: Any,
     options: Options,
+    model: Path,
     network: Network,
     content: Picture,
     styles: Sequence[Picture],
@@ -108,6 +152,10 @@ def _preview(
     """Make the picture's preview; return whether it was interrupted, after which there is to be no picture either."""
     began = time.perf_counter()
     height, width = preview_size(content, options.size)
+    if (height, width) == picture_size(content.size, options) and _same(model, DRAFT_FILE):
+        if not arguments.quiet:
+            tell(f"{NAME}: no preview: the picture itself is by the draft network, and no larger than one would be")
+        return False
     small = resize(content, height, width)
     draft = load_draft(options.pooling, options.device, arguments.threads)
     settings = draft_settings(options, network, draft)
@@ -121,8 +169,7 @@ def _preview(
         )
         stopped = result.stop == "interrupted"
         if stopped and result.iterations == 0:
-            print(f"{NAME}: interrupted before the preview's first iteration, nothing written", file=sys.stderr)
-            return True
+            raise KeyboardInterrupt
         save_image(
             path, result.image, small.alpha, {"Software": PROJECT, "Settings": json.dumps(dataclasses.asdict(settings))}
         )
@@ -132,6 +179,45 @@ def _preview(
             f"{path}{'; interrupted, so there is no picture' if stopped else ''}"
         )
     return stopped
+
+
+def _coarse_picture(
+    arguments: Any,
+    options: Options,
+    network: Network,
+    content: Picture,
+    styles: Sequence[Picture],
+    first: Picture | None,
+) -> tuple[Picture | None, bool]:
+    """Make the smaller pictures, one begun with the other.
+
+    Returns what the picture itself begins with, and whether it was interrupted: then that has been written, enlarged.
+    Raises KeyboardInterrupt where there is nothing to write.
+    """
+    for number, level in enumerate(level_options(options, network)[:-1], 1):
+        began = time.perf_counter()
+        photograph, job = rendering(network, level, content, styles, first)
+        with Progress(level.iterations, "iterations", f"level {number}", quiet=arguments.quiet) as progress:
+            result = job.run(_shown(progress))
+            height, width = photograph.size
+            progress.write(
+                f"{NAME}: level {number} of {options.levels}, {width}x{height} pixels: {result.iterations} iterations, "
+                f"loss {result.initial_value:.4g} -> {result.value:.4g}, {duration(time.perf_counter() - began)}"
+            )
+        first = Picture(result.image.astype(np.float32), photograph.alpha)
+        if result.stop == "interrupted":
+            if number == 1 and result.iterations == 0:
+                raise KeyboardInterrupt
+            enlarged = resize(first, *picture_size(content.size, options))
+            settings = json.dumps(dataclasses.asdict(level))
+            save_image(arguments.output, enlarged.pixels, enlarged.alpha, {"Software": PROJECT, "Settings": settings})
+            tell(f"{NAME}: interrupted at level {number} of {options.levels}; wrote its picture, {arguments.output}")
+            return first, True
+    return first, False
+
+
+def _shown(progress: Progress) -> Callable[[Iteration], None]:
+    return lambda state: progress.update(1, f"loss {state.value:.4g}")
 
 
 class _Session:
@@ -144,7 +230,7 @@ class _Session:
         job: Job,
         content: Picture,
         progress: Progress,
-        log: TextIO | None,
+        log: Lines | None,
     ) -> None:
         self.arguments = arguments
         self.options = dataclasses.replace(options, content_weight=job.settings.content_weight)
@@ -160,8 +246,7 @@ class _Session:
         network: Network = self.job.objective.network
         height, width = self.job.initial.shape[:2]
         before = time.perf_counter()
-        value, gradient = self.job.objective(self.job.initial)
-        check_gradient(gradient)
+        value = first_evaluation(self.job)
         seconds = time.perf_counter() - before
         self._say(
             f"model {self.options.model}, {network.preprocessing.name} input, {self.options.pooling} pooling; "
@@ -211,11 +296,11 @@ class _Session:
             self._report(f"iteration {state.iteration}", state.iteration, state.value, state.image)
 
     def finish(self, result: Result) -> int:
-        """Write the picture, say how it ended and return the exit code."""
+        """Write the picture, say how it ended and return the exit code.
+
+        Raises KeyboardInterrupt when there is no picture, for the run was interrupted before its first iteration.
+        """
         self.progress.close()
-        if result.stop == "interrupted" and result.iterations == 0:
-            print(f"{NAME}: interrupted before the first iteration, nothing written", file=sys.stderr)
-            return EXIT_INTERRUPTED
         facts = {
             "loss": result.value,
             "initial_loss": result.initial_value,
@@ -225,6 +310,18 @@ class _Session:
             "stop_reason": result.stop_reason,
             "seconds": round(time.perf_counter() - self.began, 3),
         }
+        if result.stop == "interrupted" and result.iterations == 0:
+            self._record({"event": "end", **facts})
+            raise KeyboardInterrupt
+        try:
+            return self._finish(result, facts)
+        except KeyboardInterrupt:
+            # What has been made is not lost; a further Ctrl-C does end this.
+            self._save(self.arguments.output, result.image, {"Result": json.dumps(facts)})
+            tell(f"{NAME}: interrupted at the end; wrote {self.arguments.output}")
+            return EXIT_INTERRUPTED
+
+    def _finish(self, result: Result, facts: dict[str, Any]) -> int:
         if result.stop not in ("interrupted", "non-finite"):
             value, _ = self.job.objective(result.image)
             facts |= self._report("end", result.iterations, value, result.image)
@@ -238,7 +335,7 @@ class _Session:
         if result.iterations and not result.value < result.initial_value:
             self._say("the loss never fell below that of the first image: try a smaller --learning-rate, or l-bfgs-b")
         if result.stop == "non-finite":
-            print(f"{NAME}: {result.stop_reason}; wrote the best image before that", file=sys.stderr)
+            tell(f"{NAME}: {result.stop_reason}; wrote the best image before that")
             return EXIT_ERROR
         return EXIT_INTERRUPTED if result.stop == "interrupted" else 0
 
@@ -283,14 +380,12 @@ class _Session:
     def _record(self, entry: Mapping[str, Any]) -> None:
         if self.log is not None:
             try:
-                self.log.write(json.dumps(entry) + "\n")
-                self.log.flush()
-            except OSError as error:
-                message = f"cannot write {str(self.arguments.log)!r}: {error.strerror or error}"
+                self.log.write(json.dumps(entry))
+            except ValueError as error:
                 if entry["event"] == "start":
-                    raise ValueError(message) from None
+                    raise
                 self.log = None
-                self._say(f"{message}; going on without a log")
+                self._say(f"{error}; going on without a log")
 
     def _say(self, line: str) -> None:
         self.progress.write(f"{NAME}: {line}")
@@ -317,10 +412,7 @@ def _check_files(arguments: Any) -> None:
     if log is not None:
         if plot is not None and _same(log, plot):
             raise ValueError(f"--log and --plot are both {str(log)!r}: choose another name for one of them")
-        if log.is_dir():
-            raise ValueError(f"cannot write {str(log)!r}: it is a directory, give a file name")
-        if log.is_fifo():
-            raise ValueError(f"cannot write {str(log)!r}: it is a pipe, give a file name")
+        check_lines(log)
         if any(_same(log, picture) for picture in _pictures(arguments)) or _is_snapshot(arguments, log):
             raise ValueError(f"--log {str(log)!r} is also a picture's name: choose another")
 
@@ -351,19 +443,6 @@ def _is_snapshot(arguments: Any, path: Path) -> bool:
     number = path.stem.removeprefix(f"{output.stem}-")
     named = path.stem == f"{output.stem}-{number}" and number.isdigit() and path.suffix == output.suffix
     return bool(arguments.save_every) and named and path.parent == output.parent
-
-
-@contextlib.contextmanager
-def _log(path: Path | None) -> Iterator[TextIO | None]:
-    if path is None:
-        yield None
-        return
-    file = path.open("w", encoding="utf-8")
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):  # what could not be written has been reported already
-            file.close()
 
 
 def _percentages(parts: Mapping[str, Mapping[str, float]]) -> str:

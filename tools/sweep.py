@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,25 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
-from tools.command_line import EXIT_ERROR, EXIT_INTERRUPTED, Parser, describe, positive_int, run, thread_count
+from tools.command_line import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Parser,
+    describe,
+    given_path,
+    positive_int,
+    run,
+    tell,
+    thread_count,
+)
 from tools.download import sha256_of
-from tools.images import load_image, save_image
+from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
 from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
-from tools.rendering import check_memory, first_picture, load, painting_sizes, picture_size
+from tools.rendering import check_layers, check_levels, check_memory, first_picture, load, painting_sizes, picture_size
 from tools.sweeping.axes import (
     NO_AXIS,
     Axis,
@@ -76,12 +85,15 @@ def build_parser() -> Parser:
         description="Make pictures over a grid of two settings and show them side by side.",
         epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
         "joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; seed=0..9 are "
-        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten.",
+        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. A comma in a "
+        "file's name is written \\, (with the axis in quotes).",
     )
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="the photograph, or a folder of photographs")
-    parser.add_argument("style", type=Path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
+        "content", type=given_path, metavar="CONTENT", help="the photograph, or a folder of photographs"
+    )
+    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
+    parser.add_argument(
+        "-o", "--output", type=given_path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
     )
     parser.add_argument(
         "--rows", type=argument(parse_axis), metavar="AXIS", help="what changes from row to row (default: style layers)"
@@ -100,7 +112,7 @@ def build_parser() -> Parser:
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
     parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
     parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -153,12 +165,12 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
         if rows is not None:
             raise ValueError(f"the rows are the photographs in {str(arguments.content)!r}: leave out --rows")
         rows, paper = picture_axis("content", pictures_in(arguments.content)), False
-    if arguments.style[0].is_dir():
+    for folder in (path for path in arguments.style if path.is_dir()):
         if len(arguments.style) > 1:
-            raise ValueError("a folder of paintings stands alone: each of its paintings is a column")
+            raise ValueError(f"{str(folder)!r} is a folder, which stands alone: each of its paintings is a column")
         if columns is not None:
-            raise ValueError(f"the columns are the paintings in {str(arguments.style[0])!r}: leave out --columns")
-        columns, paper = picture_axis("style", pictures_in(arguments.style[0])), False
+            raise ValueError(f"the columns are the paintings in {str(folder)!r}: leave out --columns")
+        columns, paper = picture_axis("style", pictures_in(folder)), False
     if paper:
         network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
         known = _known_style_layers(network)
@@ -186,15 +198,17 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     first = first_picture(options, styles)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
-    announce_draft(NAME, arguments.model, options.model, arguments.quiet)
     if options.style_layers == DEFAULTS.style_layers:
         options = dataclasses.replace(options, style_layers=_known_style_layers(network))
+    check_layers(network, options)
     pilots: list[Pilot] = []
 
     def follow(pilot: Pilot) -> None:
+        if not pilots:  # whatever is wrong with the weights, the run before has told
+            announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         pilots.append(pilot)
         if not arguments.quiet:
-            print(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept", file=sys.stderr)
+            tell(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept")
 
     weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
     print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)")
@@ -226,12 +240,15 @@ class _Files:
 
     def model(self, name: str) -> str:
         """Return the SHA-256 of the file to load for a model's name or path."""
-        return self._known(resolve_model(name, self._cache))
+        path = resolve_model(name, self._cache)
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: is no regular file, expected an ONNX file")
+        return self._known(path)
 
     def picture(self, path: Path) -> str:
         """Return the SHA-256 of a picture's file."""
-        if not path.is_file():
-            raise ValueError(f"cannot read {str(path)!r}: there is no such file")
+        with open_file(path):
+            pass
         return self._known(path)
 
     @functools.cache  # noqa: B019  # as long as the sweep
@@ -287,12 +304,13 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
         devices.add(network.device)
-        network.checked([*options.content_layers, *options.style_layers])
+        check_layers(network, options)
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
             needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
+            check_levels(network, options, sizes["content"], styles)
         except ValueError as error:
             if one_pair:
                 raise
@@ -318,6 +336,11 @@ def _check_available(needed: int, workers: int) -> None:
         )
 
 
+def _iterations(options: Options) -> int:
+    """Return the iterations of a cell, those of its smaller pictures included."""
+    return options.levels * options.iterations
+
+
 # ---- the sweep ----
 
 
@@ -339,7 +362,7 @@ class _Sweep:
     def make(self) -> str | None:
         """Make what is left to make; return why it stopped before the end, or None."""
         cells, workers = self.folder.cells, self.workers
-        total = sum(cells[key].options.iterations for key in self.todo)
+        total = sum(_iterations(cells[key].options) for key in self.todo)
         with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
             there = len(cells) - len(self.todo)
             progress.write(
@@ -400,7 +423,7 @@ class _Sweep:
                 f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
                 f"{duration(facts['seconds'])}"
             )
-        progress.update(self.folder.cells[key].options.iterations - self._followed, f"{name} done")
+        progress.update(_iterations(self.folder.cells[key].options) - self._followed, f"{name} done")
         self._followed = 0
 
     def finish(self, stopped: str | None) -> int:
@@ -418,13 +441,13 @@ class _Sweep:
         said = f"{made} of {len(self.folder.cells)} cells made"
         said += f", {failed} failed" if failed else ""
         if stopped is not None:
-            print(f"{NAME}: {stopped}, {said}; the same command goes on where it was", file=sys.stderr)
+            tell(f"{NAME}: {stopped}, {said}; the same command goes on where it was")
             return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
         if failed:
             reason = next(record.failed for record in grid.records.values() if record.failed)
-            print(f"{NAME}: {said}, the first for this reason: {reason}", file=sys.stderr)
+            tell(f"{NAME}: {said}, the first for this reason: {reason}")
         if not self.arguments.quiet:
-            print(f"{NAME}: {said}; wrote {path / 'sheet.html'}", file=sys.stderr)
+            tell(f"{NAME}: {said}; wrote {path / 'sheet.html'}")
         return EXIT_ERROR if failed else 0
 
 

@@ -8,7 +8,7 @@ from engine.network import Network, load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
-from engine.stylize import Settings, initial_image
+from engine.stylize import Settings, initial_image, prepare
 from tools.models import random_vgg
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
@@ -162,3 +162,20 @@ def test_what_does_not_fit_is_an_error(network, photo, other, make):
         make(network, photo, ())
     with pytest.raises(ValueError, match="too small"):
         make(network, photo[:2, :2], "conv4_1")
+
+
+def test_the_first_image_is_checked_alike_for_every_job(network, photo, other):
+    layer = ("conv1_1",)
+    jobs = [
+        ("content image", lambda first: prepare(network, photo, other, Settings(layer, layer), first)),
+        ("image to match", lambda first: content_reconstruction(network, photo, layer, None, first)),
+        ("image to match", lambda first: texture_synthesis(network, photo, layer, None, first)),
+    ]
+    broken = photo.copy()
+    broken[3, 4, 1] = np.nan
+    for name, make in jobs:
+        with pytest.raises(ValueError, match=rf"initial image has the shape \(20, 28, 3\), the {name} \(24, 32, 3\)"):
+            make(other)
+        with pytest.raises(ValueError, match="not a number"):
+            make(broken)
+        assert not np.shares_memory(make(photo).initial, photo)

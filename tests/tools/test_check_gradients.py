@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,10 +11,13 @@ import pytest
 from engine import losses
 from engine.gradcheck.faults import CHECKS, FaultRow
 from engine.gradcheck.study import Plan
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from tests.engine.onnx_models import light_model, with_random_weights
 from tools import check_gradients
 from tools.check_gradients import main
 from tools.images import save_image
+from tools.models import random_vgg
 
 SMALL = ["--size", "32", "--width", "0.1", "--directions", "2", "--iterations", "1", "--without-torch", "-q"]
 
@@ -100,6 +104,14 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
         (["--model", "nothing.onnx"], "nothing.onnx"),
         (["--model", "x.onnx", "--width", "0.5"], "--width changes the random network only"),
         (["--style-layers", "conv9_9"], "unknown layer 'conv9_9'"),
+        (
+            ["-m", "short.onnx"],
+            "the model has no conv4_2, of the default --content-layers: name others, out of conv1_1",
+        ),
+        (
+            ["-m", "short.onnx", "--content-layers", "conv1_1"],
+            "the model has no conv4_1, of the default --style-layers",
+        ),
         (["--style-layers", "none", "--content-layers", "none"], "there is nothing to check"),
         (["--size", "8"], "too small for the network"),
         (["--size", "200000"], "needs about|too large|memory"),
@@ -112,13 +124,23 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
         (["--report", __file__], "is a file, give a folder"),
     ],
 )
-def test_wrong_input_is_one_sentence(arguments, message):
+def test_wrong_input_is_one_sentence(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_onnx(Path("short.onnx"), random_vgg("vgg19", width=0.05)[:8], preprocessing_metadata(PREPROCESSING["caffe"]))
     with pytest.raises((ValueError, OSError), match=message):
         main(["-q", *arguments])
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--size", "0"], ["--style-layers", "conv1_1,,"], ["--directions", "x"], ["--pooling", "median"]]
+    "arguments",
+    [
+        ["--size", "0"],
+        ["--style-layers", "conv1_1,,"],
+        ["--directions", "x"],
+        ["--directions", "9" * 23],
+        ["--pooling", "median"],
+        ["--report", ""],
+    ],
 )
 def test_wrong_options_end_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:

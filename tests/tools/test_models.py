@@ -879,7 +879,11 @@ def test_random_replaces_a_file_whole_or_not_at_all(tmp_path, call, monkeypatch)
         (("fetch",), "NAME"),
         (("fetch", "vgg91"), "unknown model 'vgg91'; did you mean 'vgg19'"),
         (("fetch", "vgg19", "--url", "ftp://example.org/vgg19-7.onnx"), "address 1 of vgg19-7.onnx is not of the form"),
-        (("fetch", "vgg19", "--cache", "{}/file/below"), "cannot make the cache folder"),
+        (
+            ("fetch", "vgg19", "--cache", "{}/file/below"),
+            "choose another with --cache: cannot write to '",
+        ),
+        (("fetch", "vgg19", "--cache", "{}/file"), "it is a file, give a folder"),
         (("inspect",), "PATH_OR_NAME"),
         (("inspect", ""), "unknown model ''"),
         (("inspect", "{}"), "is a directory, expected an ONNX file"),

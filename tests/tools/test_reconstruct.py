@@ -370,6 +370,7 @@ def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(fold
         _, said = call(*SMALL, "--content", "conv1_1,conv2_1,conv3_1", code=2)
     assert "content conv2_1: failed: the loss is not finite" in said
     assert "2 of 3 pictures made, 1 failed" in said
+    assert said.splitlines()[-1].endswith("; the first failed for this reason: the loss is not finite")
     found = rows(folder / "out" / "table.csv")
     assert [row["failed"] for row in found] == ["", "the loss is not finite", ""]
     assert [row["picture"] for row in found] == ["content-conv1_1.png", "", "content-conv3_1.png"]

@@ -12,11 +12,19 @@ from PIL import Image
 
 import tools.stylize
 from engine.network import load_network
-from engine.stylize import Settings, stylize
+from engine.objective import Objective
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import PREPROCESSING, preprocessing_metadata
+from engine.stylize import Job, Settings, stylize
 from tests.tools.calling import called
-from tools.images import load_image
-from tools.models import DRAFT_FILE
+from tests.tools.disk import full_disk
+from tools.colours import with_colours_of
+from tools.files import Lines
+from tools.images import Picture, load_image, resize
+from tools.models import DRAFT_FILE, random_vgg
 from tools.stylize import main
+
+CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
 
 
 @pytest.fixture
@@ -191,6 +199,51 @@ def test_an_interrupted_run_keeps_the_best_picture(folder, call, monkeypatch):
     assert facts(folder / "out.png", "Result")["iterations"] == 2
 
 
+def test_interrupted_before_the_first_iteration_nothing_is_written_and_that_is_said(folder, call, monkeypatch):
+    before = sorted(folder.iterdir())
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    for name in ("load_image", "load", "rendering", "first_evaluation"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tools.stylize, name, stopped)
+            said = call(*WITH_MODEL, "--log", "{}/run.jsonl", code=130)
+        assert said.splitlines()[-1] == f"stylize: interrupted, {folder}/out.png was not written"
+        assert sorted(folder.iterdir()) == before
+    # In the first iteration itself: the second evaluation.
+    evaluate, calls = Objective.begin, []
+
+    def interrupted(self, image):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self, image)
+
+    monkeypatch.setattr(Objective, "begin", interrupted)
+    said = call(*WITH_MODEL, code=130)
+    assert said.splitlines()[-1] == f"stylize: interrupted, {folder}/out.png was not written"
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["_report", "_save", "_plot"])
+def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder, call, monkeypatch, name):
+    finish = getattr(tools.stylize._Session, name)
+    calls = []
+
+    def interrupted(self, *arguments):
+        if not arguments or arguments[0] != "start":
+            calls.append(1)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+        return finish(self, *arguments)
+
+    monkeypatch.setattr(tools.stylize._Session, name, interrupted)
+    said = call(*WITH_MODEL, code=130)
+    assert said.splitlines()[-1] == f"stylize: interrupted at the end; wrote {folder}/out.png"
+    assert facts(folder / "out.png", "Result")["iterations"] == 4
+
+
 def test_an_interrupted_run_draws_the_losses_so_far(folder, call, monkeypatch):
     pytest.importorskip("matplotlib")
     interrupt(monkeypatch, 3)
@@ -285,6 +338,48 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
     assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png"]
 
 
+def test_a_preview_that_would_be_the_picture_itself_is_left_out_and_that_is_said(folder, call, monkeypatch):
+    said = call(*SMALL, "--preview")
+    assert "no preview: the picture itself is by the draft network" in said
+    assert sorted(path.name for path in folder.glob("out*")) == ["out.png"]
+    monkeypatch.setattr(tools.preview, "LONG_SIDE", 40)
+    call(*SMALL, "--preview")
+    assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png", "out.png"]
+
+
+# ---- a log, and a full disk ----
+
+
+def test_a_log_that_cannot_begin_stops_the_run_and_one_that_breaks_off_does_not(folder, call, monkeypatch):
+    with full_disk(100):
+        said = call(*WITH_MODEL, "--log", "{}/run.jsonl", code=2)
+    assert said.splitlines()[-1].startswith(f"stylize: cannot write '{folder}/run.jsonl': ")
+    assert not (folder / "run.jsonl").exists()
+    call(*WITH_MODEL, "--log", "{}/run.jsonl", "-q")
+    whole = (folder / "run.jsonl").read_bytes()
+    write = Lines.write
+
+    def last_two_fail(self, line):
+        with full_disk(len(whole) // 2):
+            write(self, line)
+
+    monkeypatch.setattr(Lines, "write", last_two_fail)
+    said = call(*WITH_MODEL, "--log", "{}/run.jsonl")
+    assert said.count("going on without a log") == 1
+    assert "wrote" in said.splitlines()[-1]
+    lines = (folder / "run.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines[:3]] == ["start", "shares", "iteration"]
+    assert 3 <= len(lines) < whole.count(b"\n")
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_is_told_by_its_name(folder, call):
+    before = sorted(folder.iterdir())
+    with full_disk(2000):
+        said = call(*WITH_MODEL, "-q", code=2)
+    assert re.fullmatch(rf"stylize: cannot write '{folder}/out\.png': .*\n", said)
+    assert sorted(folder.iterdir()) == before
+
+
 # ---- wrong input ----
 
 
@@ -315,7 +410,21 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
         ((*SMALL, "--optimizer", "lbfgs"), "unknown optimiser 'lbfgs'; did you mean 'l-bfgs'"),
         ((*SMALL, "--pooling", "avg"), "unknown pooling 'avg'"),
         ((*SMALL, "--blend", "1,2"), "--blend has 2 weights for 1 paintings"),
-        ((*SMALL, "--style-layers", "conv9_1"), "conv9_1"),
+        ((*SMALL, "--style-layers", "conv9_1"), "unknown layer 'conv9_1'; did you mean 'conv5_1'"),
+        (
+            (*SMALL, "-m", "{}/short.onnx"),
+            "the model has no conv4_2, of the default --content-layers: name others, out of conv1_1, conv1_2, conv2_1",
+        ),
+        (
+            (*SMALL, "-m", "{}/short.onnx", "--content-layers", "conv2_1"),
+            "the model has no conv4_1, of the default --style-layers: name others, out of conv1_1",
+        ),
+        ((*SMALL, "-m", "{}/short.onnx", "--content-layers", "conv4_2"), "unknown layer 'conv4_2'"),
+        ((SMALL[0], "{}", *SMALL[2:]), "it is a directory, give an image file"),
+        ((*SMALL[:2], "{}", *SMALL[2:]), "it is a directory, give an image file"),
+        (("{}", *SMALL[1:]), "it is a directory, give an image file"),
+        ((*SMALL, "--log", "{}/missing/run.jsonl"), "missing' does not exist"),
+        ((*SMALL, "--log", "{}"), "it is a directory, give a file name"),
         ((*SMALL, "--style-layers", "conv1_1,,"), "empty layer name"),
         ((*SMALL, "--style-layers", "conv1_1,conv1_1"), "named twice"),
         ((*SMALL, "-a", "-1"), "not a finite number of at least 0"),
@@ -323,17 +432,80 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
         ((*SMALL, "-s", "0"), "'0' is not at least 1"),
         ((*SMALL, "-s", "8"), "8x6"),
         ((*SMALL, "-n", "many"), "'many' is not a whole number"),
+        ((*SMALL, "-n", "9" * 23), "is more than 1,000,000,000"),
+        ((*SMALL, "-a", "1e308"), "is not finite: it began at"),
+        ((*SMALL, "-a", "0", "-b", "1e-320"), "the weights are too small"),
         ((*SMALL, "--history", "100000"), "--history must be at most"),
         ((*SMALL, "--device", "cuda"), "cuda"),
     ],
 )
 def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
     opened(folder / "photo.png").save(folder / "out-preview.png")
+    write_onnx(folder / "short.onnx", random_vgg("vgg19", width=0.05)[:8], CAFFE)
     before = sorted(folder.iterdir())
     said = call(*arguments, code=2)
-    # The line on the model in use may stand before it.
-    lines = [line for line in said.splitlines() if "fetched, this uses" not in line]
+    # Only an evaluation tells that the weights are too small or too large: there, the work has begun.
+    begun = bool({"1e308", "1e-320"} & set(arguments))
+    lines = said.splitlines()[begun:]
     assert len(lines) == 1, said
     assert re.match(r"stylize: ", lines[0])
     assert message in lines[0]
     assert sorted(folder.iterdir()) == before
+
+
+# ---- from small to large, and colours ----
+
+
+def test_levels_are_pictures_of_their_own_each_begun_with_the_last(folder, call):
+    said = call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--levels", 3, "-s", 96, "--style-size", 128)
+    assert "level 1 of 3, 24x18 pixels: 4 iterations, loss" in said
+    assert "level 2 of 3, 48x36 pixels: 4 iterations, loss" in said
+    network = load_network(folder / "model.onnx", threads=1)
+    image = None
+    for divided, weight in ((4, 0.16), (2, 0.04), (1, 0.01)):
+        photo = load_image(folder / "photo.png", long_side=96 // divided)
+        painting = load_image(folder / "painting.png", long_side=128 // divided)
+        first = None if image is None else resize(Picture(np.float32(image), None), *photo.size).pixels
+        settings = Settings(content_weight=weight, iterations=4)
+        image = stylize(network, photo.pixels, painting.pixels, settings, first).image
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(image).astype(np.uint8))
+    assert facts(folder / "out.png", "Settings")["levels"] == 3
+
+
+def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, monkeypatch):
+    run, jobs = Job.run, []
+
+    def interrupted(job, callback):
+        jobs.append(job)
+
+        def stop(state):
+            callback(state)
+            if len(jobs) == 2 and state.iteration == 2:
+                raise KeyboardInterrupt
+
+        return run(job, stop)
+
+    monkeypatch.setattr(Job, "run", interrupted)
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, code=130)
+    assert "interrupted at level 2 of 3; wrote its picture" in said
+    assert opened(folder / "out.png").size == (96, 72)
+    assert len(jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("levels", "reason"),
+    [(4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"), (9, "nothing is left")],
+)
+def test_too_many_levels_are_refused_before_anything_is_made(folder, call, levels, reason):
+    said = call(*WITH_MODEL, "--levels", levels, code=2)
+    assert reason in said
+    assert said.count("\n") == 1
+
+
+def test_the_painting_takes_the_photograph_s_colours_where_asked_to(folder, call):
+    call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--colors", "photograph")
+    network = load_network(folder / "model.onnx", threads=1)
+    photo = load_image(folder / "photo.png", long_side=48).pixels
+    painting = with_colours_of(load_image(folder / "painting.png", long_side=48).pixels, photo)
+    result = stylize(network, photo, painting, Settings(content_weight=0.01, iterations=4))
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,12 +17,17 @@ import pytest
 from PIL import Image
 
 from engine.network import load_network
+from engine.onnx_writer import write_onnx
+from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from tests.tools.calling import called
 from tests.tools.sweeping.test_workers import ROOT, appeared
 from tools import sweep
+from tools.files import UNFINISHED
 from tools.images import load_image
+from tools.models import random_vgg
 from tools.sweep import main
+from tools.sweeping.folder import Folder
 
 
 @pytest.fixture
@@ -112,10 +118,6 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     ],
 )
 def test_any_setting_can_be_an_axis_and_makes_a_difference(folder, call, axis):
-    from engine.onnx_writer import write_onnx
-    from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-    from tools.models import random_vgg
-
     write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     extra = ["--optimizer", "adam"] if axis.startswith("learning") else []
     second = ["{}/other.png"] if axis.startswith("blend") else []
@@ -386,34 +388,114 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("-o", "{}/photo.png"), "it is a file, give a folder"),
         (("-o", "{}/photo.png/below"), "photo.png"),
         (("-m", "{}/photo.png"), "photo.png"),
+        (("-m", "{}/short.onnx"), "the model has no conv4_2, of the default --content-layers: name others, out of"),
+        (("--rows", "init={}"), "it is a directory, give an image file"),
+        (("--rows", "style={}/pipe"), "it is not a regular file"),
+        (("--rows", "model={}/model.onnx,{}/pipe"), "is no regular file, expected an ONNX file"),
+        (("--init", ""), "argument --init: the name is empty"),
+        (("--rows", "content={}/photo.png,{}/Smith, J.png"), r"in quotes: '{}/Smith\, J.png'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(folder, call, arguments, message):
     if "--scheduler" in arguments and "nonsense" in arguments:
         pytest.importorskip("distributed")
+    write_onnx(
+        folder / "short.onnx", random_vgg("vgg19", width=0.05)[:8], preprocessing_metadata(PREPROCESSING["caffe"])
+    )
+    (folder / "Smith, J.png").write_bytes((folder / "other.png").read_bytes())
+    os.mkfifo(folder / "pipe")
     said = call(*PAIR, *arguments, code=2)
-    assert message in said
+    assert message.replace("{}", str(folder)) in said
     assert said.count("\n") == 1
     assert not (folder / "out").exists()
 
 
 def test_another_sweeps_folder_is_refused(folder, call):
+    write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     call(*TWO_BY_TWO)
     before = cells(folder)
     for changed, message in {
         ("-s", 40): "size 48 there, 40 here",
         ("-n", 9): "iterations 3 there, 9 here",
-        ("--columns", "content-weight=1e-4..1e-3"): "its columns are others",
-        ("--rows", "seed=0..2"): "its rows are others",
+        ("--columns", "content-weight=1e-4..1e-3"): (
+            "its columns are others (content-weight=1e-3,1e-2 there, content-weight=1e-4,1e-3 here)"
+        ),
+        ("--rows", "seed=0..2"): "its rows are others (seed=0,1 there, seed=0,1,2 here)",
+        ("--rows", "seed=0,2"): "its rows are others (seed=0,1 there, seed=0,2 here)",
+        ("-m", "{}/other.onnx"): "(another file for model)",
+        ("--init", "{}/other.png"): 'init "noise" there',
+        ("--init", "content"): 'init "noise" there, "content" here',
+        ("--style-layers", "conv1_1:1e-2"): 'style-layers ["conv1_1", ',
     }.items():
         said = call(*TWO_BY_TWO, *changed, code=2)
         assert "holds another sweep" in said
         assert message in said
     (folder / "photo.png").write_bytes((folder / "other.png").read_bytes())
-    assert "files" in call(*TWO_BY_TWO, code=2)
+    assert "(another file for content)" in call(*TWO_BY_TWO, code=2)
     (folder / "out" / "sweep.json").write_text("[]")
     assert "holds another sweep, or a damaged one" in call(*TWO_BY_TWO, code=2)
     assert cells(folder) == before
+
+
+def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call, monkeypatch):
+    call(*TWO_BY_TWO)
+    (folder / "out" / "cells" / "1-1.png").unlink()
+    (folder / "out" / "cells" / "1-1.png").mkdir()
+    monkeypatch.setattr(sweep, "make_cell", None)
+    assert call(*TWO_BY_TWO, code=2).startswith(f"sweep: cannot write '{folder}/out/cells/1-1.png': ")
+
+
+@pytest.mark.parametrize("axis", ["seed=0,1", "model={}/model.onnx", "init={}/other.png,noise"])
+def test_a_file_by_another_name_is_the_same_sweep(folder, call, monkeypatch, axis):
+    grid = (*PAIR, "--init", "{}/other.png") if axis.startswith("seed") else PAIR
+    call(*grid, "--rows", axis)
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "cells").iterdir()}
+    (folder / "link.onnx").symlink_to("model.onnx")
+    monkeypatch.chdir(folder)
+    for model in ("model.onnx", "./link.onnx"):
+        again = (
+            part.replace("{}/model.onnx", model).replace("{}/", "../" + folder.name + "/") for part in map(str, grid)
+        )
+        said = call(*again, "--rows", axis.replace("{}/model.onnx", model).replace("{}/", ""))
+        assert f"{axis.count(',') + 1} of them there already" in said
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "cells").iterdir()} == before
+
+
+def test_of_two_sweeps_that_begin_together_in_a_new_folder_one_is_told_so(folder, call, monkeypatch):
+    """Both find no folder; the other one claims it before this one does."""
+    claim = Folder.claim
+
+    def late(self):
+        monkeypatch.setattr(Folder, "claim", claim)
+        call(*PAIR, "--rows", "seed=0..2")
+        claim(self)
+
+    monkeypatch.setattr(Folder, "claim", late)
+    said = call(*PAIR, "--rows", "seed=0,1", code=2)
+    assert said.splitlines()[-1] == (
+        f"sweep: '{folder}/out' holds another sweep, its rows are others (seed=0,1,2 there, seed=0,1 here): "
+        "give another --output"
+    )
+    assert len(cells(folder)) == 3
+
+
+def test_sweeps_that_really_begin_together_leave_one_whole_plan(folder, call):
+    grids = [(*PAIR, "--rows", f"seed={seed},{seed + 1}") for seed in range(3)]
+    running = [subprocess.Popen(command(folder, *grid), cwd=ROOT, stderr=subprocess.PIPE, text=True) for grid in grids]
+    ended = [(process.communicate(timeout=100)[1], process.returncode) for process in running]
+    assert sorted(code for _, code in ended) == [0, 2, 2], ended
+    for said, code in ended:
+        if code:
+            assert "holds another sweep, its rows are others" in said.splitlines()[-1]
+    winner = next(index for index, (_, code) in enumerate(ended) if code == 0)
+    assert [entry["settings"]["seed"] for entry in entries(folder)] == [winner, winner + 1]
+
+
+def test_what_a_sweep_killed_at_its_beginning_leaves_blocks_nothing(folder, call):
+    (folder / "out").mkdir()
+    (folder / "out" / f"{UNFINISHED}x7.json").write_text('{"rows": ')
+    call(*TWO_BY_TWO)
+    assert len(cells(folder)) == 4
 
 
 def test_a_folder_with_other_files_is_refused(folder, call):
@@ -433,7 +515,8 @@ def test_folders_and_axes_that_contradict_each_other_are_refused(folder, call):
     assert "has no pictures" in call("{}/empty", "{}/painting.png", *model, code=2)
     assert "leave out --rows" in call("{}/photos", "{}/painting.png", *model, "--rows", "seed=1", code=2)
     assert "leave out --columns" in call("{}/photo.png", "{}/photos", *model, "--columns", "seed=1", code=2)
-    assert "stands alone" in call("{}/photo.png", "{}/photos", "{}/photo.png", *model, code=2)
+    for paintings in (("{}/photos", "{}/photo.png"), ("{}/photo.png", "{}/photos")):
+        assert "photos' is a folder, which stands alone" in call("{}/photo.png", *paintings, *model, code=2)
 
 
 def test_more_workers_than_fit_into_memory_are_refused(folder, call, monkeypatch):
@@ -455,6 +538,52 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
     assert len(weights) == 4
     assert weights == sorted(set(weights))
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-b", "0"), "can only be suggested where content and style count: give --style-weight"),
+        (("--content-layers", "conv4_2:0"), "can only be suggested where content and style count"),
+        (("--style-layers", "conv1_1:0"), "can only be suggested where content and style count"),
+        (("-b", "1e-320"), "the weights are too small"),
+        (("-b", "1e-42"), "expected 1e-30 to 1e+30"),
+        (("-b", "1e32"), "expected 1e-30 to 1e+30"),
+        (("-b", "1e308"), "is not finite: it began at"),
+        (("--content-layers", "conv4_2:1e-320"), "a content weight of inf only, expected 1e-30 to 1e+30"),
+        (("--content-layers", "conv4_2:1e308"), "is not finite: it began at"),
+        (("--style-layers", "conv1_1:1e308,conv2_1:1e308"), "is not finite: it began at"),
+        (("--content-layers", "conv9_1"), "unknown layer 'conv9_1'"),
+        (("-s", 8), "too small"),
+    ],
+)
+def test_absurd_weights_are_told_instead_of_suggesting_others(folder, capsys, arguments, message):
+    # With the draft network: what is said of it belongs to a suggestion, not to an error.
+    given = (str(part).replace("{}", str(folder)) for part in (*PAIR[:2], "-s", 48, "-n", 3, "--suggest", *arguments))
+    output, said = called(main, capsys, list(given), 2)
+    assert output == ""
+    assert said.count("\n") == 1, said
+    assert message in said
+
+
+def test_a_style_weight_moves_the_suggested_weights_along(folder, capsys):
+    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "--init", "content")]
+    tables = [called(main, capsys, [*arguments, "-b", weight], 0)[0] for weight in ("1", "1e-20", "1e20")]
+    suggested = [[float(number) for number in text.rsplit("=", 1)[1].split(",")] for text in tables]
+    for weights, factor in zip(suggested, (1, 1e-20, 1e20), strict=True):
+        np.testing.assert_allclose(weights, [factor * weight for weight in suggested[0]], rtol=1e-6)
+
+
+def test_runs_that_are_too_short_for_the_photograph_do_not_drive_the_weight_up(folder, capsys):
+    """From noise, two iterations bring some of the photograph and no weight brings more."""
+    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "-n", 2)]
+    output, _ = called(main, capsys, arguments, 0)
+    rows = [line.split() for line in output.splitlines() if re.match(r"\s+\d", line)]
+    shares = [float(share.rstrip("%")) for _, share, _ in rows]
+    assert max(shares) < 90
+    assert len(rows) <= 6
+    weights = [float(number) for number in output.rsplit("content-weight=", 1)[1].strip().split(",")]
+    assert weights[-1] <= 1.2 * float(rows[-1][0])
 
 
 def test_suggestions_are_for_one_photograph(folder, call):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from tools.options import ARGUMENTS, layer_weights
 
 PICTURES = ("content", "style")
 """Axes that are no options: the photograph and the painting."""
+
+FILES = (*PICTURES, "model", "init")
+"""Settings whose values are, or may be, files."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".jp2")
 """What counts as a picture in a folder."""
@@ -62,11 +67,12 @@ def axis_names() -> tuple[str, ...]:
 
 
 def parse_axis(text: str) -> Axis:
-    """Return the axis that ``NAME=VALUE,VALUE,...`` stands for.
+    r"""Return the axis that ``NAME=VALUE,VALUE,...`` stands for.
 
     Layers of one value are joined by ``+``, and so are the weights of one blend. ``A..B`` stands for several values:
     all sets of the paper's style layers from the one up to ``A`` to the one up to ``B``, every whole number for seeds,
-    steps of ten for weights and learning rates. A folder stands for its pictures.
+    steps of ten for weights and learning rates. A folder stands for its pictures. A comma in a file's name is written
+    ``\,``.
 
     Raises ValueError for a name or a value that does not exist, for one that is given twice, and where there is none.
     """
@@ -79,7 +85,9 @@ def parse_axis(text: str) -> Axis:
     setting = name.replace("-", "_")
     values: list[Any] = []
     labels: list[str] = []
-    for part in (part.strip() for part in listed.split(",")):
+    if setting in FILES:
+        _check_commas(listed)
+    for part in _split(listed):
         if not part:
             raise ValueError(f"{text!r} has an empty value" if listed.strip() else f"{text!r} has no values")
         for value, label in _values(setting, part):
@@ -91,10 +99,18 @@ def parse_axis(text: str) -> Axis:
 
 
 def picture_axis(setting: str, paths: Sequence[Path]) -> Axis:
-    """Return an axis over pictures, labelled by their names; those in different folders by their paths."""
-    names = [path.stem for path in paths]
-    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
-    return Axis(setting, tuple(paths), tuple(labels))
+    """Return an axis over pictures, labelled by the shortest of their names that tells them apart."""
+    return Axis(setting, tuple(paths), distinct_names(paths))
+
+
+def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return names for files: ``a``; else ``a.png``; else with as many of the folders as it takes: ``one/a``."""
+    for parts in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        ends = [Path(*path.parts[-parts:]) for path in paths]
+        for names in ([end.parent / end.stem for end in ends], ends):
+            if len(set(names)) == len(names):
+                return tuple(str(name) for name in names)
+    return tuple(str(path) for path in paths)
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -130,6 +146,30 @@ def style_depth_axis(first: str, last: str) -> Axis:
     sets = [PAPER_STYLE_LAYERS[: depth + 1] for depth in range(low, high + 1)]
     labels = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in sets]
     return Axis("style_layers", tuple({name: 1 / len(names) for name in names} for names in sets), tuple(labels))
+
+
+def _split(listed: str) -> list[str]:
+    """Return the parts between commas; one behind a backslash belongs to its part."""
+    return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", listed)]
+
+
+def _check_commas(listed: str) -> None:
+    """Raise ValueError where several parts together are a file's name, and the first of them alone is none."""
+    parts = re.split(r"(?<!\\),", listed)
+    for first, part in enumerate(parts):
+        if _exists(part):
+            continue
+        for last in range(first + 2, len(parts) + 1):
+            name = ",".join(parts[first:last])
+            if _exists(name):
+                written = name.strip().replace(",", "\\,")
+                raise ValueError(f"the comma in the name of a file is written with a backslash, in quotes: '{written}'")
+
+
+def _exists(name: str) -> bool:
+    with contextlib.suppress(OSError):  # a name that is too long is none
+        return Path(name.strip()).exists()
+    return False
 
 
 def _values(setting: str, text: str) -> list[tuple[Any, str]]:

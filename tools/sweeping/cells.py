@@ -22,9 +22,19 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job, shares
 from tools.command_line import describe
 from tools.curve import Curve
-from tools.images import load_image
+from tools.images import Picture, load_image
 from tools.options import Options, network_part
-from tools.rendering import check_gradient, check_memory, first_picture, load, painting_sizes, picture_size, rendering
+from tools.rendering import (
+    check_levels,
+    check_memory,
+    first_evaluation,
+    first_picture,
+    level_options,
+    load,
+    painting_sizes,
+    picture_size,
+    rendering,
+)
 from tools.sweeping.axes import FIXED
 
 Content = Path | bytes
@@ -125,10 +135,19 @@ def _make(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
         )
     network = _network(part("model"), network_part(options), threads)
-    style_sizes = painting_sizes([style.size for style in styles], options)
-    check_memory(network, options, picture_size(content.size, options), style_sizes)
-    content, job = rendering(network, options, content, styles, first)
+    sizes = [style.size for style in styles]
+    check_memory(network, options, picture_size(content.size, options), painting_sizes(sizes, options))
+    check_levels(network, options, content.size, sizes)
+    *coarse, finest = level_options(options, network)
+    for level in coarse:
+        _, job = rendering(network, level, content, styles, first)
+        result = job.run(callback)
+        if result.stop == "interrupted":
+            return Outcome(None, None, {"stop": result.stop}, None)
+        first = Picture(result.image.astype(np.float32), None)
+    content, job = rendering(network, finest, content, styles, first)
     curve = Curve(job.objective)
+    first_evaluation(job)
     start = _standing(job, job.initial)
 
     def follow(state: Iteration) -> bool | None:
@@ -142,7 +161,10 @@ def _make(
 
 
 def _facts(job: Job, result: Result, curve: Curve, start: Mapping[str, Any]) -> dict[str, Any]:
-    finite = result.stop not in ("non-finite", "interrupted")
+    end = None
+    if result.stop not in ("non-finite", "interrupted"):
+        job.objective(result.image)
+        end = _standing(job, result.image)
     return {
         "loss": result.value,
         "initial_loss": result.initial_value,
@@ -152,16 +174,14 @@ def _facts(job: Job, result: Result, curve: Curve, start: Mapping[str, Any]) -> 
         "stop": result.stop,
         "stop_reason": result.stop_reason,
         "start": dict(start),
-        "end": _standing(job, result.image) if finite else None,
+        "end": end,
         "terms": curve.names,
         "curve": curve.points,
     }
 
 
 def _standing(job: Job, image: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the weighted terms at an image, and their shares of loss and gradient."""
-    _, gradient = job.objective(image)
-    check_gradient(gradient)
+    """Return the weighted terms at the image evaluated last, and their shares of loss and gradient."""
     terms = job.objective.weighted_terms()
     norms = job.objective.gradient_norms(image)
     return {"terms": terms, "loss_shares": shares(terms), "gradient_shares": shares(norms)}

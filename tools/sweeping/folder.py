@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools.download import sha256_of
-from tools.files import make_folder, replacing
+from tools.files import UNFINISHED, check_writable, creating, make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis
@@ -16,6 +19,9 @@ from tools.sweeping.cells import Cell, Outcome
 from tools.sweeping.grid import Grid, Record
 
 PLAN = "sweep.json"
+
+LONGEST = 60
+"""Characters of a difference that are shown."""
 
 
 class Folder:
@@ -35,20 +41,32 @@ class Folder:
             raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
         if (path / PLAN).exists():
             self._check_same(_json(path / PLAN))
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and any(not file.name.startswith(UNFINISHED) for file in path.iterdir()):
             raise ValueError(f"{str(path)!r} has other files in it: give another --output")
 
     def claim(self) -> None:
-        """Make the folder, and note in it what it is for."""
+        """Make the folder, and note in it what it is for.
+
+        Raises ValueError when another sweep has done so since the folder was looked at.
+        """
+        make_folder(self.path)
+        plan = self.path / PLAN
+        # The plan comes first, and whole: a sweep killed before it leaves nothing that would keep others away.
+        if not plan.exists():
+            with contextlib.suppress(FileExistsError), creating(plan) as temporary:
+                temporary.write_text(json.dumps(self._plan), "utf-8")
+        self._check_same(_json(plan))
         make_folder(self.path / "cells")
-        if not (self.path / PLAN).exists():
-            write_text(self.path / PLAN, json.dumps(self._plan))
+        for path in (self.path / "sheet.png", self._file(next(iter(self.cells)), ".png")):
+            check_writable(path)
 
     def record(self, key: tuple[int, int]) -> Record | None:
         """Return what came of a cell, or None where it is yet to be made."""
         found = _json(self._file(key, ".json"))
         settings = self.cells[key].settings()
-        if not isinstance(found, dict) or found.get("settings") != settings or not isinstance(found.get("facts"), dict):
+        if not isinstance(found, dict) or not isinstance(found.get("facts"), dict):
+            return None
+        if _by_content(found.get("settings")) != _by_content(settings):
             return None
         failed = found.get("failed")
         if failed is not None:
@@ -88,27 +106,68 @@ class Folder:
         return self.path / "cells" / (name + suffix)
 
     def _check_same(self, found: Any) -> None:
-        problem = f"{str(self.path)!r} holds another sweep"
-        if not isinstance(found, dict):
-            raise ValueError(f"{problem}, or a damaged one ({PLAN} cannot be read): give another --output")
-        for part in ("rows", "columns"):
-            if found.get(part) != self._plan[part]:
-                raise ValueError(f"{problem}, its {part} are others: give another --output")
-        cells = found.get("cells")
-        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-            raise ValueError(f"{problem}, or a damaged one ({PLAN} cannot be read): give another --output")
-        for there, here in zip(cells, self._plan["cells"], strict=False):
-            for name, value in here.items():
-                if there.get(name) != value:
-                    raise ValueError(
-                        f"{problem} ({name.replace('_', '-')} {_short(there.get(name))} there, {_short(value)} here): "
-                        "give another --output"
-                    )
+        """Raise ValueError, with the first difference, unless ``found`` is this sweep's plan.
+
+        Labels and files' names may differ, as long as they stand for the same.
+        """
+        problem, advice = f"{str(self.path)!r} holds another sweep", "give another --output"
+        damaged = f"{problem}, or a damaged one ({PLAN} cannot be read): {advice}"
+        try:
+            axes = {part: _axis_text(found[part]) for part in ("rows", "columns")}
+            shape = [len(found[part]["labels"]) for part in axes]
+            cells = [_by_content(cell) for cell in found["cells"]]
+        except (LookupError, TypeError):
+            raise ValueError(damaged) from None
+        if None in cells or len(cells) != math.prod(shape):
+            raise ValueError(damaged)
+        here = [_by_content(cell.settings()) for cell in self.cells.values()]
+        if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
+            return
+        for part, text in axes.items():
+            asked = _axis_text(self._plan[part])
+            if text != asked:
+                raise ValueError(f"{problem}, its {part} are others ({_there_and_here(text, asked)}): {advice}")
+        for key, (cell, own) in enumerate(zip(cells, here, strict=True)):
+            if cell != own:
+                difference = _difference(found["cells"][key], self._plan["cells"][key])
+                raise ValueError(f"{problem} ({difference}): {advice}")
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _by_content(settings: Any) -> dict[str, Any] | None:
+    """Return a cell's settings without the names of files, which their SHA-256 stands for; None for what are none."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("files"), dict):
+        return None
+    names = {"model", "init"} & settings["files"].keys()
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return the first difference between two cells' settings that are not the same by content."""
+    common = [part for part in here["files"] if part in there["files"]]
+    for part in common:
+        if there["files"][part] != here["files"][part]:
+            return f"another file for {part}"
+    for name in {**here, **there}:
+        if name not in ("files", *common) and there.get(name) != here.get(name):
+            values = (json.dumps(settings.get(name)) for settings in (there, here))
+            return f"{name.replace('_', '-')} {_there_and_here(*values)}"
+    return "other files"
+
+
+def _axis_text(axis: Mapping[str, Any]) -> str:
+    return f"{axis['axis']}={','.join(axis['labels'])}" if axis["axis"] else "none"
+
+
+def _there_and_here(there: str, here: str) -> str:
+    """Return both texts, of long ones the part in which they differ."""
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(there, here, strict=False)))
+    first = max(0, min(same - LONGEST // 2, max(len(there), len(here)) - LONGEST))
+
+    def part(text: str) -> str:
+        shown = text[first : first + LONGEST]
+        return f"{'...' if first else ''}{shown}{'...' if len(text) > first + LONGEST else ''}"
+
+    return f"{part(there)} there, {part(here)} here"
 
 
 def _json(path: Path) -> Any:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.network import Network
+from engine.objective import Layers, layer_names
 from engine.ops import Array
 from engine.stylize import Job
 from tools.images import Picture
 from tools.options import Options
-from tools.rendering import picture_size, rendering
+from tools.rendering import first_evaluation, picture_size, rendering
 
 LONG_SIDE = 128
 ITERATIONS = 200
@@ -27,7 +28,13 @@ ITERATIONS = 200
 KEPT = (0.1, 0.9)
 """From the first to the last suggested weight this much of the photograph is kept."""
 
+FLAT = 0.01
+"""Where ten times the weight keeps no more than this of the photograph in addition, more weight is of no use."""
+
 MOST_RUNS = 14
+
+LIMITS = (1e-30, 1e30)
+"""Content weights beyond these come of other weights that are absurd, and leave the range of float32."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,12 @@ def suggest(
 
     Raises ValueError for options or pictures that do not fit, and when the weight makes no difference.
     """
+    content_layers, style_layers = _weights(options.content_layers), _weights(options.style_layers)
+    if not (options.style_weight and any(style_layers) and any(content_layers)):
+        raise ValueError(
+            "a content weight can only be suggested where content and style count: give --style-weight and, of both "
+            "kinds, one layer at least a weight above 0"
+        )
     small = dataclasses.replace(
         options,
         size=min(options.size, LONG_SIDE),
@@ -84,6 +97,7 @@ def suggest(
         return rendering(network, weighted, content, styles, first)
 
     photograph, job = prepared(0.0)
+    first_evaluation(job)
     _, style_of_photograph = _losses(job, photograph.pixels)
     content_of_texture, _ = _losses(job, job.run().image)
     if not content_of_texture or not style_of_photograph:
@@ -98,13 +112,29 @@ def suggest(
 
     # Where photograph and texture cost the same; a little content less buys much style, so the middle lies below.
     balance = options.style_weight * style_of_photograph / (content_of_texture * area)
+    if not LIMITS[0] <= balance <= LIMITS[1]:
+        raise ValueError(
+            f"content and style balance at a content weight of {balance:.0e} only, expected {LIMITS[0]:g} to "
+            f"{LIMITS[1]:g}: give --style-weight, or the layers, weights nearer to 1"
+        )
     pilots = [pilot(balance / 10)]
     while pilots[0].kept > KEPT[0] and len(pilots) < MOST_RUNS:
         pilots.insert(0, pilot(pilots[0].content_weight / 10))
-    while pilots[-1].kept < KEPT[1] and len(pilots) < MOST_RUNS:
+    while pilots[-1].kept < KEPT[1] and len(pilots) < MOST_RUNS and not _flat(pilots):
         pilots.append(pilot(pilots[-1].content_weight * 10))
     low, high = (crossing(pilots, kept) for kept in KEPT)
     return spread(low, high, count)
+
+
+def _flat(pilots: Sequence[Pilot]) -> bool:
+    """Say whether the last tenfold of the weight brought nothing, as where the iterations are too few for more."""
+    if len(pilots) < 2 or pilots[-1].kept <= KEPT[0]:
+        return False
+    return pilots[-1].kept - pilots[-2].kept < FLAT
+
+
+def _weights(layers: Layers) -> list[float]:
+    return list(layers.values()) if isinstance(layers, Mapping) else [1.0] * len(layer_names(layers))
 
 
 def crossing(pilots: Sequence[Pilot], kept: float) -> float:

@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from engine.objective import PAPER_STYLE_LAYERS
-from tools.sweeping.axes import Axis, axis_names, number_axis, number_label, parse_axis, picture_axis, style_depth_axis
+from tools.sweeping.axes import (
+    Axis,
+    axis_names,
+    distinct_names,
+    number_axis,
+    number_label,
+    parse_axis,
+    picture_axis,
+    style_depth_axis,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +98,45 @@ def test_a_folder_stands_for_its_pictures(tmp_path):
         parse_axis(f"content={tmp_path / 'empty'}")
 
 
-def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path):
-    axis = picture_axis("content", [tmp_path / "one" / "a.png", tmp_path / "two" / "a.png"])
-    assert axis.labels == (str(tmp_path / "one" / "a.png"), str(tmp_path / "two" / "a.png"))
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (("one/a.png", "two/b.png"), ("a", "b")),
+        (("one/a.jpg", "one/a.png", "one/b.png"), ("a.jpg", "a.png", "b.png")),
+        (("/x/one/a.png", "/x/two/a.png"), ("one/a", "two/a")),
+        (("one/a.png", "one/a.jpg", "two/a.jpg"), ("one/a.png", "one/a.jpg", "two/a.jpg")),
+        (("/x/one/a.png", "/y/one/a.png"), ("x/one/a", "y/one/a")),
+        (("a.png", "one/a.png"), ("a", "one/a")),
+        (("a.png.png", "a.png"), ("a.png", "a")),
+        (("/a.png", "a.png"), ("/a", "a")),
+        ((), ()),
+    ],
+)
+def test_pictures_are_called_by_the_shortest_names_that_tell_them_apart(paths, names):
+    assert distinct_names([Path(path) for path in paths]) == names
+    assert picture_axis("style", [Path(path) for path in paths]).labels == names
+
+
+def test_a_comma_in_a_files_name_is_written_with_a_backslash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Smith, J.png", "a,b,c.png", "b.png"):
+        Image.new("RGB", (4, 4)).save(name)
+    axis = parse_axis(r"style=Smith\, J.png, b.png,a\,b\,c.png")
+    assert axis.values == (Path("Smith, J.png"), Path("b.png"), Path("a,b,c.png"))
+    assert axis.labels == ("Smith, J", "b", "a,b,c")
+    assert parse_axis(r"init=Smith\, J.png,noise").values == ("Smith, J.png", "noise")
+    for text, written in {
+        "style=b.png,Smith, J.png": r"'Smith\, J.png'",
+        "content=a,b,c.png": r"'a\,b\,c.png'",
+        "init=noise,a,b,c.png": r"'a\,b\,c.png'",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(f"with a backslash, in quotes: {written}")):
+            parse_axis(text)
+    # Where the parts are files too, they are meant.
+    Path("Smith").mkdir()
+    Image.new("RGB", (4, 4)).save("Smith/x.png")
+    Path("J.png").write_bytes(Path("b.png").read_bytes())
+    assert parse_axis("style=Smith, J.png").values == (Path("Smith/x.png"), Path("J.png"))
 
 
 @pytest.mark.parametrize(
