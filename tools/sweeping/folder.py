@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.download import sha256_of
-from tools.files import UNFINISHED, check_writable, creating, make_folder, replacing
+from tools.files import UNFINISHED, check_folder, check_writable, creating, make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis
@@ -37,8 +37,7 @@ class Folder:
             "columns": {"axis": columns.name, "labels": list(columns.labels)},
             "cells": [cell.settings() for cell in cells.values()],
         }
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
+        check_folder(path)
         if (path / PLAN).exists():
             self._check_same(_json(path / PLAN))
         elif path.is_dir() and any(not file.name.startswith(UNFINISHED) for file in path.iterdir()):
