@@ -115,7 +115,7 @@ def natural_int(text: str) -> int:
     """Argument type: a whole number of at least 0."""
     value = _number(text, int, "a whole number")
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is negative")
     return int(value)
 
 
@@ -123,7 +123,7 @@ def positive_float(text: str) -> float:
     """Argument type: a finite number above 0."""
     value = _number(text, float, "a number")
     if not math.isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a finite number above 0")
     return float(value)
 
 
@@ -131,7 +131,7 @@ def weight(text: str) -> float:
     """Argument type: a finite number of at least 0."""
     value = _number(text, float, "a number")
     if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a finite number of at least 0")
     return float(value)
 
 
@@ -150,7 +150,7 @@ def given_path(text: str) -> Path:
 def _count(text: str, most: int) -> int:
     value = _number(text, int, "a whole number")
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not at least 1")
     if value > most:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {most:,}")
     return int(value)

@@ -115,10 +115,13 @@ def _make(arguments: Any) -> int:
     network = load(options, model, arguments.threads)
     check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
+    if arguments.preview:
+        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+        if _preview(arguments, options, model, network, content, styles, first):
+            return EXIT_INTERRUPTED
     photograph, job = rendering(network, options, content, styles, first)
-    announce_draft(NAME, arguments.model, chosen, arguments.quiet)
-    if arguments.preview and _preview(arguments, options, model, network, content, styles, first):
-        return EXIT_INTERRUPTED
+    if not arguments.preview:
+        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
 
     with (
         contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as log,

@@ -24,7 +24,7 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.parametrize("parse", [positive_int, thread_count, natural_int, positive_float, weight])
-@pytest.mark.parametrize("text", ["nan", "-inf", "-1", "", "0x", "1e400", "9" * 5000 + "x"])
+@pytest.mark.parametrize("text", ["nan", "-inf", "-1", "", "0x", "1e400", "9" * 5000 + "x", "-" + "9" * 4000])
 def test_a_number_that_is_none_is_told_in_one_short_sentence(parse, text):
     with pytest.raises(argparse.ArgumentTypeError) as error:
         parse(text)

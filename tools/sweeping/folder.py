@@ -123,9 +123,9 @@ class Folder:
         if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
             return
         for part, text in axes.items():
-            asked = _axis_text(self._plan[part])
-            if text != asked:
-                raise ValueError(f"{problem}, its {part} are others ({_there_and_here(text, asked)}): {advice}")
+            if found[part] != self._plan[part]:
+                difference = _there_and_here(text, _axis_text(self._plan[part]))
+                raise ValueError(f"{problem}, its {part} are others ({difference}): {advice}")
         for key, (cell, own) in enumerate(zip(cells, here, strict=True)):
             if cell != own:
                 difference = _difference(found["cells"][key], self._plan["cells"][key])
