@@ -64,7 +64,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         name = spec.name.rsplit(".", 1)[-1] if spec else "tool"
     try:
         code = main(argv)
-        sys.stdout.flush()
+        _flush_output()
     except KeyboardInterrupt:
         tell(f"{name}: interrupted")
         code = EXIT_INTERRUPTED
@@ -76,7 +76,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except (ValueError, OSError, ArithmeticError) as error:
         tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:
@@ -87,8 +87,15 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
 
 def tell(line: str) -> None:
     """Print a line on standard error; where nobody can read it, the work goes on without."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # as it is where it was closed
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def _flush_output() -> None:
+    """Bring out what has been printed: a full disk shows here, and not when Python has ended."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def describe(error: BaseException) -> str:

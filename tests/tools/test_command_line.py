@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,10 @@ def test_messages_that_nobody_can_read_change_nothing(code, expected):
         ended = called(f"print('result'); {code}", stderr=full)
     assert ended.returncode == expected
     assert ended.stdout == "result\n"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_is_closed_is_done_without(closed):
+    ended = called("print('result'); tell('a notice')", preexec_fn=lambda: os.close(closed))
+    assert ended.returncode == 0
+    assert (ended.stdout, ended.stderr) == (("", "a notice\n") if closed == 1 else ("result\n", ""))
