@@ -29,7 +29,7 @@ from engine.preprocessing import PREPROCESSING
 from tools.benching.machine import cpu_name, versions
 from tools.benching.subject import Setup, build_network, pictures
 from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
-from tools.files import check_writable, replacing
+from tools.files import check_folder, check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
 from tools.memory import check_free
@@ -157,7 +157,7 @@ def build_problem(arguments: Any) -> Problem:
         style = _picture(arguments.style, arguments.size)
     for picture in (content, style):
         network.shapes(picture.shape[0], picture.shape[1], layers)
-    return Problem(
+    problem = Problem(
         in_precision(network, "float64"),
         content,
         style,
@@ -166,6 +166,10 @@ def build_problem(arguments: Any) -> Problem:
         arguments.style_layers,
         network.content_weight,
     )
+    _, gradient = problem.objective()(problem.image)
+    if not gradient.any():
+        raise ValueError("there is nothing to check: the gradient is zero, for no layer responds to the image")
+    return problem
 
 
 def _network(arguments: Any) -> Network:
@@ -385,8 +389,7 @@ def write_report(study: Study, about: dict[str, str], folder: Path) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Raise ValueError unless the report can be written to ``folder``, which may not exist yet."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--report {str(folder)!r} is a file, give a folder")
+    check_folder(folder)
     if not folder.exists() and not folder.parent.is_dir():
         raise ValueError(f"--report {str(folder)!r}: the folder {str(folder.parent)!r} does not exist")
     check_writable(folder / "index.html" if folder.exists() else folder)

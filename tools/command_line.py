@@ -64,7 +64,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         name = spec.name.rsplit(".", 1)[-1] if spec else "tool"
     try:
         code = main(argv)
-        sys.stdout.flush()
+        _flush_output()
     except KeyboardInterrupt:
         tell(f"{name}: interrupted")
         code = EXIT_INTERRUPTED
@@ -76,7 +76,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except (ValueError, OSError, ArithmeticError) as error:
         tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:
@@ -87,8 +87,15 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
 
 def tell(line: str) -> None:
     """Print a line on standard error; where nobody can read it, the work goes on without."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # as it is where it was closed
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def _flush_output() -> None:
+    """Bring out what has been printed: a full disk shows here, and not when Python has ended."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def describe(error: BaseException) -> str:
@@ -115,7 +122,7 @@ def natural_int(text: str) -> int:
     """Argument type: a whole number of at least 0."""
     value = _number(text, int, "a whole number")
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is negative")
     return int(value)
 
 
@@ -123,7 +130,7 @@ def positive_float(text: str) -> float:
     """Argument type: a finite number above 0."""
     value = _number(text, float, "a number")
     if not math.isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a finite number above 0")
     return float(value)
 
 
@@ -131,7 +138,7 @@ def weight(text: str) -> float:
     """Argument type: a finite number of at least 0."""
     value = _number(text, float, "a number")
     if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a finite number of at least 0")
     return float(value)
 
 
@@ -150,7 +157,7 @@ def given_path(text: str) -> Path:
 def _count(text: str, most: int) -> int:
     value = _number(text, int, "a whole number")
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not at least 1")
     if value > most:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {most:,}")
     return int(value)

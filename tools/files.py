@@ -17,8 +17,9 @@ UNFINISHED = ".unfinished-"
 
 def check_writable(path: Path) -> None:
     """Raise ValueError unless a file can be created or replaced at ``path``; nothing is left behind."""
-    problem, folder = f"cannot write {str(path)!r}", path.parent
+    problem = f"cannot write {str(path)!r}"
     try:
+        folder = (Path(os.path.realpath(path)) if path.is_symlink() else path).parent
         if path.is_dir():
             raise ValueError(f"{problem}: it is a directory, give a file name")
         if path.exists() and not path.is_file():
@@ -40,11 +41,22 @@ def check_lines(path: Path) -> None:
         check_writable(path)
 
 
+def check_folder(path: Path) -> None:
+    """Raise ValueError where something else than a folder is in the way of one."""
+    problem = f"cannot write to {str(path)!r}"
+    try:
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{problem}: it is a link that leads nowhere, give a folder")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{problem}: it is a file, give a folder")
+    except OSError as error:
+        raise ValueError(f"{problem}: {error.strerror or error}") from None
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, with those above it, where there is none; raise ValueError when that cannot be."""
+    check_folder(path)
     try:
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to {str(path)!r}: {error.strerror or error}") from None

@@ -44,7 +44,7 @@ from tools.command_line import (
     thread_count,
 )
 from tools.download import sha256_of
-from tools.files import check_writable, make_folder, replacing
+from tools.files import check_folder, check_writable, make_folder, replacing
 from tools.images import Picture, load_image, read_text, resize, save_image
 from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
@@ -243,8 +243,7 @@ class _Folder:
             "preprocessing": network.preprocessing.name,
             "files": {part: sha256_of(path) for part, path in inputs.items()},
         }
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"cannot write to {str(self.path)!r}: it is a file, give a folder")
+        check_folder(self.path)
         for name in (SHEET, TABLE):
             for path in inputs.values():
                 if (self.path / name).exists() and (self.path / name).samefile(path):

@@ -120,15 +120,18 @@ def _make(arguments: Any) -> int:
     check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
     check_levels(network, options, content.size, [style.size for style in styles])
-    photograph, job = rendering(network, options, content, styles, first)
-    announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+    begins_early = arguments.preview or options.levels > 1
+    if begins_early:
+        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
     if arguments.preview and _preview(arguments, options, model, network, content, styles, first):
         return EXIT_INTERRUPTED
     if options.levels > 1:
         first, stopped = _coarse_picture(arguments, options, network, content, styles, first)
         if stopped:
             return EXIT_INTERRUPTED
-        photograph, job = rendering(network, options, content, styles, first)
+    photograph, job = rendering(network, options, content, styles, first)
+    if not begins_early:
+        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
 
     with (
         contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as log,

@@ -12,6 +12,7 @@ from engine import losses
 from engine.gradcheck.faults import CHECKS, FaultRow
 from engine.gradcheck.study import Plan
 from engine.onnx_writer import write_onnx
+from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from tests.engine.onnx_models import light_model, with_random_weights
 from tools import check_gradients
@@ -112,6 +113,8 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
             ["-m", "short.onnx", "--content-layers", "conv1_1"],
             "the model has no conv4_1, of the default --style-layers",
         ),
+        (["-m", "dead.onnx"], "there is nothing to check: the gradient is zero"),
+        (["--report", "loop"], "it is a link that leads nowhere, give a folder"),
         (["--style-layers", "none", "--content-layers", "none"], "there is nothing to check"),
         (["--size", "8"], "too small for the network"),
         (["--size", "200000"], "needs about|too large|memory"),
@@ -126,7 +129,14 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
 )
 def test_wrong_input_is_one_sentence(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_onnx(Path("short.onnx"), random_vgg("vgg19", width=0.05)[:8], preprocessing_metadata(PREPROCESSING["caffe"]))
+    metadata = preprocessing_metadata(PREPROCESSING["caffe"])
+    nodes = random_vgg("vgg19", width=0.05)
+    write_onnx(Path("short.onnx"), nodes[:8], metadata)
+    for node in nodes:
+        if isinstance(node.operator, Conv):
+            node.operator.weight[:] = 0
+    write_onnx(Path("dead.onnx"), nodes, metadata)
+    Path("loop").symlink_to("loop")
     with pytest.raises((ValueError, OSError), match=message):
         main(["-q", *arguments])
 

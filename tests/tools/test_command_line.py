@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.parametrize("parse", [positive_int, thread_count, natural_int, positive_float, weight])
-@pytest.mark.parametrize("text", ["nan", "-inf", "-1", "", "0x", "1e400", "9" * 5000 + "x"])
+@pytest.mark.parametrize("text", ["nan", "-inf", "-1", "", "0x", "1e400", "9" * 5000 + "x", "-" + "9" * 4000])
 def test_a_number_that_is_none_is_told_in_one_short_sentence(parse, text):
     with pytest.raises(argparse.ArgumentTypeError) as error:
         parse(text)
@@ -79,3 +80,10 @@ def test_messages_that_nobody_can_read_change_nothing(code, expected):
         ended = called(f"print('result'); {code}", stderr=full)
     assert ended.returncode == expected
     assert ended.stdout == "result\n"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_is_closed_is_done_without(closed):
+    ended = called("print('result'); tell('a notice')", preexec_fn=lambda: os.close(closed))
+    assert ended.returncode == 0
+    assert (ended.stdout, ended.stderr) == (("", "a notice\n") if closed == 1 else ("result\n", ""))

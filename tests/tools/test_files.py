@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools.disk import full_disk
 from tools import files
-from tools.files import Lines, check_lines, check_writable, creating, replacing
+from tools.files import Lines, check_folder, check_lines, check_writable, creating, make_folder, replacing
 
 # ---- files that appear whole ----
 
@@ -34,6 +34,33 @@ def test_a_file_that_is_protected_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"cannot write '{path}': it is protected against writing"):
             check(path)
     assert path.read_text() == "mine"
+
+
+def test_a_link_is_looked_at_where_it_leads(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "missing" / "a.txt")
+    with pytest.raises(ValueError, match=f"cannot write '{link}': the folder '.*missing' does not exist"):
+        check_writable(link)
+    (tmp_path / "missing").mkdir()
+    check_writable(link)
+    with replacing(link) as temporary:
+        temporary.write_text("x")
+    assert link.is_symlink()
+    assert (tmp_path / "missing" / "a.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("check", [check_folder, make_folder])
+def test_what_is_in_the_way_of_a_folder_is_told(tmp_path, check):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("missing")
+    for name, message in {
+        "file": "is a file",
+        "loop": "a link that leads nowhere",
+        "dangling": "leads nowhere",
+    }.items():
+        with pytest.raises(ValueError, match=f"cannot write to '{tmp_path / name}': .*{message}.*, give a folder"):
+            check(tmp_path / name)
 
 
 def together(*functions: Callable[[], None]) -> list[BaseException]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.download import sha256_of
-from tools.files import UNFINISHED, check_writable, creating, make_folder, replacing
+from tools.files import UNFINISHED, check_folder, check_writable, creating, make_folder, replacing
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis
@@ -37,8 +37,7 @@ class Folder:
             "columns": {"axis": columns.name, "labels": list(columns.labels)},
             "cells": [cell.settings() for cell in cells.values()],
         }
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"cannot write to {str(path)!r}: it is a file, give a folder")
+        check_folder(path)
         if (path / PLAN).exists():
             self._check_same(_json(path / PLAN))
         elif path.is_dir() and any(not file.name.startswith(UNFINISHED) for file in path.iterdir()):
@@ -124,9 +123,9 @@ class Folder:
         if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
             return
         for part, text in axes.items():
-            asked = _axis_text(self._plan[part])
-            if text != asked:
-                raise ValueError(f"{problem}, its {part} are others ({_there_and_here(text, asked)}): {advice}")
+            if found[part] != self._plan[part]:
+                difference = _there_and_here(text, _axis_text(self._plan[part]))
+                raise ValueError(f"{problem}, its {part} are others ({difference}): {advice}")
         for key, (cell, own) in enumerate(zip(cells, here, strict=True)):
             if cell != own:
                 difference = _difference(found["cells"][key], self._plan["cells"][key])
