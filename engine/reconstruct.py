@@ -101,7 +101,8 @@ def gram_errors(network: Network, image: Array, reference: Array, layers: Iterab
     """
     errors = {}
     for layer, F, P in _responses(network, image, reference, layers):
-        G, A = (gram_matrix(responses, network.workers) / responses[..., 0].size for responses in (F, P))
+        with network.workers.single_threaded_blas():
+            G, A = (gram_matrix(responses, network.workers) / responses[..., 0].size for responses in (F, P))
         errors[layer] = _ratio(float(np.linalg.norm(G - A)), float(np.linalg.norm(A)))
     return errors
 

@@ -31,7 +31,7 @@ from tools.benching.report import Report, as_json, render
 from tools.benching.rivals import RIVALS
 from tools.benching.speed import Speed, measure_speed
 from tools.benching.subject import Setup, build_network, description, pictures
-from tools.command_line import Parser, natural_int, positive_float, positive_int, run, thread_count
+from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.memory import check_free
 from tools.models import resolve_model
@@ -74,9 +74,9 @@ def build_parser() -> Parser:
     parser.add_argument("--precision", action="store_true", help="also the distance of float32 from float64")
     parser.add_argument("--iterations", type=positive_int, metavar="N", help="also a whole run of N iterations")
     parser.add_argument("--optimizer", choices=METHODS, default=METHODS[0], help="of the whole run (default l-bfgs-b)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument("--json", type=given_path, metavar="FILE", help="write all numbers")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the fetched models")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the result and errors")
     parser.add_argument("--memory-of", choices=(ENGINE, *TORCH), help=argparse.SUPPRESS)
     return parser

@@ -28,7 +28,7 @@ from engine.onnx_writer import write_onnx
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from engine.stylize import Settings, stylize
-from tools.command_line import Parser, positive_float, positive_int, run, thread_count
+from tools.command_line import Parser, given_path, positive_float, positive_int, run, thread_count
 from tools.files import replacing
 from tools.images import load_image, save_image
 from tools.models import DRAFT_FILE, random_vgg
@@ -204,11 +204,11 @@ def random_network(pictures: Sequence[Pixels], threads: int | None) -> Network:
 def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(prog=NAME, description="Judge the draft network beside a random one and a distilled one.")
-    parser.add_argument("--front", type=Path, required=True, metavar="FILE", help="the original VGG-19, or its front")
-    parser.add_argument("--slim", type=Path, required=True, metavar="FILE", help="the distilled VGG-19")
-    parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="folder of photographs, paintings")
-    parser.add_argument("-m", "--model", type=Path, default=DRAFT_FILE, metavar="FILE", help="another draft network")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for pictures, table")
+    parser.add_argument("--front", type=given_path, required=True, metavar="FILE", help="original VGG-19, or its front")
+    parser.add_argument("--slim", type=given_path, required=True, metavar="FILE", help="the distilled VGG-19")
+    parser.add_argument("--pictures", type=given_path, required=True, metavar="DIR", help="photographs and paintings")
+    parser.add_argument("-m", "--model", type=given_path, default=DRAFT_FILE, metavar="FILE", help="another draft")
+    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="DIR", help="for pictures, table")
     parser.add_argument("--contents", default=",".join(CONTENTS), metavar="FILE,...", help="photographs")
     parser.add_argument("--styles", default=",".join(STYLES), metavar="FILE,...", help="paintings")
     parser.add_argument(

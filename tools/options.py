@@ -55,7 +55,7 @@ class Options(Settings):
 def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
     """Return ``conv1_1,conv2_1:2`` as names with their weight, None where none is given.
 
-    Raises ValueError for a name that is empty or given twice, and for a weight that is none.
+    Raises ValueError for a name that is empty or given twice, argparse.ArgumentTypeError for a weight that is none.
     """
     layers: dict[str, float | None] = {}
     for part in text.split(separator):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from engine.network import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from kernels.cpu.threads import Workers
-from tools.command_line import Parser, natural_int, run, thread_count
+from tools.command_line import Parser, given_path, natural_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.images import load_image
 from tools.progress import Progress, duration
@@ -33,9 +32,9 @@ def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(prog=NAME, description="Make the draft network from scratch.")
     parser.add_argument(
-        "--pictures", type=Path, required=True, metavar="DIR", help=f"folder that has {', '.join(FREE_PICTURES)}"
+        "--pictures", type=given_path, required=True, metavar="DIR", help=f"folder that has {', '.join(FREE_PICTURES)}"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="ONNX file to write")
+    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="PATH", help="ONNX file to write")
     parser.add_argument("--seed", type=natural_int, default=Recipe().seed, metavar="N", help="of all random numbers")
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
