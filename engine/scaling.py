@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
 
 LARGEST = 512.0

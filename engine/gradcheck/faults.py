@@ -32,9 +32,9 @@ from engine.gradcheck.checks import (
 )
 from engine.gradcheck.definition import under_taps
 from engine.gradcheck.problem import Problem
+from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
-from engine.onnx_reader import Node
 from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
 from kernels.cpu.threads import Workers
@@ -135,7 +135,7 @@ def _awkward_network(random: np.random.Generator) -> Network:
 
     def add(label: str, operator: Operator) -> None:
         nonlocal value
-        nodes.append(Node(f"{type(operator).__name__} {label!r}", operator, value, label))
+        nodes.append(Node(label, operator, value, label))
         value = label
 
     channels = 3

@@ -29,7 +29,7 @@ from engine.gradcheck.precision import precision_study
 from engine.gradcheck.problem import in_precision, visits
 from engine.gradcheck.steps import fit_steps, step_study
 from engine.gradcheck.study import Plan, run_study
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
@@ -168,7 +168,7 @@ def test_a_network_with_branches_passes_and_its_junctions_are_checked(problem):
     )
     checks = check_layers(branching, 3, random) + check_objective(branching, 3, random)
     assert [check for check in checks if not check.passed] == []
-    assert {("sum", ADJOINT), ("joined", ADJOINT)} <= {(check.subject, check.method) for check in checks}
+    assert {("Add 'sum'", ADJOINT), ("Concat 'joined'", ADJOINT)} <= {(check.subject, check.method) for check in checks}
     assert {check.method for check in checks} >= {DEFINED_VALUE, DEFINITION}
 
 
