@@ -106,6 +106,13 @@ def test_what_works_on_a_graph_knows_no_file_format(name):
     assert reached("engine/network.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
 
 
+def test_the_definition_shares_nothing_with_the_kernels():
+    """A gradient's last judge: what it took from a kernel would be wrong there and here alike."""
+    names = imported(FILES["engine/gradcheck/definition.py"])
+    assert {name for name in names if name.startswith("kernels")} == {"kernels.geometry", "kernels.geometry.Window"}
+    assert not any(name.startswith(("engine.losses", "engine.objective")) for name in names)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_optional_libraries_are_imported_where_they_are_used(name):
     """Loading a module needs none of them; kernels/cuda is loaded only where cupy is there."""

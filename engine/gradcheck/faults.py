@@ -2,8 +2,8 @@
 
 A fault is put in by replacing one function of the engine for the time of the checks; the network and the loss are made
 anew each time, so that nothing computed with it outlives it. The problem is small and awkward on purpose: odd sizes, an
-average pooling with ``ceil_mode`` and a maximum pooling, flat parts in the image, layers with a loss between others,
-and one with two.
+average pooling with ``ceil_mode`` and a maximum pooling, a convolution that SAME pads on one side only, flat parts in
+the image, layers with a loss between others, and one with two.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from engine.objective import Objective
 from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
 from kernels.cpu.threads import Workers
-from kernels.geometry import Window
+from kernels.geometry import Window, resolved_pads
 
 Replacement = Callable[[Any], Any]
 """Makes the faulty function from the right one."""
@@ -133,20 +133,23 @@ def _awkward_network(random: np.random.Generator) -> Network:
     nodes: list[Node] = []
     value = "image"
 
-    def add(label: str, operator: Operator) -> None:
+    def add(name: str, operator: Operator) -> None:
         nonlocal value
-        nodes.append(Node(label, operator, value, label))
-        value = label
+        nodes.append(Node(name, operator, value, name))
+        value = name
 
     channels = 3
-    for label, filters in (("conv1_1", 20), ("conv1_2", 20), ("conv2_1", 18), ("conv2_2", 18), ("conv3_1", 18)):
-        if label == "conv2_1":
+    for name, filters in (("conv1_1", 20), ("conv1_2", 20), ("conv2_1", 18), ("conv2_2", 18), ("conv3_1", 18)):
+        window = Window((3, 3), pads=(1, 1, 1, 1))
+        if name == "conv2_1":
             add("pool1", MaxPool(Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1))))
-        if label == "conv3_1":
+        if name == "conv3_1":
             add("pool2", AveragePool(Window((2, 2), strides=(2, 2), ceil_mode=True)))
-        weight = random.standard_normal((3, 3, channels, filters)) * np.sqrt(2 / (9 * channels))
+            window = Window((2, 2), auto_pad="SAME_UPPER")
+        scale = np.sqrt(2 / (len(window.taps) * channels))
+        weight = random.standard_normal((*window.kernel, channels, filters)) * scale
         bias = random.uniform(-0.2, 0.4, filters)
-        add(label, Conv(weight, bias, Window((3, 3), pads=(1, 1, 1, 1)), relu=True))
+        add(name, Conv(weight, bias, window, relu=True))
         channels = filters
     return Network(
         nodes=tuple(nodes),
@@ -272,10 +275,19 @@ def _bias_dropped(conv: Any) -> Any:
 
 def _padding_repeats_the_edge(conv: Any) -> Any:
     def faulty(input: Array, weight: Array, bias: Any, window: Window, *rest: Any, **named: Any) -> Array:
-        top, left, bottom, right = window.pads
+        top, left, bottom, right = resolved_pads(window, *input.shape[:2])
         padded = np.pad(input, ((top, bottom), (left, right), (0, 0)), mode="edge")
         result: Array = conv(padded, weight, bias, Window(window.kernel), *rest, **named)
         return result
+
+    return faulty
+
+
+def _same_on_the_wrong_side(pads: Any) -> Any:
+    def faulty(window: Window, height: int, width: int) -> Any:
+        top, left, bottom, right = pads(window, height, width)
+        same = window.auto_pad in ("SAME_UPPER", "SAME_LOWER")
+        return (bottom, right, top, left) if same else (top, left, bottom, right)
 
     return faulty
 
@@ -483,8 +495,12 @@ def _lowest_layer_left_out(backward: Any) -> Any:
     return faulty
 
 
-# The module, not the function of the same name in kernels.cpu.
-_CPU, _CONV = kernels.cpu, importlib.import_module("kernels.cpu.conv")
+# The modules, not the functions of the same name in kernels.cpu.
+_CPU, _CONV, _POOL = (
+    kernels.cpu,
+    importlib.import_module("kernels.cpu.conv"),
+    importlib.import_module("kernels.cpu.pool"),
+)
 
 FAULTS = (
     Fault(
@@ -505,6 +521,10 @@ FAULTS = (
     ),
     Fault("bias dropped", ((_CPU, "conv", _bias_dropped),)),
     Fault("padding repeats the edge", ((_CPU, "conv", _padding_repeats_the_edge),)),
+    Fault(
+        "SAME padding on the wrong side",
+        ((_CONV, "resolved_pads", _same_on_the_wrong_side), (_POOL, "resolved_pads", _same_on_the_wrong_side)),
+    ),
     Fault(
         "border dropped in the convolution's gradient", ((_CPU, "conv_input_gradient", _padding_dropped_in_backward),)
     ),

@@ -85,6 +85,9 @@ WINDOWS = [
     Window((3, 2), strides=(2, 1), pads=(0, 1, 2, 0)),
     Window((3, 3), strides=(2, 2), dilations=(2, 1), pads=(2, 2, 2, 2)),
     Window((3, 3), strides=(2, 2), auto_pad="SAME_UPPER"),
+    Window((2, 4), auto_pad="SAME_UPPER"),
+    Window((2, 4), auto_pad="SAME_LOWER"),
+    Window((2, 3), strides=(3, 2), pads=(1, 1, 1, 1), auto_pad="VALID"),
     Window((2, 2), strides=(2, 2), ceil_mode=True),
     Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1), ceil_mode=True),
 ]
@@ -316,7 +319,7 @@ def rows():
 
 
 def test_every_fault_is_noticed(rows):
-    assert len(FAULTS) >= 25
+    assert len(FAULTS) >= 38
     assert len(rows) == len(FAULTS)
     assert [name for name, row in rows.items() if not row.caught] == []
 
@@ -328,7 +331,12 @@ def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
 
 
 def test_what_is_wrong_in_value_and_gradient_alike_is_noticed_by_the_definition_only(rows):
-    for name in ("kernel turned in both directions", "bias dropped", "mean in the wrong order"):
+    for name in (
+        "kernel turned in both directions",
+        "bias dropped",
+        "SAME padding on the wrong side",
+        "mean in the wrong order",
+    ):
         assert [check for check, noticed in rows[name].noticed.items() if noticed] == ["whole: definition"]
 
 
