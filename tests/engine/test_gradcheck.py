@@ -21,7 +21,8 @@ from engine.gradcheck.checks import (
 )
 from engine.gradcheck.confidence import detection_study
 from engine.gradcheck.definition import features_by_definition, loss_by_definition
-from engine.gradcheck.faults import FAULTS, NO_FAULT, Fault, awkward_problem, fault_study
+from engine.gradcheck.fault_study import awkward_problem, fault_study
+from engine.gradcheck.faults import FAULTS, NO_FAULT, Fault
 from engine.gradcheck.kinks import decisions, held_objective, kink_ledger
 from engine.gradcheck.measures import Agreement, agreement, central_difference, complex_step, random_directions
 from engine.gradcheck.path import path_study

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from engine import losses
-from engine.gradcheck.faults import CHECKS, FaultRow
+from engine.gradcheck.fault_study import CHECKS, FaultRow
 from engine.gradcheck.study import Plan
 from tests.engine.onnx_models import light_model, with_random_weights
 from tools import check_gradients
