@@ -16,7 +16,7 @@ class Node:
 
     Parameters
     ----------
-    name : its own, as in the file; a layer's where it gives one.
+    name : as in the file it is from, or that of the layer whose values it gives.
     operator : what it computes.
     input, output : names of values.
     others : the further inputs of an operator of several, a ``Junction``.
