@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelError, unknown_name
-from engine.onnx_reader import Graph, Node, Rejected, read_onnx
+from engine.graph import Graph, Node, Rejected, convolution_of
+from engine.onnx_reader import read_onnx
 from engine.ops import (
     Array,
     AveragePool,
@@ -362,13 +363,6 @@ class Network:
         return tuple(reversed(chosen))
 
 
-def convolution_of(operator: Operator) -> Conv | None:
-    """Return the convolution that an operator is, or does by an algorithm of its own; None for others."""
-    if isinstance(operator, ConvBlock | HopperConv | ImplicitGemmConv):
-        return operator.conv
-    return operator if isinstance(operator, Conv) else None
-
-
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
     """Add the gradient from one more reader of ``value`` to those from others."""
     if value in flowing:
@@ -578,8 +572,7 @@ def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]
         raise ModelError(f"{path}: the network has no convolution followed by a ReLU{reason}")
     last = max(index for index, node in enumerate(graph.nodes) if node.output in names)
     nodes = tuple(
-        replace(node, label=f"{type(node.operator).__name__} {names[node.output]!r}") if node.output in names else node
-        for node in graph.nodes[: last + 1]
+        replace(node, name=names[node.output]) if node.output in names else node for node in graph.nodes[: last + 1]
     )
     return nodes, outputs
 
@@ -596,7 +589,7 @@ def _in_dtype(node: Node, dtype: np.dtype[Any]) -> Node:
 
 
 def with_pooling(node: Node, pooling: str) -> Node:
-    """Return the node with its pooling replaced as asked for, and called by what it is now.
+    """Return the node with its pooling replaced as asked for.
 
     Parameters
     ----------
@@ -609,8 +602,7 @@ def with_pooling(node: Node, pooling: str) -> Node:
         operator = MaxPool(operator.window)
     else:
         return node
-    label = node.label.replace(type(node.operator).__name__, type(operator).__name__, 1)
-    return replace(node, label=label, operator=operator)
+    return replace(node, operator=operator)
 
 
 def _check_channels(network: Network, path: Path) -> None:

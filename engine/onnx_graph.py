@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from engine.errors import ModelError, unknown_name
+from engine.graph import label_of
 from engine.onnx_ops import DTYPES, OPERATORS, Call, Operator, UnsupportedError
 from engine.ops import Array
 from kernels.cpu.threads import SERIAL, Workers
@@ -250,7 +251,7 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
     graph = model.graph
     if model.functions or graph.sparse_initializer:
         raise UnsupportedError(f"{'functions' if model.functions else 'sparse weights'} in a model are not supported")
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
     # Until IR version 3 the weights are listed among the inputs too.
     names = [value.name for value in graph.input]
@@ -289,13 +290,34 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
 
 def read_node(node: onnx.NodeProto, opset: int) -> GraphNode:
     """Return one ONNX node; raises UnsupportedError where the engine does not have its operator."""
-    label = f"{node.op_type} {(node.name or next(iter(node.output), ''))!r}"
+    label = label_of(node.op_type, name_of(node))
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
     operator = None if domain else OPERATORS.get(node.op_type)
     if operator is None:
         raise UnsupportedError(f"{label}: operator {domain}{node.op_type} is not supported")
-    attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+    attributes = {
+        name: _array(value) if isinstance(value, onnx.TensorProto) else value
+        for name, value in attributes_of(node).items()
+    }
     return GraphNode(label, operator, attributes, opset, tuple(node.input), tuple(node.output))
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the operator set that a model was written for, 0 where it does not say."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """Return an ONNX node's name, that of its first output where it has none."""
+    return str(node.name or next(iter(node.output), ""))
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return an ONNX node's attributes by name; texts as ``str``, tensors as they are stored."""
+    values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in values.items()
+    }
 
 
 def check_numbers(array: Array, what: str) -> None:
@@ -313,14 +335,6 @@ def _inputs_of(node: GraphNode, values: Mapping[str, Array]) -> tuple[Array | No
 
 def _is_floating(array: Array) -> bool:
     return array.dtype.kind in "fc"
-
-
-def _attribute(entry: onnx.AttributeProto) -> Any:
-    """Return an attribute's value; texts as ``str``, tensors as arrays."""
-    value = onnx.helper.get_attribute_value(entry)
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return _array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _array(tensor: onnx.TensorProto) -> Array:

@@ -10,7 +10,7 @@ a classifier is simply left in the file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,91 +22,14 @@ from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from engine.errors import ModelError
-from engine.onnx_graph import parse_onnx, read_node
-from engine.onnx_ops import OPERATORS
+from engine.fuse import fused
+from engine.graph import Graph, Node, Rejected, label_of
+from engine.onnx_graph import attributes_of, name_of, opset_of, parse_onnx, read_node
+from engine.onnx_ops import OPERATORS, Call, UnsupportedError
+from engine.onnx_ops.value import constant
 from engine.onnx_ops.windows import window_of
-from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, MaxPool, Operator, Relu, Shape
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.geometry import Window
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator of the network: ``output = operator(input)``.
-
-    Parameters
-    ----------
-    label : how messages call it.
-    operator : what it computes.
-    input, output : names of values.
-    others : the further inputs of an operator of several, a ``Junction``.
-    """
-
-    label: str
-    operator: Operator
-    input: str
-    output: str
-    others: tuple[str, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """All inputs, in order; a value that is read twice stands there twice."""
-        return (self.input, *self.others)
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Inputs and output: what is there while the operator runs."""
-        return (*self.inputs, self.output)
-
-    def output_shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        """Return the output's shape from those of the values; raises ValueError when they do not fit."""
-        if isinstance(self.operator, Junction):
-            return self.operator.joined_shape([shapes[name] for name in self.inputs])
-        return self.operator.output_shape(shapes[self.input])
-
-    def forward(self, values: Mapping[str, Array], output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output and what ``input_gradients`` needs beside it, see ``Operator.forward``."""
-        if isinstance(self.operator, Junction):
-            inputs = [values[name] for name in self.inputs]
-            return self.operator.join(inputs, workers), tuple(one.shape for one in inputs)
-        return self.operator.forward(values[self.input], output_is_kept, workers)
-
-    def input_gradients(
-        self, output_gradient: Array, output: Array | None, saved: Any, workers: Workers
-    ) -> list[Array]:
-        """Return the gradient with respect to each of the inputs, see ``Operator.input_gradient``."""
-        if isinstance(self.operator, Junction):
-            return self.operator.input_gradients(output_gradient, saved, workers)
-        return [self.operator.input_gradient(output_gradient, output, saved, workers)]
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A node that the engine cannot run, and why."""
-
-    label: str
-    output: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A network as read from a file.
-
-    Parameters
-    ----------
-    input : name of the image input.
-    nodes : in an order in which they can be run.
-    rejected : what the engine cannot run; nothing in ``nodes`` depends on it.
-    metadata : the file's key-value properties.
-    operators : how often each ONNX operator occurs in the file.
-    """
-
-    input: str
-    nodes: tuple[Node, ...]
-    rejected: tuple[Rejected, ...]
-    metadata: dict[str, str]
-    operators: dict[str, int]
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, MaxPool, Operator, Relu
+from kernels.cpu.threads import SERIAL
 
 
 def read_onnx(path: str | Path) -> Graph:
@@ -122,10 +45,9 @@ def read_onnx(path: str | Path) -> Graph:
     reader = _Reader(path, model)
     for node in model.graph.node:
         reader.add(node)
-    nodes = _fuse(reader.nodes)
     return Graph(
         input=reader.input,
-        nodes=tuple(nodes),
+        nodes=fused(reader.nodes),
         rejected=tuple(reader.rejected),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         operators=dict(Counter(node.op_type for node in model.graph.node)),
@@ -154,7 +76,7 @@ class _Reader:
         self.tensors: dict[str, onnx.TensorProto | Callable[[], Array]] = {
             tensor.name: tensor for tensor in model.graph.initializer
         }
-        self.opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        self.opset = opset_of(model)
         if model.graph.sparse_initializer:
             raise ModelError(f"{path}: sparse weights are not supported")
         self.nodes: list[Node] = []
@@ -201,7 +123,7 @@ class _Reader:
             if handler is None:
                 domain = f"{node.domain}." if node.domain else ""
                 raise _RefusedError(f"operator {domain}{node.op_type} is not supported")
-            handler(node, {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute})
+            handler(node, attributes_of(node))
         except _RefusedError as refusal:
             self._unavailable.update(node.output)
             self.rejected.append(Rejected(_label(node), node.output[0] if node.output else "", str(refusal)))
@@ -290,7 +212,7 @@ class _Reader:
 
     def _emit(self, node: onnx.NodeProto, operator: Operator, input: _Activation, *others: _Activation) -> None:
         names = tuple(other.name for other in others)
-        self.nodes.append(Node(_label(node), operator, input.name, node.output[0], names))
+        self.nodes.append(Node(name_of(node), operator, input.name, node.output[0], names))
         self.activations[node.output[0]] = _Activation(node.output[0], input.axes)
 
     # ---- constants ----
@@ -314,17 +236,13 @@ class _Reader:
     # ---- operators ----
 
     def _constant(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
-        if "value" in attributes:
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(attributes["value"])
-        else:
-            number = attributes.get("value_float", attributes.get("value_int"))
-            number = attributes.get("value_floats", attributes.get("value_ints", number))
-            if number is None:
-                raise _RefusedError("a Constant that is not numeric is not supported")
-            values = np.asarray(number)
-            tensor = numpy_helper.from_array(values.astype(np.float32) if values.dtype.kind == "f" else values)
-        self.tensors[node.output[0]] = tensor
+        value = attributes.get("value")
+        if not isinstance(value, onnx.TensorProto):
+            try:
+                value = numpy_helper.from_array(constant(Call(attributes, self.opset)))
+            except UnsupportedError as error:
+                raise _RefusedError(str(error)) from None
+        self.tensors[node.output[0]] = value
 
     def _same(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         """Identity, Dropout at inference, Cast between numbers: the value goes through."""
@@ -345,7 +263,7 @@ class _Reader:
 
     def _pad(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         value = self._activation(node, pads_allowed=True)
-        mode = attributes.get("mode", b"constant").decode()
+        mode = attributes.get("mode", "constant")
         if mode != "constant":
             raise _RefusedError(f"Pad with mode {mode!r} is not supported")
         amounts = attributes["pads"] if "pads" in attributes else self._tensor(node, 1, "pads").tolist()
@@ -381,7 +299,7 @@ class _Reader:
             raise ModelError(
                 f"{_label(node)}: kernel_shape {tuple(attributes['kernel_shape'])} does not fit weight {weight.shape}"
             )
-        window = _window(attributes | {"kernel_shape": (height, width)})
+        window = window_of(attributes | {"kernel_shape": (height, width)})
         if any(value.pads):
             if window.auto_pad.startswith("SAME"):
                 raise _RefusedError("a Pad before a Conv with auto_pad SAME is not supported")
@@ -396,7 +314,7 @@ class _Reader:
             raise ModelError(f"{_label(node)}: kernel_shape is missing")
         if len(attributes["kernel_shape"]) != 2:
             raise _RefusedError(f"a {node.op_type} over {len(attributes['kernel_shape'])} dimensions is not supported")
-        window = _window(attributes)
+        window = window_of(attributes)
         if node.op_type == "MaxPool":
             self._emit(node, MaxPool(window), value)
         else:
@@ -479,8 +397,7 @@ class _Reader:
 
 
 def _label(node: onnx.NodeProto) -> str:
-    name = node.name or (node.output[0] if node.output else "")
-    return f"{node.op_type} {name!r}"
+    return label_of(node.op_type, name_of(node))
 
 
 def _input_axes(value: onnx.ValueInfoProto, model: onnx.ModelProto, path: Path) -> str:
@@ -498,42 +415,3 @@ def _input_axes(value: onnx.ValueInfoProto, model: onnx.ModelProto, path: Path) 
             if order and list(order[0]) == [0, 3, 1, 2]:
                 return "NHWC"
     return "NCHW"
-
-
-def _window(attributes: dict[str, Any]) -> Window:
-    """Return the attributes of a Conv or a pool as a Window; raises ValueError where they do not fit together."""
-    text = attributes.get("auto_pad", "")
-    decoded = {"auto_pad": text.decode(errors="replace") if isinstance(text, bytes) else text}
-    return window_of(attributes | decoded)
-
-
-def _fuse(nodes: list[Node]) -> Iterator[Node]:
-    """Fold scale-and-shift and Relu into the convolution before them, where nothing else reads its output."""
-    readers = Counter(name for node in nodes for name in node.inputs)
-    producer: dict[str, int] = {}
-    fused: list[Node] = []
-    for node in nodes:
-        index = producer.get(node.input)
-        before = fused[index] if index is not None else None
-        operator = node.operator
-        if before and isinstance(before.operator, Conv) and not before.operator.relu and readers[node.input] == 1:
-            merged: Conv | None = None
-            if isinstance(operator, Relu):
-                merged = replace(before.operator, relu=True)
-            elif isinstance(operator, Affine) and operator.scale.size in (1, before.operator.weight.shape[3]):
-                merged = _fold(before.operator, operator)
-            if merged is not None and index is not None:
-                fused[index] = replace(before, operator=merged, output=node.output)
-                producer[node.output] = index
-                continue
-        producer[node.output] = len(fused)
-        fused.append(node)
-    return iter(fused)
-
-
-def _fold(conv: Conv, affine: Affine) -> Conv:
-    """Return the convolution that gives ``affine`` of what ``conv`` gives."""
-    bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias.astype(np.float64)
-    # A bias alone leaves the weights as they are, to the bit.
-    weight = conv.weight if (affine.scale == 1).all() else conv.weight * affine.scale
-    return replace(conv, weight=weight, bias=bias * affine.scale + affine.shift)

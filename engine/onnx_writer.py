@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from engine.errors import ModelError, unknown_name
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Relu
 from kernels.geometry import Window
 
@@ -26,16 +26,17 @@ MAX_WEIGHT_BYTES = 2_000_000_000
 def write_onnx(path: str | Path, nodes: Sequence[Node], metadata: Mapping[str, str], *, dtype: str = "float32") -> None:
     """Write nodes as an ONNX model (opset 13, IR version 8).
 
-    ``read_onnx`` gives the same nodes back, with the same labels and values, and weights that are equal to the bit
-    where ``dtype`` holds them. Two things come back in another form that computes the same: a Relu or an Affine
-    directly behind a Conv without ReLU is folded into it, and an Affine of one number has one for each channel.
+    ``read_onnx`` gives the same nodes back, with the same names and values, and weights that are equal to the bit where
+    ``dtype`` holds them. Two things come back in another form that computes the same: a Relu or an Affine directly
+    behind a Conv without ReLU is folded into it, and an Affine of one number has one for each channel. A name that
+    stands for two nodes gets a number the second time, one that is empty becomes the output's.
 
     Parameters
     ----------
     path : the file; it is written in place.
     nodes : in an order in which they can be run. The first reads the image, (1, 3, height, width) in the file and
         called ``image``; the others read it or the output of a node before them. What no node reads is an output of
-        the model. ONNX nodes are called by the name in the label, ``conv1_1`` for ``Conv 'conv1_1'``.
+        the model. ONNX nodes are called by the nodes' names.
     metadata : the file's key-value properties, see ``engine.preprocessing.preprocessing_metadata``.
     dtype : of the weights and the image: ``"float16"``, ``"float32"`` or ``"float64"``.
 
@@ -92,7 +93,7 @@ class _Writer:
             channels = node.output_shape(shapes)[2]
         except ValueError as error:
             raise ModelError(f"{node.label}: {error}") from None
-        name = _free(node.label.partition(" ")[2].strip("'\"") or node.output, self._names)
+        name = _free(node.name or node.output, self._names)
         self._emit(node, name, inputs, channels)
         self._read.update(inputs)
         self._value_of[node.output] = node.output

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import AveragePool, Conv, ConvBlock, HopperConv, ImplicitGemmConv
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from engine.graph import Node
 from engine.losses import content_loss
-from engine.onnx_reader import Node
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
 from kernels import kernels_of, to_host
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import Affine, AveragePool, Conv, MaxPool
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}

@@ -42,6 +42,16 @@ def imported(tree):
     return names
 
 
+def reached(name):
+    """Return the project's files that loading one of them loads, itself included; packages' own files are left out."""
+    found, waiting = set(), {name}
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        waiting |= {f"{module.replace('.', '/')}.py" for module in imported(FILES[one])} & set(FILES) - found
+    return found
+
+
 def tops(tree):
     return {name.partition(".")[0] for name in imported(tree)}
 
@@ -87,6 +97,20 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library, allowe
         assert {name for name, tree in FILES.items() if library in tops(tree)} == ONNX_FILES
     if library in ("onnx", "PIL"):
         assert any(library in tops(tree) for tree in FILES.values())
+
+
+@pytest.mark.parametrize("name", ["graph", "fuse", "plan", "scaling", "vgg", "onnx_ops/conv"])
+def test_what_works_on_a_graph_knows_no_file_format(name):
+    """A node is made, merged, planned and named without what reads it from a file."""
+    assert reached(f"engine/{name}.py") & ONNX_FILES == set()
+    assert reached("engine/network.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
+
+
+def test_the_definition_shares_nothing_with_the_kernels():
+    """A gradient's last judge: what it took from a kernel would be wrong there and here alike."""
+    names = imported(FILES["engine/gradcheck/definition.py"])
+    assert {name for name in names if name.startswith("kernels")} == {"kernels.geometry", "kernels.geometry.Window"}
+    assert not any(name.startswith(("engine.losses", "engine.objective")) for name in names)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.gradcheck.checks import TOLERANCES, Check
-from engine.gradcheck.faults import CHECKS, USUAL
+from engine.gradcheck.fault_study import CHECKS, USUAL
 from engine.gradcheck.study import ORDER, Study, by_subject
 
 _STYLE = """

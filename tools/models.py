@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelError, unknown_name
+from engine.graph import Graph, Node
 from engine.network import resolve_preprocessing
-from engine.onnx_reader import Graph, Node, read_onnx
+from engine.onnx_reader import read_onnx
 from engine.onnx_writer import MAX_WEIGHT_BYTES, write_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu, Shape
 from engine.preprocessing import (
@@ -305,7 +306,7 @@ def layer_table(graph: Graph, height: int, width: int) -> tuple[list[Row], str]:
         shapes[node.output], reach[node.output] = shape, (field, stride)
         rows.append(
             Row(
-                _name(node),
+                node.name,
                 _is_layer(node),
                 _description(operator),
                 shape,
@@ -338,7 +339,7 @@ def random_vgg(name: str, seed: int = 0, width: float = 1.0) -> tuple[Node, ...]
     for block, (count, full_width) in enumerate(zip(CONVOLUTIONS[name], WIDTHS, strict=True), 1):
         if block > 1:
             label = f"pool{block - 1}"
-            nodes.append(Node(f"MaxPool {label!r}", MaxPool(Window((2, 2), (2, 2))), value, label))
+            nodes.append(Node(label, MaxPool(Window((2, 2), (2, 2))), value, label))
             value = label
         filters = _scaled(full_width, width)
         for number in range(1, count + 1):
@@ -346,7 +347,7 @@ def random_vgg(name: str, seed: int = 0, width: float = 1.0) -> tuple[Node, ...]
             weight = random.standard_normal((3, 3, channels, filters), dtype=np.float32)
             weight *= np.float32(math.sqrt(2 / (9 * channels)))
             conv = Conv(weight, np.zeros(filters, np.float32), Window((3, 3), pads=(1, 1, 1, 1)), relu=True)
-            nodes.append(Node(f"Conv {label!r}", conv, value, label))
+            nodes.append(Node(label, conv, value, label))
             value, channels = label, filters
     return tuple(nodes)
 
@@ -388,16 +389,12 @@ def _called_by_layer(graph: Graph) -> tuple[Node, ...]:
             name = names.get(node.output, "")  # none for a convolution cut off from its ReLU
         elif _is_layer(node):
             name = node.output
-        called.append(replace(node, label=f"{type(node.operator).__name__} {name!r}") if name else node)
+        called.append(replace(node, name=name) if name else node)
     return tuple(called)
 
 
 def _is_layer(node: Node) -> bool:
     return isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
-
-
-def _name(node: Node) -> str:
-    return node.label.partition(" ")[2].strip("'\"")
 
 
 def _left_out(graph: Graph) -> int:

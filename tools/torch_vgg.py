@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.gradcheck.problem import Visit
+from engine.graph import Node
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
-from engine.onnx_reader import Node
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import Preprocessing
 

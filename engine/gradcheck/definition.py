@@ -1,11 +1,13 @@
 """The loss by its definition: every operator and every equation once more, as directly as it can be written.
 
-Shares nothing with the kernels, the network, the preprocessing and the losses but the numbers they are given. What is
-wrong there in value and gradient alike, a bias left out or colours in another order, shows only against this.
+Shares nothing with the kernels, the network, the preprocessing and the losses but the numbers they are given: where a
+window goes is worked out here once more. What is wrong there in value and gradient alike, a bias left out, padding on
+the wrong side or colours in another order, shows only against this.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from engine.gradcheck.problem import Problem
 from engine.network import Network
 from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Relu
 from engine.preprocessing import Preprocessing
-from kernels.geometry import Window, output_size, resolved_pads
+from kernels.geometry import Window
 
 
 def defined(network: Network) -> bool:
@@ -127,10 +129,11 @@ def under_taps(x: Array, window: Window, fill: float = 0.0, beyond: float = 0.0)
     fill : what the padding holds.
     beyond : what a window sees that ``ceil_mode`` puts beyond the padding.
     """
-    (rows, columns), (top, left, bottom, right) = output_size(window, *x.shape[:2]), resolved_pads(window, *x.shape[:2])
+    (rows, top, bottom), (columns, left, right) = (_placed(window, axis, x.shape[axis]) for axis in (0, 1))
     (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
     padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
-    reach_y, reach_x = (rows - 1) * stride_y + window.extent[0], (columns - 1) * stride_x + window.extent[1]
+    reach_y = (rows - 1) * stride_y + (window.kernel[0] - 1) * dilation_y + 1
+    reach_x = (columns - 1) * stride_x + (window.kernel[1] - 1) * dilation_x + 1
     missing = (max(reach_y - padded.shape[0], 0), max(reach_x - padded.shape[1], 0))
     padded = np.pad(padded, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=beyond)
     return [
@@ -138,5 +141,26 @@ def under_taps(x: Array, window: Window, fill: float = 0.0, beyond: float = 0.0)
             ky * dilation_y : ky * dilation_y + (rows - 1) * stride_y + 1 : stride_y,
             kx * dilation_x : kx * dilation_x + (columns - 1) * stride_x + 1 : stride_x,
         ]
-        for ky, kx in window.taps
+        for ky, kx in np.ndindex(window.kernel)
     ]
+
+
+def _placed(window: Window, axis: int, size: int) -> tuple[int, int, int]:
+    """Return how many outputs there are along an axis of an input, and the padding before and behind it.
+
+    Source: ONNX MaxPool (opset 22) for the sizes, Conv (opset 22) for SAME: the odd one is behind with SAME_UPPER.
+    """
+    stride, extent = window.strides[axis], (window.kernel[axis] - 1) * window.dilations[axis] + 1
+    if window.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        count = math.ceil(size / stride)
+        pads = max((count - 1) * stride + extent - size, 0)
+        odd_one = pads % 2
+        before = pads // 2 + (odd_one if window.auto_pad == "SAME_LOWER" else 0)
+        return count, before, pads - before
+    before, behind = (0, 0) if window.auto_pad == "VALID" else (window.pads[axis], window.pads[axis + 2])
+    steps = (size + before + behind - extent) / stride
+    count = (math.ceil(steps) if window.ceil_mode else math.floor(steps)) + 1
+    # A window that rounding up lets start in the padding behind is ignored.
+    if window.ceil_mode and (count - 1) * stride >= size + before:
+        count -= 1
+    return count, before, behind

@@ -1,16 +1,12 @@
-"""The study of faults: the mistakes that people make, put in one at a time, and which check notices each.
+"""The catalogue of faults: the mistakes that people make in a hand-written gradient.
 
-A fault is put in by replacing one function of the engine for the time of the checks; the network and the loss are made
-anew each time, so that nothing computed with it outlives it. The problem is small and awkward on purpose: odd sizes, an
-average pooling with ``ceil_mode`` and a maximum pooling, flat parts in the image, layers with a loss between others,
-and one with two.
+A fault is put in by replacing one function of the engine, see ``engine.gradcheck.fault_study``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,43 +14,16 @@ import numpy as np
 
 import kernels.cpu
 from engine import losses
-from engine.errors import NonFiniteError
-from engine.gradcheck.checks import (
-    ADJOINT,
-    COMPLEX_STEP,
-    DEFINED_VALUE,
-    DEFINITION,
-    DIFFERENCES,
-    Check,
-    check_layers,
-    check_losses,
-    check_objective,
-)
 from engine.gradcheck.definition import under_taps
-from engine.gradcheck.problem import Problem
 from engine.network import Network
 from engine.objective import Objective
-from engine.onnx_reader import Node
-from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
+from engine.ops import Array, MaxPool
 from engine.preprocessing import Preprocessing
 from kernels.cpu.threads import Workers
-from kernels.geometry import Window
+from kernels.geometry import Window, resolved_pads
 
 Replacement = Callable[[Any], Any]
 """Makes the faulty function from the right one."""
-
-OPERATORS_ADJOINT = "operators: adjoint"
-OPERATORS = "operators: complex step"
-LOSSES = "losses: complex step"
-WHOLE = "whole: complex step"
-WHOLE_DIFFERENCES = "whole: differences"
-WHOLE_DEFINITION = "whole: definition"
-CHECKS = (OPERATORS_ADJOINT, OPERATORS, LOSSES, WHOLE, WHOLE_DIFFERENCES, WHOLE_DEFINITION)
-"""The columns of the table."""
-
-USUAL = "one coordinate"
-"""What is usually done: a central difference in one coordinate, with one step and one tolerance."""
-_USUAL_STEP, _USUAL_TOLERANCE, _USUAL_TRIALS = 1e-3, 1e-2, 40
 
 
 @dataclass(frozen=True)
@@ -71,165 +40,7 @@ class Fault:
     places: tuple[tuple[Any, str, Replacement], ...]
 
 
-@dataclass(frozen=True)
-class FaultRow:
-    """Which checks notice a fault.
-
-    Parameters
-    ----------
-    name : of the fault.
-    noticed : by check, whether it fails.
-    usual : share of coordinates in which the usual check of one coordinate notices it.
-    factor : the factor by which the whole gradient is wrong, where it is wrong by nothing else.
-    """
-
-    name: str
-    noticed: dict[str, bool]
-    usual: float
-    factor: str | None
-
-    @property
-    def caught(self) -> bool:
-        """Whether at least one of the checks notices it."""
-        return any(self.noticed.values())
-
-
-def fault_study(seed: int = 0, faults: tuple[Fault, ...] | None = None) -> list[FaultRow]:
-    """Put in each fault and run all checks.
-
-    Parameters
-    ----------
-    seed : of the network, the pictures and the directions.
-    faults : which, all of ``FAULTS`` by default.
-
-    Not to be run beside other work of this process: while it runs, the engine is wrong.
-    """
-    return [_row(fault, seed) for fault in (FAULTS if faults is None else faults)]
-
-
-def awkward_problem(seed: int = 0) -> Problem:
-    """Return the small problem that faults are looked for in."""
-    random = np.random.default_rng(seed)
-    network = _awkward_network(random)
-
-    def picture(height: int, width: int) -> Array:
-        image = random.uniform(0, 255, (height, width, 3))
-        image[2:11, 3:14] = (180.0, 90.0, 40.0)  # flat: equal responses meet in the maximum pooling
-        return image
-
-    return Problem(
-        network,
-        picture(17, 21),
-        picture(18, 22),
-        picture(17, 21),
-        content_layers=("conv2_2", "conv3_1"),
-        style_layers=("conv1_1", "conv2_2", "conv3_1"),
-        content_weight=1e-2,
-    )
-
-
-def _awkward_network(random: np.random.Generator) -> Network:
-    """Return a network of five convolutions: more channels than the kernels treat as few, so that both ways are run."""
-    nodes: list[Node] = []
-    value = "image"
-
-    def add(label: str, operator: Operator) -> None:
-        nonlocal value
-        nodes.append(Node(f"{type(operator).__name__} {label!r}", operator, value, label))
-        value = label
-
-    channels = 3
-    for label, filters in (("conv1_1", 20), ("conv1_2", 20), ("conv2_1", 18), ("conv2_2", 18), ("conv3_1", 18)):
-        if label == "conv2_1":
-            add("pool1", MaxPool(Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1))))
-        if label == "conv3_1":
-            add("pool2", AveragePool(Window((2, 2), strides=(2, 2), ceil_mode=True)))
-        weight = random.standard_normal((3, 3, channels, filters)) * np.sqrt(2 / (9 * channels))
-        bias = random.uniform(-0.2, 0.4, filters)
-        add(label, Conv(weight, bias, Window((3, 3), pads=(1, 1, 1, 1)), relu=True))
-        channels = filters
-    return Network(
-        nodes=tuple(nodes),
-        outputs={node.output: node.output for node in nodes if isinstance(node.operator, Conv)},
-        preprocessing=Preprocessing("awkward", True, 1 / 255, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)),
-        dtype=np.dtype(np.float64),
-        device="cpu",
-        content_weight=1e-2,
-        rejected=(),
-        workers=Workers(1),
-        convolution="direct",
-    )
-
-
-def _row(fault: Fault, seed: int) -> FaultRow:
-    noticed = dict.fromkeys(CHECKS, False)
-    usual, factor = 0.0, None
-    with _put_in(fault):
-        problem = awkward_problem(seed)
-        groups: dict[str, Callable[[np.random.Generator], list[Check]]] = {
-            "operators": lambda random: check_layers(problem, 2, random),
-            "losses": lambda random: check_losses(problem, 2, random),
-            "whole": lambda random: check_objective(problem, 3, random),
-        }
-        for group, run in groups.items():
-            columns = [column for column in CHECKS if column.startswith(group)]
-            try:
-                checks = run(np.random.default_rng(seed))
-            except (ValueError, IndexError, NonFiniteError):
-                noticed.update(dict.fromkeys(columns, True))  # it does not even run
-                continue
-            for check in checks:
-                if not check.passed:
-                    noticed[_column(group, check.method)] = True
-                if check.method == COMPLEX_STEP and group == "whole":
-                    factor = check.factor
-        with contextlib.suppress(ValueError, IndexError, NonFiniteError):
-            usual = _usual_detection(problem, np.random.default_rng(seed))
-    return FaultRow(fault.name, noticed, usual, factor)
-
-
-def _column(group: str, method: str) -> str:
-    """Return the column that a check of a group belongs to."""
-    short = {
-        ADJOINT: "adjoint",
-        COMPLEX_STEP: "complex step",
-        DIFFERENCES: "differences",
-        DEFINED_VALUE: "definition",
-        DEFINITION: "definition",
-    }[method]
-    column = f"{group}: {short}"
-    # Differences of operators and losses find what the complex step finds there.
-    return column if column in CHECKS else f"{group}: complex step"
-
-
-def _usual_detection(problem: Problem, random: np.random.Generator) -> float:
-    """Return the share of coordinates in which the usual check notices that something is wrong."""
-    objective, x, noticed = problem.objective(), problem.image, 0
-    gradient = objective(x)[1]
-    for _ in range(_USUAL_TRIALS):
-        place = tuple(int(random.integers(size)) for size in x.shape)
-        moved = np.zeros_like(x)
-        moved[place] = _USUAL_STEP
-        quotient = (objective(x + moved)[0] - objective(x - moved)[0]) / (2 * _USUAL_STEP)
-        scale = max(abs(quotient), abs(gradient[place]))
-        noticed += bool(abs(quotient - gradient[place]) > _USUAL_TOLERANCE * scale)
-    return noticed / _USUAL_TRIALS
-
-
-@contextlib.contextmanager
-def _put_in(fault: Fault) -> Iterator[None]:
-    """Replace the fault's functions while this is open."""
-    right = [(owner, name, getattr(owner, name)) for owner, name, _ in fault.places]
-    try:
-        for (owner, name, replacement), (_, _, original) in zip(fault.places, right, strict=True):
-            setattr(owner, name, replacement(original))
-        yield
-    finally:
-        for owner, name, original in right:
-            setattr(owner, name, original)
-
-
-# ---- the faults: each function below makes a wrong function from a right one ----
+# Each function below makes a wrong function from a right one.
 
 
 def _kernel_not_turned(flip: Any) -> Any:
@@ -272,10 +83,19 @@ def _bias_dropped(conv: Any) -> Any:
 
 def _padding_repeats_the_edge(conv: Any) -> Any:
     def faulty(input: Array, weight: Array, bias: Any, window: Window, *rest: Any, **named: Any) -> Array:
-        top, left, bottom, right = window.pads
+        top, left, bottom, right = resolved_pads(window, *input.shape[:2])
         padded = np.pad(input, ((top, bottom), (left, right), (0, 0)), mode="edge")
         result: Array = conv(padded, weight, bias, Window(window.kernel), *rest, **named)
         return result
+
+    return faulty
+
+
+def _same_on_the_wrong_side(pads: Any) -> Any:
+    def faulty(window: Window, height: int, width: int) -> Any:
+        top, left, bottom, right = pads(window, height, width)
+        same = window.auto_pad in ("SAME_UPPER", "SAME_LOWER")
+        return (bottom, right, top, left) if same else (top, left, bottom, right)
 
     return faulty
 
@@ -483,8 +303,12 @@ def _lowest_layer_left_out(backward: Any) -> Any:
     return faulty
 
 
-# The module, not the function of the same name in kernels.cpu.
-_CPU, _CONV = kernels.cpu, importlib.import_module("kernels.cpu.conv")
+# The modules, not the functions of the same name in kernels.cpu.
+_CPU, _CONV, _POOL = (
+    kernels.cpu,
+    importlib.import_module("kernels.cpu.conv"),
+    importlib.import_module("kernels.cpu.pool"),
+)
 
 FAULTS = (
     Fault(
@@ -505,6 +329,10 @@ FAULTS = (
     ),
     Fault("bias dropped", ((_CPU, "conv", _bias_dropped),)),
     Fault("padding repeats the edge", ((_CPU, "conv", _padding_repeats_the_edge),)),
+    Fault(
+        "SAME padding on the wrong side",
+        ((_CONV, "resolved_pads", _same_on_the_wrong_side), (_POOL, "resolved_pads", _same_on_the_wrong_side)),
+    ),
     Fault(
         "border dropped in the convolution's gradient", ((_CPU, "conv_input_gradient", _padding_dropped_in_backward),)
     ),

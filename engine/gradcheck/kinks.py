@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from engine.gradcheck.measures import along, central_difference, random_directions
 from engine.gradcheck.problem import Problem, visits
+from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
-from engine.onnx_reader import Node
 from engine.ops import Array, Conv, MaxPool, Relu, Shape
 from kernels import kernels_of
 from kernels.cpu.threads import Workers
@@ -134,7 +134,7 @@ def held(network: Network, taken: Decisions) -> Network:
         elif isinstance(operator, Conv):
             before = f"{node.output} before its ReLU"
             nodes.append(replace(node, operator=replace(operator, relu=False), output=before))
-            nodes.append(replace(node, label=f"{node.label}, ReLU", operator=Mask(decided), input=before))
+            nodes.append(replace(node, name=f"{node.name}, ReLU", operator=Mask(decided), input=before))
         else:
             nodes.append(replace(node, operator=Mask(decided)))
     return replace(network, nodes=tuple(nodes), convolution="direct")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.gradcheck.audit import Verdict, audit
 from engine.gradcheck.checks import (
     DIFFERENCES,
     TOLERANCES,
@@ -20,8 +21,8 @@ from engine.gradcheck.checks import (
     check_objective,
 )
 from engine.gradcheck.confidence import Detection, detection_study
-from engine.gradcheck.faults import CHECKS, NO_FAULT, USUAL, FaultRow, fault_study
-from engine.gradcheck.formulas import Verdict, audit
+from engine.gradcheck.fault_study import CHECKS, USUAL, FaultRow, fault_study
+from engine.gradcheck.faults import NO_FAULT
 from engine.gradcheck.kinks import KinkLedger, kink_ledger
 from engine.gradcheck.path import Station, path_study
 from engine.gradcheck.precision import PrecisionStudy, precision_study

@@ -81,11 +81,16 @@ def pow_input_gradients(call: Call, output_gradient: Array, output: Array, X: Ar
     """Return the gradients with respect to X and Y; that to the exponent is 0 where the base is."""
     y = _aligned(call, X, Y)
 
+    def of_x() -> Array:
+        # X^0 is 1 wherever X is: without this, 0 times the infinite 1/X at X = 0.
+        exponent = np.where(y == 0, 0, y - 1)
+        return summed_to(output_gradient * y * np.power(X, exponent), X.shape)
+
     def of_y() -> Array:
         logarithm = np.log(np.where(X == 0, 1, X))
         return _of_second(call, output_gradient * output * logarithm, X, Y)
 
-    return lambda: summed_to(output_gradient * y * np.power(X, y - 1), X.shape), of_y
+    return of_x, of_y
 
 
 def sum_(call: Call, *data: Array) -> Array:

@@ -114,6 +114,15 @@ def summed_to(gradient: Array, shape: tuple[int, ...]) -> Array:
     return total.reshape(shape)
 
 
+def shared(gradient: Array, count: int) -> Array:
+    """Return the gradient with respect to each of ``count`` values of the one with respect to their mean.
+
+    The division is in single precision at least: half precision ends at 65,504, and there may be more values.
+    """
+    precision = np.result_type(gradient, np.float32)
+    return (gradient.astype(precision, copy=False) / count).astype(gradient.dtype, copy=False)
+
+
 def axis_of(axis: int, dimensions: int) -> int:
     """Return an axis counted from the front; raises ValueError when there is none of this number."""
     if not -dimensions <= axis < dimensions:

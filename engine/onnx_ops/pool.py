@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator
+from engine.onnx_ops.operator import Array, Call, Gradients, Operator, shared
 from engine.onnx_ops.windows import each_image, spatial_axes, window_of
 from kernels import kernels_of
 from kernels.geometry import Window, resolved_pads
@@ -62,13 +62,14 @@ def max_pool_input_gradients(call: Call, output_gradient: Array, output: Array, 
 
 def global_average_pool(call: Call, X: Array) -> Array:
     """Return the mean of each channel of X, (N, C, ...), axes kept. Source: ONNX GlobalAveragePool (opset 22)."""
-    mean: Array = X.mean(axis=tuple(range(2, X.ndim)), keepdims=True, dtype=X.dtype)
+    # Not mean(dtype=X.dtype): that would sum half precision in half precision, where NumPy alone takes single.
+    mean: Array = X.mean(axis=tuple(range(2, X.ndim)), keepdims=True).astype(X.dtype, copy=False)
     return mean
 
 
 def global_average_pool_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
     """Return the gradient with respect to X: shared equally among each channel's values."""
-    return (lambda: np.broadcast_to(output_gradient / int(np.prod(X.shape[2:])), X.shape),)
+    return (lambda: np.broadcast_to(shared(output_gradient, int(np.prod(X.shape[2:]))), X.shape),)
 
 
 def global_max_pool(call: Call, X: Array) -> Array:

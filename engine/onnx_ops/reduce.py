@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, axis_of
+from engine.onnx_ops.operator import Array, Call, Gradients, Operator, axis_of, shared
 
 
 def reduce_sum(call: Call, data: Array, axes: Array | None = None) -> Array:
@@ -36,7 +36,7 @@ def reduce_mean_input_gradients(
 
     def of_data() -> Array:
         restored = _restored(call, output_gradient, data, axes)
-        return np.broadcast_to(restored / (data.size // restored.size), data.shape)
+        return np.broadcast_to(shared(restored, data.size // restored.size), data.shape)
 
     return of_data, None
 

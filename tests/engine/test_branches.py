@@ -10,9 +10,10 @@ import pytest
 
 from engine import Objective, load_network, minimize
 from engine.errors import ModelError
+from engine.graph import Node
 from engine.network import Network
 from engine.onnx_graph import load_graph
-from engine.onnx_reader import Node, read_onnx
+from engine.onnx_reader import read_onnx
 from engine.onnx_writer import write_onnx
 from engine.ops import Add, AveragePool, Concat, Conv, ConvBlock, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
@@ -404,7 +405,7 @@ def test_what_is_written_is_read_back(name, paths, tmp_path):
 
 
 def test_the_writer_names_an_input_that_is_missing(tmp_path):
-    nodes = [Node("Relu 'a'", Relu(), "image", "a"), Node("Add 'b'", Add(), "a", "b", ("nowhere",))]
+    nodes = [Node("a", Relu(), "image", "a"), Node("b", Add(), "a", "b", ("nowhere",))]
     message = "Add 'b': its input 'nowhere' is neither the image nor an earlier node's output"
     with pytest.raises(ModelError, match=message):
         write_onnx(tmp_path / "m.onnx", nodes, {})

@@ -8,6 +8,7 @@ import pytest
 
 from engine import losses
 from engine.gradcheck import formulas
+from engine.gradcheck.audit import audit
 from engine.gradcheck.formulas import (
     CLAMPED,
     COLUMNS,
@@ -25,7 +26,6 @@ from engine.gradcheck.formulas import (
     VARIATION,
     WEIGHTED,
     Layer,
-    audit,
     random_layer,
 )
 

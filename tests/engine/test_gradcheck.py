@@ -21,7 +21,8 @@ from engine.gradcheck.checks import (
 )
 from engine.gradcheck.confidence import detection_study
 from engine.gradcheck.definition import features_by_definition, loss_by_definition
-from engine.gradcheck.faults import FAULTS, NO_FAULT, Fault, awkward_problem, fault_study
+from engine.gradcheck.fault_study import awkward_problem, fault_study
+from engine.gradcheck.faults import FAULTS, NO_FAULT, Fault
 from engine.gradcheck.kinks import decisions, held_objective, kink_ledger
 from engine.gradcheck.measures import Agreement, agreement, central_difference, complex_step, random_directions
 from engine.gradcheck.path import path_study
@@ -29,7 +30,7 @@ from engine.gradcheck.precision import precision_study
 from engine.gradcheck.problem import in_precision, visits
 from engine.gradcheck.steps import fit_steps, step_study
 from engine.gradcheck.study import Plan, run_study
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
@@ -85,6 +86,9 @@ WINDOWS = [
     Window((3, 2), strides=(2, 1), pads=(0, 1, 2, 0)),
     Window((3, 3), strides=(2, 2), dilations=(2, 1), pads=(2, 2, 2, 2)),
     Window((3, 3), strides=(2, 2), auto_pad="SAME_UPPER"),
+    Window((2, 4), auto_pad="SAME_UPPER"),
+    Window((2, 4), auto_pad="SAME_LOWER"),
+    Window((2, 3), strides=(3, 2), pads=(1, 1, 1, 1), auto_pad="VALID"),
     Window((2, 2), strides=(2, 2), ceil_mode=True),
     Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1), ceil_mode=True),
 ]
@@ -168,7 +172,7 @@ def test_a_network_with_branches_passes_and_its_junctions_are_checked(problem):
     )
     checks = check_layers(branching, 3, random) + check_objective(branching, 3, random)
     assert [check for check in checks if not check.passed] == []
-    assert {("sum", ADJOINT), ("joined", ADJOINT)} <= {(check.subject, check.method) for check in checks}
+    assert {("Add 'sum'", ADJOINT), ("Concat 'joined'", ADJOINT)} <= {(check.subject, check.method) for check in checks}
     assert {check.method for check in checks} >= {DEFINED_VALUE, DEFINITION}
 
 
@@ -316,7 +320,7 @@ def rows():
 
 
 def test_every_fault_is_noticed(rows):
-    assert len(FAULTS) >= 25
+    assert len(FAULTS) >= 38
     assert len(rows) == len(FAULTS)
     assert [name for name, row in rows.items() if not row.caught] == []
 
@@ -328,7 +332,12 @@ def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
 
 
 def test_what_is_wrong_in_value_and_gradient_alike_is_noticed_by_the_definition_only(rows):
-    for name in ("kernel turned in both directions", "bias dropped", "mean in the wrong order"):
+    for name in (
+        "kernel turned in both directions",
+        "bias dropped",
+        "SAME padding on the wrong side",
+        "mean in the wrong order",
+    ):
         assert [check for check, noticed in rows[name].noticed.items() if noticed] == ["whole: definition"]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError
+from engine.graph import Node
 from engine.network import Network, load_network
-from engine.onnx_reader import Node
 from engine.ops import Affine, AveragePool, Conv, ConvBlock, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import SERIAL
@@ -151,12 +151,13 @@ def test_two_names_of_one_value_are_both_injected():
 
 def test_only_what_leads_to_the_layers_is_run():
     network = by_hand(BRANCHING, ENDS)
+    names = {node.label: node.name for node in BRANCHING}
     seen = []
-    tape = network.forward(IMAGE, ["right end"], observe=lambda label, output: seen.append(label))
+    tape = network.forward(IMAGE, ["right end"], observe=lambda label, output: seen.append(names[label]))
     assert seen == ["front", "stem", "turned", "right relu", "right pool", "right conv"]
     seen.clear()
     _, functions = random_gradients(network, IMAGE, ["right end"])
-    network.backward(tape, functions, observe=lambda label, gradient: seen.append(label))
+    network.backward(tape, functions, observe=lambda label, gradient: seen.append(names[label]))
     assert seen == ["right conv", "right pool", "right relu", "turned", "stem", "front"]
 
 
@@ -357,9 +358,9 @@ def test_same_bits_at_any_thread_count(pooling, dtype, paths):
 # ---- memory ----
 
 
-def saved_by_label(network, layers):
+def saved_by_name(network, layers):
     tape = network.forward(IMAGE, layers)
-    return {node.label: saved for node, saved in zip(tape.nodes, tape.saved, strict=True)}
+    return {node.name: saved for node, saved in zip(tape.nodes, tape.saved, strict=True)}
 
 
 def bits(height, width, channels):
@@ -367,24 +368,24 @@ def bits(height, width, channels):
 
 
 def test_the_tape_holds_signs_and_shapes_and_no_activation(paths):
-    saved = saved_by_label(load_network(paths["tiny"], threads=1), ["conv1_1", "conv3_1"])
+    saved = saved_by_name(load_network(paths["tiny"], threads=1), ["conv1_1", "conv3_1"])
     # A kept layer's own features tell the signs.
-    assert saved["Conv 'conv1_1'"] == ((13, 11, 3), None)
-    assert saved["Conv 'conv3_1'"] == ((3, 2, 6), None)
-    assert saved["AveragePool 'maxpool1'"] == (13, 11, 5)
+    assert saved["conv1_1"] == ((13, 11, 3), None)
+    assert saved["conv3_1"] == ((3, 2, 6), None)
+    assert saved["maxpool1"] == (13, 11, 5)
     for name, input_shape, output in (
         ("conv1_2", (13, 11, 5), (13, 11, 5)),
         ("conv2_1", (6, 5, 5), (6, 5, 6)),
         ("conv2_2", (6, 5, 6), (6, 5, 6)),
     ):
-        shape, sign = saved[f"Conv '{name}'"]
+        shape, sign = saved[name]
         assert shape == input_shape
         assert sign.dtype == np.uint8
         assert sign.nbytes == bits(*output)
 
 
 def test_the_tape_of_other_operators_holds_signs_and_shapes_and_no_activation():
-    saved = saved_by_label(by_hand(BRANCHING, ENDS), ["left", "right end"])
+    saved = saved_by_name(by_hand(BRANCHING, ENDS), ["left", "right end"])
     assert saved["front"] is saved["turned"] is None
     assert saved["left relu"] is None  # kept: its own features tell the signs
     assert saved["right relu"].nbytes == bits(13, 11, 5)
@@ -392,17 +393,17 @@ def test_the_tape_of_other_operators_holds_signs_and_shapes_and_no_activation():
 
 
 def test_the_fast_algorithms_tape_holds_signs_and_shapes_and_no_activation(paths):
-    saved = saved_by_label(load_network(paths["wide"], threads=1), ["conv3_1"])
+    saved = saved_by_name(load_network(paths["wide"], threads=1), ["conv3_1"])
     assert len(saved) == 5  # the poolings are in the convolutions
     for name, output in (("conv1_2", (13, 11, 16)), ("conv2_1", (6, 5, 24)), ("conv2_2", (6, 5, 24))):
-        _, sign = saved[f"Conv '{name}'"]
+        _, sign = saved[name]
         assert sign.nbytes == bits(*output)
-    assert saved["Conv 'conv3_1'"][1] is None
+    assert saved["conv3_1"][1] is None
 
 
 def test_a_maximums_tape_holds_a_byte_for_each_output(paths):
-    saved = saved_by_label(load_network(paths["tiny"], "max", threads=1), ["conv3_1"])
-    winners, shape = saved["MaxPool 'maxpool1'"]
+    saved = saved_by_name(load_network(paths["tiny"], "max", threads=1), ["conv3_1"])
+    winners, shape = saved["maxpool1"]
     assert shape == (13, 11, 5)
     assert winners.shape == (6, 5, 5)
     assert winners.dtype == np.uint8

@@ -379,6 +379,28 @@ def test_large_numbers_do_not_overflow():
     np.testing.assert_allclose(run("LogSoftmax", [X[None]])[0][0, [0, 4]], [-2000, 0])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["GlobalAveragePool", "ReduceMean"])
+def test_a_mean_of_more_than_half_precision_can_count(name, dtype):
+    """90,000 values of 1.5: neither their sum nor their number is a number of half precision."""
+    X = np.full((1, 1, 300, 300), 1.5, dtype)
+    inputs = [X] if name == "GlobalAveragePool" else [X, integers(2, 3)]
+    (mean,) = run(name, inputs, opset=22)
+    assert (mean.dtype, mean.shape, mean.item()) == (dtype, (1, 1, 1, 1), 1.5)
+    gradient = OPERATORS[name].input_gradients(Call({}, 22), np.ones_like(mean), mean, *inputs)[0]()
+    assert (gradient.dtype, gradient.shape) == (dtype, X.shape)
+    np.testing.assert_array_equal(gradient, dtype(1 / 90_000))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_power_of_nothing_does_not_depend_on_its_base():
+    """x^0 is 1 everywhere, at x = 0 too; x^1 and x^2 have their derivatives there."""
+    X, Y = np.array([0.0, 0.0, 0.0, -2.0, 3.0, 3.0]), np.array([0.0, 1.0, 2.0, 0.0, 0.0, 2.0])
+    of_x, _ = OPERATORS["Pow"].input_gradients(Call({}, 15), np.ones(6), X**Y, X, Y)
+    np.testing.assert_array_equal(of_x(), [0, 1, 0, 0, 0, 6])
+
+
 def test_equal_values_share_or_give_way():
     """At a tie ReduceMax divides the gradient, Max and GlobalMaxPool give it to the first."""
     data = np.array([[2.0, 2.0, 1.0]])

@@ -372,6 +372,24 @@ def test_the_graph_says_what_the_file_holds(tmp_path):
     ]
 
 
+def test_constants_of_a_classifier_are_not_read(plain, tmp_path):
+    """One that is no number is noted, one that is damaged not even that: nobody asks for what stands behind them."""
+
+    def behind(builder, value):
+        damaged = numpy_helper.from_array(np.ones(3, np.float32))
+        damaged.dims[0] = 4
+        flat = builder.node("Flatten", value)
+        builder.node("Gemm", flat, builder.node("Constant", value_string="text"))
+        return builder.node("Gemm", flat, builder.node("Constant", value=damaged))
+
+    path = models.save(models.vgg(BLOCKS, behind=behind), tmp_path / "m.onnx")
+    assert [(node.label, node.reason) for node in read_onnx(path).rejected] == [
+        ("Flatten 'flatten1'", "operator Flatten is not supported"),
+        ("Constant 'constant1'", "a Constant that is not a dense array of numbers is not supported"),
+    ]
+    assert_same_bits(load_network(path, threads=1).features(IMAGE, NAMES), plain)
+
+
 def test_dropout_with_its_second_output_left_empty_hides_nothing(plain, tmp_path):
     """ONNX writes an optional output that nobody wants as an empty name, and an optional input likewise."""
 

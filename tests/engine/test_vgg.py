@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import (

@@ -257,7 +257,7 @@ def test_the_twin_runs_biases_and_windows_of_its_own(network):
         Relu(),
     ]
     nodes = tuple(
-        replace(network.nodes[0], operator=operator, label=f"node {index}", input=str(index), output=str(index + 1))
+        replace(network.nodes[0], operator=operator, name=f"node {index}", input=str(index), output=str(index + 1))
         for index, operator in enumerate(operators)
     )
     odd = replace(network, nodes=nodes, outputs={"first": "1", "last": "6"}, dtype=np.dtype(np.float64))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from engine import losses
-from engine.gradcheck.faults import CHECKS, FaultRow
+from engine.gradcheck.fault_study import CHECKS, FaultRow
 from engine.gradcheck.study import Plan
 from engine.onnx_writer import write_onnx
 from engine.ops import Conv

@@ -21,8 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 import engine.network
 import tools.models
 from engine.errors import ModelError
+from engine.graph import Node
 from engine.network import Network, Tape, load_network
-from engine.onnx_reader import Node, read_onnx
+from engine.onnx_reader import read_onnx
 from engine.onnx_writer import write_onnx
 from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
@@ -222,8 +223,8 @@ def test_of_a_large_file_in_float64_nothing_is_rounded(cache, tmp_path, monkeypa
     monkeypatch.setattr(tools.models, "LARGE_FILE", 100_000)
     nodes = list(random_vgg("vgg16", width=WIDTH))
     weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
-    nodes[0] = Node("Conv 'conv1_1'", Conv(weight, None, Window((3, 3), pads=(1, 1, 1, 1)), relu=True), "image", "a")
-    nodes[1] = Node("Conv 'conv1_2'", nodes[1].operator, "a", "conv1_2")
+    nodes[0] = Node("conv1_1", Conv(weight, None, Window((3, 3), pads=(1, 1, 1, 1)), relu=True), "image", "a")
+    nodes[1] = Node("conv1_2", nodes[1].operator, "a", "conv1_2")
     path = tmp_path / "big.onnx"
     write_onnx(path, nodes, CAFFE, dtype="float64")
     part = resolve_model(str(path))
@@ -307,10 +308,10 @@ def test_the_layers_of_a_large_file_that_is_no_vgg_keep_their_names(cache, tmp_p
     monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
     weight = np.random.default_rng(0).standard_normal((5, 5, 3, 20)).astype(np.float32)
     nodes = [
-        Node("Conv 'a'", Conv(weight, None, Window((5, 5)), relu=True), "x", "stem/out"),
-        Node("MaxPool 'b'", MaxPool(Window((2, 2))), "stem/out", "pooled"),
-        Node("Relu 'c'", Relu(), "pooled", "second"),
-        Node("MaxPool 'd'", MaxPool(Window((2, 2))), "second", "end"),
+        Node("a", Conv(weight, None, Window((5, 5)), relu=True), "x", "stem/out"),
+        Node("b", MaxPool(Window((2, 2))), "stem/out", "pooled"),
+        Node("c", Relu(), "pooled", "second"),
+        Node("d", MaxPool(Window((2, 2))), "second", "end"),
     ]
     path = tmp_path / "big.onnx"
     write_onnx(path, nodes, CAFFE)
@@ -326,7 +327,7 @@ def test_the_convolution_part_ends_with_the_last_layer_and_is_called_by_the_laye
     assert [node.label for node in nodes if isinstance(node.operator, MaxPool)] == [
         f"MaxPool 'pool{number}'" for number in (1, 2, 3, 4)
     ]
-    pools = [Node("MaxPool 'p'", MaxPool(Window((2, 2))), "image", "p")]
+    pools = [Node("p", MaxPool(Window((2, 2))), "image", "p")]
     write_onnx(tmp_path / "pools.onnx", pools, {})
     with pytest.raises(ModelError, match="no convolution followed by a ReLU"):
         convolution_part(read_onnx(tmp_path / "pools.onnx"))
@@ -691,9 +692,9 @@ def test_inspect_shows_channels_that_do_not_fit(tmp_path, call):
 def test_a_network_that_is_no_vgg_is_shown_by_the_names_its_layers_are_asked_for(tmp_path, call):
     weight = np.ones((5, 3, 3, 4), np.float32)
     nodes = [
-        Node("Conv 'a'", Conv(weight, None, Window((5, 3), (2, 1), dilations=(1, 2)), relu=True), "x", "stem/out"),
-        Node("AveragePool 'b'", AveragePool(Window((3, 3), (2, 2))), "stem/out", "pooled"),
-        Node("Relu 'c'", Relu(), "pooled", "second"),
+        Node("a", Conv(weight, None, Window((5, 3), (2, 1), dilations=(1, 2)), relu=True), "x", "stem/out"),
+        Node("b", AveragePool(Window((3, 3), (2, 2))), "stem/out", "pooled"),
+        Node("c", Relu(), "pooled", "second"),
     ]
     write_onnx(tmp_path / "model.onnx", nodes, CAFFE)
     printed = call("inspect", tmp_path / "model.onnx", "--size", 31)
@@ -716,12 +717,12 @@ def test_where_branches_meet_the_one_that_sees_the_most_tells(tmp_path, call):
         return Conv(weight, None, Window((size, size), pads=(size // 2,) * 4), relu=relu)
 
     nodes = [
-        Node("Conv 'stem'", conv(3, 3, relu=True), "x", "stem"),
-        Node("Conv 'a'", conv(4, 1), "stem", "a"),
-        Node("Conv 'b'", conv(4, 5), "stem", "b"),
-        Node("Add 'sum'", Add(), "a", "sum", ("b", "stem")),
-        Node("Concat 'row'", Concat(), "sum", "row", ("stem",)),
-        Node("Relu 'end'", Relu(), "row", "end"),
+        Node("stem", conv(3, 3, relu=True), "x", "stem"),
+        Node("a", conv(4, 1), "stem", "a"),
+        Node("b", conv(4, 5), "stem", "b"),
+        Node("sum", Add(), "a", "sum", ("b", "stem")),
+        Node("row", Concat(), "sum", "row", ("stem",)),
+        Node("end", Relu(), "row", "end"),
     ]
     write_onnx(tmp_path / "model.onnx", nodes, CAFFE)
     rows = table(call("inspect", tmp_path / "model.onnx", "--size", 31))
@@ -743,7 +744,7 @@ def support(network: Network, tape: Tape, layer: str, unit: tuple[int, int]) -> 
 def assert_reach_is_the_gradient_s(nodes: list[Node], path: Path, size: int) -> list[tuple[int, int]]:
     """Compare field and stride with the support of gradients; return the fields."""
     positive = [
-        Node(node.label, Conv(np.abs(node.operator.weight), None, node.operator.window, relu=True), *values)
+        Node(node.name, Conv(np.abs(node.operator.weight), None, node.operator.window, relu=True), *values)
         if isinstance(node.operator, Conv)
         else node
         for node, values in ((node, (node.input, node.output)) for node in nodes)
@@ -779,9 +780,9 @@ def test_the_receptive_field_is_the_support_of_the_gradient(tmp_path, name, expe
 def test_the_receptive_field_counts_dilations_and_uneven_strides(tmp_path):
     weights = [np.ones((*kernel, channels, 1), np.float32) for kernel, channels in (((3, 5), 3), ((3, 2), 1))]
     nodes = [
-        Node("Conv 'a'", Conv(weights[0], None, Window((3, 5), (2, 3), dilations=(2, 1)), relu=True), "x", "a"),
-        Node("AveragePool 'b'", AveragePool(Window((2, 3), (1, 2))), "a", "b"),
-        Node("Conv 'c'", Conv(weights[1], None, Window((3, 2), dilations=(1, 3)), relu=True), "b", "c"),
+        Node("a", Conv(weights[0], None, Window((3, 5), (2, 3), dilations=(2, 1)), relu=True), "x", "a"),
+        Node("b", AveragePool(Window((2, 3), (1, 2))), "a", "b"),
+        Node("c", Conv(weights[1], None, Window((3, 2), dilations=(1, 3)), relu=True), "b", "c"),
     ]
     fields = assert_reach_is_the_gradient_s(nodes, tmp_path / "model.onnx", 80)
     assert fields == [(5, 5), (11, 29)]

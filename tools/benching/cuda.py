@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from engine.gradcheck.problem import in_precision
-from engine.network import Network, choose_device, convolution_of, moved_to_cuda
+from engine.graph import convolution_of
+from engine.network import Network, choose_device, moved_to_cuda
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.optimize import minimize

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.onnx_reader import Node
+from engine.graph import Node
 from engine.ops import AveragePool, Conv
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import CONVOLUTIONS
@@ -49,7 +49,7 @@ def fitted(pictures: Sequence[Pixels], recipe: Recipe, workers: Workers, progres
         if layer.endswith("_1") and layer != LAYERS[0]:
             pool, label = AveragePool(Window((2, 2), (2, 2))), f"pool{int(layer[4]) - 1}"
             responses = [pool.forward(F, True, workers)[0] for F in responses]
-            nodes.append(Node(f"AveragePool {label!r}", pool, value, label))
+            nodes.append(Node(label, pool, value, label))
             value = label
         patches = sampled_patches(responses, recipe.patches, random)
         if layer == LAYERS[0]:
@@ -58,7 +58,7 @@ def fitted(pictures: Sequence[Pixels], recipe: Recipe, workers: Workers, progres
             weight, bias = fitted_filters(patches, WIDTHS[int(layer[4]) - 1], recipe.floor, random)
         conv = Conv(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32), Window((3, 3)), relu=True)
         responses = [conv.forward(F, True, workers)[0] for F in responses]
-        nodes.append(Node(f"Conv {layer!r}", replace(conv, window=Window((3, 3), pads=(1, 1, 1, 1))), value, layer))
+        nodes.append(Node(layer, replace(conv, window=Window((3, 3), pads=(1, 1, 1, 1))), value, layer))
         value = layer
         progress.update(1, layer)
     return tuple(nodes)

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from engine.graph import Node
 from engine.network import Network
-from engine.onnx_reader import Node
 from engine.ops import Conv
 
 Scales = Mapping[str, npt.NDArray[np.float64]]
