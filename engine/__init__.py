@@ -1,7 +1,8 @@
 """Style transfer on a hand-written engine: ONNX import, network, losses, objective, optimisers."""
 
 from engine.errors import ModelError, NonFiniteError
-from engine.network import Network, load_network
+from engine.load import load_network
+from engine.network import Network
 from engine.objective import Objective
 from engine.optimize import Result, minimize
 from engine.stylize import Settings, stylize

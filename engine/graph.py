@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,3 +102,19 @@ def label_of(kind: str, name: str) -> str:
 def convolution_of(operator: Operator) -> Conv | None:
     """Return the convolution that an operator computes, by whatever algorithm; None for one that computes another."""
     return operator if isinstance(operator, Conv) else getattr(operator, "conv", None)
+
+
+def value_shapes(nodes: Sequence[Node], image: Shape) -> dict[str, Shape]:
+    """Return the shape of every value of nodes in running order; raises ValueError, with the node, where one fails.
+
+    Parameters
+    ----------
+    image : (H, W, C), of the first node's input.
+    """
+    shapes = {nodes[0].input: image}
+    for node in nodes:
+        try:
+            shapes[node.output] = node.output_shape(shapes)
+        except ValueError as error:
+            raise ValueError(f"{node.label}: {error}") from None
+    return shapes

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from engine.errors import ModelError, unknown_name
-from engine.graph import Graph, Node, Rejected, convolution_of
-from engine.onnx_reader import read_onnx
-from engine.ops import (
-    Array,
-    AveragePool,
-    Conv,
-    ConvBlock,
-    HopperConv,
-    ImplicitGemmConv,
-    MaxPool,
-    Operator,
-    Relu,
-    Shape,
-)
-from engine.plan import planned, planned_for_hopper, planned_for_tensor_cores
-from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.scaling import sample_picture, scaled_nodes
-from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
-from kernels import (
-    gpu_capability,
-    gpu_name,
-    gpu_unavailable,
-    hopper_is_right,
-    kernels_of,
-    lives_on_cuda,
-    tensor_cores_are_right,
-    to_cuda,
-    to_host,
-)
+from engine.errors import unknown_name
+from engine.estimate import multiply_adds, peak_bytes, weight_bytes
+from engine.graph import Node, Rejected, value_shapes
+from engine.ops import Array, Shape
+from engine.plan import planned
+from engine.preprocessing import Preprocessing
+from kernels import gpu_name, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
-
-POOLINGS = ("average", "max", "model")
-DTYPES = ("float32", "float64", "complex128")
-CUDA_DTYPES = ("float32", "float16", "tf32")
-CUDA_CONVOLUTIONS = ("auto", "patches", "tensor", "hopper")
-DEVICES = ("auto", "cpu", "cuda")
-CONVOLUTIONS = ("auto", "direct")
-TENSOR_CAPABILITY = (8, 0)
-"""The least compute capability for convolution "tensor" and dtype "tf32"."""
 
 LayerGradient = Callable[[Array | None], Array]
 """Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
@@ -271,12 +237,7 @@ class Network:
             ) from None
 
     def _shapes(self, height: int, width: int, layers: Sequence[str]) -> dict[str, Shape]:
-        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
-        for node in self._leading_to({self.outputs[name] for name in layers}):
-            try:
-                shapes[node.output] = node.output_shape(shapes)
-            except ValueError as error:
-                raise ValueError(f"{node.label}: {error}") from None
+        shapes = value_shapes(self._leading_to({self.outputs[name] for name in layers}), (height, width, 3))
         return {name: shapes[self.outputs[name]] for name in layers}
 
     def _fits(self, size: int, layers: Sequence[str]) -> bool:
@@ -287,65 +248,23 @@ class Network:
         return True
 
     def memory(self, height: int, width: int, layers: Iterable[str]) -> int:
-        """Return the bytes that one forward and backward pass holds at its peak on its device, from the shapes.
-
-        Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
-        losses' targets and the optimiser.
-        """
-        wanted = self.checked(layers)
-        self.shapes(height, width, wanted)
-        kept = {self.outputs[name] for name in wanted}
-        nodes = self._plan(kept)
-        image = self.nodes[0].input
-        shapes: dict[str, Shape] = {image: (height, width, 3)}
-        readers = Counter(name for node in nodes for name in node.inputs)
-        held, peak, scratch = 0, 0, 0
-        # What other branches still have to read: values on the way forward, gradients on the way back.
-        waiting = {image}
-        for node in nodes:
-            shapes[node.output] = node.output_shape(shapes)
-            around = waiting - {*node.inputs, *kept}
-            peak = max(peak, held + sum(_bytes(shapes[name], self.dtype) for name in (*around, *node.values)))
-            if isinstance(node.operator, Conv | ConvBlock):
-                scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input], self.workers.threads))
-            held += _held_bytes(node, shapes, kept, self.dtype)
-            readers.subtract(node.inputs)
-            waiting = {name for name in (*waiting, node.output) if readers[name]}
-        waiting = set()
-        for node in reversed(nodes):
-            output = _bytes(shapes[node.output], self.dtype) if node.output in kept else 0
-            # An input that another reader has sent a gradient to is there twice until the two are added.
-            around = waiting - {node.output}
-            busy = sum(_bytes(shapes[name], self.dtype) for name in (*around, *node.values))
-            peak = max(peak, held + busy + output)
-            held -= _held_bytes(node, shapes, kept, self.dtype)
-            waiting = {*waiting, *node.inputs} - {node.output}
-        return peak + scratch
+        """Return the bytes that one forward and backward pass holds at its peak on the device: see ``peak_bytes``."""
+        kept = self._kept(height, width, layers)
+        return peak_bytes(self._plan(kept), (height, width, 3), kept, self.dtype, self.workers.threads)
 
     def weight_bytes(self, layers: Iterable[str]) -> int:
         """Return the bytes of the parameters up to ``layers``, in both directions."""
-        total = 0
-        for node in self._plan({self.outputs[name] for name in self.checked(layers)}):
-            # The weight itself and what the algorithm makes of it: turned, or transformed to 36 numbers for 9, or
-            # packed for either direction.
-            operator = node.operator
-            packed = isinstance(operator, HopperConv | ImplicitGemmConv)
-            total += operator.parameters * (5 if isinstance(operator, ConvBlock) else 3 if packed else 2)
-        return total * self.dtype.itemsize
+        return weight_bytes(self._plan({self.outputs[name] for name in self.checked(layers)}), self.dtype)
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
         """Return the multiplications of all convolutions of one forward pass up to ``layers``."""
+        return multiply_adds(self._leading_to(self._kept(height, width, layers)), (height, width, 3))
+
+    def _kept(self, height: int, width: int, layers: Iterable[str]) -> set[str]:
+        """Return the values of ``layers``; raises ValueError where the image does not suit them."""
         wanted = self.checked(layers)
         self.shapes(height, width, wanted)
-        shapes: dict[str, Shape] = {self.nodes[0].input: (height, width, 3)}
-        total = 0
-        for node in self._leading_to({self.outputs[name] for name in wanted}):
-            shapes[node.output] = node.output_shape(shapes)
-            conv = convolution_of(node.operator)
-            if conv is not None:
-                rows, columns, _ = shapes[node.output]
-                total += rows * columns * conv.weight.size
-        return total
+        return {self.outputs[name] for name in wanted}
 
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
         """Return what is run to compute ``kept``."""
@@ -369,254 +288,3 @@ def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:
         kernels_of(gradient).add_to(flowing[value], gradient)
     else:
         flowing[value] = gradient
-
-
-def _bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
-    return shape[0] * shape[1] * shape[2] * dtype.itemsize
-
-
-def _held_bytes(node: Node, shapes: Mapping[str, Shape], kept: set[str], dtype: np.dtype[Any]) -> int:
-    """Return the bytes that stay until the backward pass because of a node."""
-    height, width, channels = shapes[node.output]
-    values, operator = height * width * channels, node.operator
-    conv = convolution_of(operator)
-    if isinstance(operator, ConvBlock) and operator.pool:
-        signs = 4 * values // 8
-        return signs + (values * dtype.itemsize if node.output in kept else 0)
-    if node.output in kept:
-        return values * dtype.itemsize
-    if isinstance(operator, Relu) or (conv is not None and conv.relu):
-        return values // 8
-    return values if isinstance(operator, MaxPool) else 0
-
-
-def load_network(
-    path: str | Path,
-    pooling: str = "average",
-    device: str = "cpu",
-    dtype: str = "float32",
-    preprocessing: str | None = None,
-    *,
-    threads: int | None = None,
-    convolution: str = "auto",
-) -> Network:
-    """Load a network from an ONNX file.
-
-    Parameters
-    ----------
-    path : the file.
-    pooling : ``"average"`` replaces every MaxPool by the mean over the same window (padding not counted), as the paper
-        recommends; ``"max"`` does the opposite; ``"model"`` leaves the file's.
-    device : ``"cpu"``; ``"cuda"``, a GPU through CuPy; ``"auto"`` takes that if it can be used, else the CPU: see
-        ``Network.place``.
-    dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
-        ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``. ``"tf32"`` is float32, rounded
-        to tf32 (11 bits) where convolutions multiply it, on a GPU of compute capability 8.0 or later.
-    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
-        table of published files, or its first layer's weights.
-    convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
-        On a GPU also ``"patches"``, matrix products of patches; ``"tensor"``, implicit matrix products on the tensor
-        cores of compute capability 8.0 and later, which in float32 keep its precision by products in three parts;
-        ``"hopper"`` with dtype float16, the tensor cores of compute capability 9.0. Layers that do not suit these are
-        computed from patches; so are all, after a warning, where a comparison shows that the results are wrong on this
-        device, which makes dtype tf32 float32. There ``"auto"`` is ``"tensor"`` for float16, from 8.0 on, and tf32, and
-        ``"patches"`` for float32.
-    threads : how many the kernels use; None means all available cores. The result does not depend on it.
-
-    Raises ModelError when the file cannot be used, ValueError for a wrong argument.
-    """
-    for kind, given, choices in (
-        ("pooling", pooling, POOLINGS),
-        ("dtype", dtype, dict.fromkeys([*DTYPES, *CUDA_DTYPES])),
-        ("convolution", convolution, dict.fromkeys([*CONVOLUTIONS, *CUDA_CONVOLUTIONS])),
-    ):
-        if given not in choices:
-            raise ValueError(unknown_name(kind, given, choices))
-    chosen = choose_device(device, dtype)
-    if chosen == "cpu" and convolution not in CONVOLUTIONS:
-        least = {"hopper": " of compute capability 9.0", "tensor": " of compute capability 8.0 or later"}
-        raise ValueError(f"convolution {convolution!r} needs a GPU{least.get(convolution, '')}")
-    named = None if preprocessing is None else named_preprocessing(preprocessing)
-    path = Path(path)
-    graph = read_onnx(path)
-    nodes, outputs = _layers(graph, path)
-    known = known_weights(nodes)
-    of_cpu = np.dtype("float32" if dtype in CUDA_DTYPES else dtype)
-    nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
-    network = Network(
-        nodes=nodes,
-        outputs=outputs,
-        preprocessing=named or resolve_preprocessing(path, graph),
-        dtype=of_cpu,
-        device="cpu",
-        content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
-        rejected=graph.rejected,
-        workers=Workers(threads),
-        convolution=convolution,
-    )
-    _check_channels(network, path)
-    return network if chosen == "cpu" else moved_to_cuda(network, dtype)
-
-
-def moved_to_cuda(network: Network, precision: str) -> Network:
-    """Return a float32 network of the CPU on the GPU; raises ValueError when it does not suit that.
-
-    Parameters
-    ----------
-    precision : one of ``CUDA_DTYPES``.
-    """
-    algorithm = _cuda_algorithm(network.convolution, precision)
-    dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
-    nodes = network.nodes
-    if dtype == np.float16:
-        features = network.features(sample_picture(), network.layers)
-        largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
-        nodes, of_values = scaled_nodes(network.nodes, largest)
-        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
-    nodes = tuple(on_cuda(node, dtype) for node in nodes)
-    if algorithm == "hopper" and hopper_is_right():
-        nodes = planned_for_hopper(nodes)
-    on_tensor_cores = algorithm == "tensor" and tensor_cores_are_right(precision)
-    if on_tensor_cores:
-        nodes = planned_for_tensor_cores(nodes, split=precision == "float32")
-    tf32 = precision == "tf32" and on_tensor_cores
-    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales, tf32=tf32)
-
-
-def _cuda_algorithm(convolution: str, precision: str) -> str:
-    """Return what ``convolution`` stands for on the GPU: ``"patches"``, ``"tensor"`` or ``"hopper"``.
-
-    Raises ValueError where the GPU or the precision do not allow it.
-    """
-    if convolution == "hopper":
-        if precision != "float16":
-            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {precision}")
-        return convolution
-    capability = gpu_capability()
-    named = "convolution 'tensor'" if convolution == "tensor" else "dtype 'tf32'" if precision == "tf32" else None
-    if named and capability < TENSOR_CAPABILITY:
-        found, least = (".".join(map(str, version)) for version in (capability, TENSOR_CAPABILITY))
-        raise ValueError(f"{named} needs compute capability {least} or later, the GPU has {found}")
-    if convolution == "auto":
-        return "patches" if precision == "float32" or capability < TENSOR_CAPABILITY else "tensor"
-    if convolution == "tensor":
-        return convolution
-    if precision == "tf32":
-        raise ValueError(f"dtype 'tf32' is for convolution 'auto' or 'tensor', not for {convolution!r}")
-    return "patches"
-
-
-def choose_device(device: str, dtype: str = "float32") -> str:
-    """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
-    if device not in DEVICES:
-        raise ValueError(unknown_name("device", device, DEVICES))
-    if dtype not in DTYPES and device == "cpu":
-        raise ValueError(f"dtype {dtype!r} needs a GPU, on 'cpu' choose one of {', '.join(DTYPES)}")
-    if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
-        return "cpu"
-    if dtype not in CUDA_DTYPES:
-        raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
-    reason = gpu_unavailable()
-    if reason is not None and (device == "cuda" or dtype not in DTYPES):
-        needed = "device 'cuda'" if device == "cuda" else f"dtype {dtype!r} needs a GPU, which"
-        raise ValueError(f"{needed} is not available: {reason}")
-    return "cpu" if reason else "cuda"
-
-
-def on_cuda(node: Node, dtype: np.dtype[Any]) -> Node:
-    """Return ``node`` with its parameters on the GPU: weights in ``dtype``, what is added in float32."""
-    arrays = {
-        item.name: to_cuda(value.astype(dtype if item.name == "weight" else np.float32))
-        for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
-        if isinstance(value := getattr(node.operator, item.name), np.ndarray)
-    }
-    return replace(node, operator=replace(node.operator, **arrays)) if arrays else node  # type: ignore[type-var]
-
-
-def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
-    """Return the input convention of a model: from its metadata, its hash, or its first layer.
-
-    Raises ModelError when none of them tells: a guess would give worse pictures without a word.
-    """
-    stated = metadata_preprocessing(graph.metadata)
-    if stated is not None:
-        return stated
-    size = path.stat().st_size
-    for file in KNOWN_FILES:
-        if file.preprocessing and file.size == size and file.sha256 == _sha256(path):
-            return PREPROCESSING[file.preprocessing]
-    known = known_weights(graph.nodes)
-    if known is not None:
-        return PREPROCESSING[known.preprocessing]
-    raise ModelError(
-        f"{path}: nothing tells which input this model was trained on, choose its preprocessing: "
-        '"caffe" (BGR, 0..255, mean subtracted), "torch" (RGB, ImageNet mean and deviation), '
-        '"unit" (RGB, 0..1) or "raw" (RGB, 0..255)'
-    )
-
-
-def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """Return the nodes worth keeping and the layers' names; the nodes of a VGG are called by their layer's name."""
-    outputs = layer_names(graph.nodes)
-    if outputs:
-        names = {value: name for name, value in outputs.items()}
-    else:
-        names = {
-            node.output: node.output
-            for node in graph.nodes
-            if isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
-        }
-        outputs = dict(names)
-    if not outputs:
-        reason = f" ({graph.rejected[0].label}: {graph.rejected[0].reason})" if graph.rejected else ""
-        raise ModelError(f"{path}: the network has no convolution followed by a ReLU{reason}")
-    last = max(index for index, node in enumerate(graph.nodes) if node.output in names)
-    nodes = tuple(
-        replace(node, name=names[node.output]) if node.output in names else node for node in graph.nodes[: last + 1]
-    )
-    return nodes, outputs
-
-
-def _in_dtype(node: Node, dtype: np.dtype[Any]) -> Node:
-    """Return ``node`` in ``dtype``; raises ModelError when its weights are too large for that."""
-    with np.errstate(over="ignore"):
-        converted = node.operator.astype(dtype)
-    for name in ("weight", "bias", "scale", "shift"):
-        values = getattr(converted, name, None)
-        if values is not None and not np.isfinite(values).all():
-            raise ModelError(f"{node.label}: its {name} has values too large for {dtype}, use float64")
-    return replace(node, operator=converted)
-
-
-def with_pooling(node: Node, pooling: str) -> Node:
-    """Return the node with its pooling replaced as asked for.
-
-    Parameters
-    ----------
-    pooling : as in ``load_network``.
-    """
-    operator: Operator = node.operator
-    if pooling == "average" and isinstance(operator, MaxPool):
-        operator = AveragePool(operator.window, count_include_pad=False)
-    elif pooling == "max" and isinstance(operator, AveragePool):
-        operator = MaxPool(operator.window)
-    else:
-        return node
-    return replace(node, operator=operator)
-
-
-def _check_channels(network: Network, path: Path) -> None:
-    """Raise ModelError when some operator's channels do not fit the one before it."""
-    # Large enough for any window: what may fail is the channels.
-    size = 1 << 20
-    shapes: dict[str, Shape] = {network.nodes[0].input: (size, size, 3)}
-    for node in network.nodes:
-        try:
-            shapes[node.output] = (size, size, node.output_shape(shapes)[2])
-        except ValueError as error:
-            raise ModelError(f"{path}: {node.label}: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

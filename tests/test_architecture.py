@@ -103,7 +103,7 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library, allowe
 def test_what_works_on_a_graph_knows_no_file_format(name):
     """A node is made, merged, planned and named without what reads it from a file."""
     assert reached(f"engine/{name}.py") & ONNX_FILES == set()
-    assert reached("engine/network.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
+    assert reached("engine/load.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
 
 
 def test_the_definition_shares_nothing_with_the_kernels():

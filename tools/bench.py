@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engine.network import CONVOLUTIONS, POOLINGS, Network
+from engine.load import CONVOLUTIONS, POOLINGS
+from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import METHODS
 from engine.preprocessing import PREPROCESSING

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from engine.device import DEVICES, choose_device
 from engine.gradcheck.checks import TOLERANCES, Check
 from engine.gradcheck.problem import Problem, in_precision
 from engine.gradcheck.study import Plan, Study, by_subject, run_study
-from engine.network import DEVICES, POOLINGS, Network, choose_device
+from engine.load import POOLINGS
+from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING

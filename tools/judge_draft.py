@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import unknown_name
+from engine.load import load_network
 from engine.losses import gram_matrix, style_layer_loss
-from engine.network import Network, load_network
+from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.onnx_writer import write_onnx
 from engine.ops import Array

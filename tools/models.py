@@ -22,7 +22,7 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.graph import Graph, Node
-from engine.network import resolve_preprocessing
+from engine.load import resolve_preprocessing
 from engine.onnx_reader import read_onnx
 from engine.onnx_writer import MAX_WEIGHT_BYTES, write_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu, Shape

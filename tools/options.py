@@ -8,8 +8,9 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.device import DEVICES, DTYPES
 from engine.errors import unknown_name
-from engine.network import DEVICES, DTYPES, POOLINGS
+from engine.load import POOLINGS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import Settings

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from engine.network import Network, load_network
+from engine.load import load_network
+from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
 from engine.optimize import Iteration, Result
 from engine.stylize import Settings, prepare

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import NonFiniteError
-from engine.network import Network, load_network
+from engine.load import load_network
+from engine.network import Network
 from engine.objective import layer_names
 from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.colours import with_colours_of

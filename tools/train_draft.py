@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from engine.network import load_network
+from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from kernels.cpu.threads import Workers

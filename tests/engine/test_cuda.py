@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine import Objective, load_network
+from engine.device import choose_device
 from engine.errors import NonFiniteError
-from engine.network import choose_device
 from kernels import gpu_unavailable
 from kernels.cuda import runtime
 from kernels.cuda.runtime import to_device, to_host

@@ -12,7 +12,8 @@ import pytest
 import scipy.optimize
 
 import engine.optimize
-from engine.network import CONVOLUTIONS, DEVICES, DTYPES, POOLINGS, load_network
+from engine.device import DEVICES, DTYPES
+from engine.load import CONVOLUTIONS, POOLINGS, load_network
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.optimize import LEARNING_RATES, METHODS, minimize
@@ -99,6 +100,9 @@ ELSEWHERE = {
     "size": ("a size that divides by 16", "odd sizes"),
     "style_size": ("a larger painting", "a smaller painting"),
     "blend": ("several paintings", "a painting of weight zero"),
+    # A painting with other colours is another painting; a smaller picture is one of another size.
+    "colors": ("several paintings",),
+    "levels": ("a size that divides by 16", "odd sizes"),
     "dtype": (),  # every line is checked in every precision
 }
 

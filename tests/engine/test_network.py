@@ -11,7 +11,8 @@ import pytest
 
 from engine.errors import ModelError
 from engine.graph import Node
-from engine.network import Network, load_network
+from engine.load import load_network
+from engine.network import Network
 from engine.ops import Affine, AveragePool, Conv, ConvBlock, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import SERIAL

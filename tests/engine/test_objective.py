@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.errors import NonFiniteError
-from engine.network import load_network
+from engine.load import load_network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from tests.engine import models
 

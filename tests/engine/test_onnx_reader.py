@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
-from engine.network import load_network
+from engine.load import load_network
 from engine.onnx_reader import read_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Relu
 from kernels.geometry import Window

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from engine.errors import ModelError
 from engine.graph import Node
-from engine.network import load_network
+from engine.load import load_network
 from engine.onnx_reader import read_onnx
 from engine.onnx_writer import write_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.errors import NonFiniteError
-from engine.network import load_network
+from engine.load import load_network
 from engine.objective import Objective
 from engine.optimize import METHODS, minimize
 from kernels.cpu.threads import Workers

@@ -6,9 +6,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from engine import network as network_module
+from engine import load as load_module
 from engine.errors import ModelError
-from engine.network import load_network
+from engine.load import load_network
 from engine.onnx_reader import read_onnx
 from engine.preprocessing import (
     PREPROCESSING,
@@ -161,7 +161,7 @@ def test_a_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
     path, other = unlabelled(tmp_path), unlabelled(tmp_path, seed=1)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     entry = KnownFile("test", "vgg16", digest, path.stat().st_size, "torch")
-    monkeypatch.setattr(network_module, "KNOWN_FILES", (entry,))
+    monkeypatch.setattr(load_module, "KNOWN_FILES", (entry,))
     assert load_network(path).preprocessing == PREPROCESSING["torch"]
     assert other.stat().st_size == path.stat().st_size
     with pytest.raises(ModelError, match="nothing tells"):

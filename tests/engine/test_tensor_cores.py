@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from engine import Objective, load_network
+from engine.device import choose_device
 from engine.graph import convolution_of
-from engine.network import choose_device
 from engine.ops import Conv, HopperConv, ImplicitGemmConv
 from engine.plan import planned_for_tensor_cores
 from kernels import tensor_cores_are_right

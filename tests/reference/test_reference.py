@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.network import load_network
+from engine.load import load_network
 from engine.objective import Objective
 from engine.optimize import minimize
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import tools.judge_draft
-from engine.network import load_network
+from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from tools.judge_draft import TOLERANCE, Judges, Pair, Verdict, balanced, gap_closed, geometric_mean, main

@@ -18,11 +18,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import engine.network
+import engine.load
 import tools.models
 from engine.errors import ModelError
 from engine.graph import Node
-from engine.network import Network, Tape, load_network
+from engine.load import load_network
+from engine.network import Network, Tape
 from engine.onnx_reader import read_onnx
 from engine.onnx_writer import write_onnx
 from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
@@ -423,7 +424,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, path: Path, preprocessing: str | No
     """Make a file a published model called ``tiny-1``."""
     data = path.read_bytes()
     file = KnownFile("tiny-1", "vgg16", hashlib.sha256(data).hexdigest(), len(data), preprocessing)
-    for module in (tools.models, engine.network):
+    for module in (tools.models, engine.load):
         monkeypatch.setattr(module, "KNOWN_FILES", (file, *KNOWN_FILES))
     return data
 
@@ -541,7 +542,7 @@ def test_fetch_says_when_nothing_tells_the_preprocessing(cache, tmp_path, site, 
 def test_fetch_states_the_preprocessing_that_the_weights_tell(cache, tmp_path, site, call, monkeypatch):
     path = classifier(tmp_path / "known.onnx", {})
     site.files["/first/tiny-1.onnx"] = publish(monkeypatch, path, None)
-    for module in (tools.models, engine.network):
+    for module in (tools.models, engine.load):
         monkeypatch.setattr(module, "known_weights", lambda nodes: KnownWeights("weights of this test", "raw", 1.0))
     assert "--preprocessing" not in call("fetch", "tiny-1")
     monkeypatch.undo()
@@ -627,7 +628,7 @@ def test_inspect_tells_how_the_input_is_known(cache, published, tmp_path, call, 
     assert "published as" not in found
     assert found["input"].startswith("unknown: nothing tells which input")
 
-    for module in (tools.models, engine.network):
+    for module in (tools.models, engine.load):
         weights = KnownWeights("weights of this test", "unit", 0.25)
         monkeypatch.setattr(module, "known_weights", lambda nodes, weights=weights: weights)
     found = facts(call("inspect", path))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import tools.reconstruct
-from engine.network import load_network
+from engine.load import load_network
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata

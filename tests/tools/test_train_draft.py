@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.network import load_network
+from engine.load import load_network
 from engine.vgg import PAPER_CONTENT_WEIGHT
 from tests.tools.calling import called
 from tools import train_draft

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
 from engine.graph import convolution_of
-from engine.network import Network, choose_device, moved_to_cuda
+from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.optimize import minimize

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.network import Network, load_network, with_pooling
+from engine.load import load_network, with_pooling
+from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing

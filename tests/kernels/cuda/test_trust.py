@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import load_network
-from engine.network import choose_device
+from engine.device import choose_device
 from kernels import cuda, gpu_unavailable
 from kernels.cuda import runtime, trust
 from tests.engine import models

@@ -1,0 +1,96 @@
+"""Where a network computes: the CPU, or a GPU, and by which algorithm there."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from engine.errors import unknown_name
+from engine.graph import Node
+from engine.network import Network
+from engine.plan import planned_for_hopper, planned_for_tensor_cores
+from engine.scaling import sample_picture, scaled_nodes
+from kernels import gpu_capability, gpu_unavailable, hopper_is_right, tensor_cores_are_right, to_cuda
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("float32", "float64", "complex128")
+CUDA_DTYPES = ("float32", "float16", "tf32")
+CUDA_CONVOLUTIONS = ("auto", "patches", "tensor", "hopper")
+TENSOR_CAPABILITY = (8, 0)
+
+
+def moved_to_cuda(network: Network, precision: str) -> Network:
+    """Return a float32 network of the CPU on the GPU; raises ValueError when it does not suit that.
+
+    Parameters
+    ----------
+    precision : one of ``CUDA_DTYPES``.
+    """
+    algorithm = _cuda_algorithm(network.convolution, precision)
+    dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
+    nodes = network.nodes
+    if dtype == np.float16:
+        features = network.features(sample_picture(), network.layers)
+        largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
+        nodes, of_values = scaled_nodes(network.nodes, largest)
+        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
+    nodes = tuple(on_cuda(node, dtype) for node in nodes)
+    if algorithm == "hopper" and hopper_is_right():
+        nodes = planned_for_hopper(nodes)
+    on_tensor_cores = algorithm == "tensor" and tensor_cores_are_right(precision)
+    if on_tensor_cores:
+        nodes = planned_for_tensor_cores(nodes, split=precision == "float32")
+    tf32 = precision == "tf32" and on_tensor_cores
+    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales, tf32=tf32)
+
+
+def _cuda_algorithm(convolution: str, precision: str) -> str:
+    """Return what ``convolution`` stands for on the GPU: ``"patches"``, ``"tensor"`` or ``"hopper"``.
+
+    Raises ValueError where the GPU or the precision do not allow it.
+    """
+    if convolution == "hopper":
+        if precision != "float16":
+            raise ValueError(f"convolution 'hopper' is for dtype float16, not for {precision}")
+        return convolution
+    capability = gpu_capability()
+    named = "convolution 'tensor'" if convolution == "tensor" else "dtype 'tf32'" if precision == "tf32" else None
+    if named and capability < TENSOR_CAPABILITY:
+        found, least = (".".join(map(str, version)) for version in (capability, TENSOR_CAPABILITY))
+        raise ValueError(f"{named} needs compute capability {least} or later, the GPU has {found}")
+    if convolution == "auto":
+        return "patches" if precision == "float32" or capability < TENSOR_CAPABILITY else "tensor"
+    if convolution == "tensor":
+        return convolution
+    if precision == "tf32":
+        raise ValueError(f"dtype 'tf32' is for convolution 'auto' or 'tensor', not for {convolution!r}")
+    return "patches"
+
+
+def choose_device(device: str, dtype: str = "float32") -> str:
+    """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
+    if device not in DEVICES:
+        raise ValueError(unknown_name("device", device, DEVICES))
+    if dtype not in DTYPES and device == "cpu":
+        raise ValueError(f"dtype {dtype!r} needs a GPU, on 'cpu' choose one of {', '.join(DTYPES)}")
+    if device == "cpu" or (device == "auto" and dtype not in CUDA_DTYPES):
+        return "cpu"
+    if dtype not in CUDA_DTYPES:
+        raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
+    reason = gpu_unavailable()
+    if reason is not None and (device == "cuda" or dtype not in DTYPES):
+        needed = "device 'cuda'" if device == "cuda" else f"dtype {dtype!r} needs a GPU, which"
+        raise ValueError(f"{needed} is not available: {reason}")
+    return "cpu" if reason else "cuda"
+
+
+def on_cuda(node: Node, dtype: np.dtype[Any]) -> Node:
+    """Return ``node`` with its parameters on the GPU: weights in ``dtype``, what is added in float32."""
+    arrays = {
+        item.name: to_cuda(value.astype(dtype if item.name == "weight" else np.float32))
+        for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
+        if isinstance(value := getattr(node.operator, item.name), np.ndarray)
+    }
+    return replace(node, operator=replace(node.operator, **arrays)) if arrays else node  # type: ignore[type-var]
