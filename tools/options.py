@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.device import DEVICES, DTYPES
+from engine.device import DEVICES
 from engine.errors import unknown_name
 from engine.load import POOLINGS
 from engine.optimize import MAX_HISTORY, METHODS
@@ -17,6 +17,8 @@ from engine.stylize import Settings
 from tools.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
 COLORS = ("painting", "photograph")
+PRECISIONS = ("float32", "float64", "float16", "tf32")
+"""What a picture may be computed in; the last two on a GPU only."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Options(Settings):
         default=1, metadata={"help": "pictures, each twice as large as the last and begun with it: large shapes first"}
     )
     device: str = field(default="auto", metadata={"help": "where to compute"})
-    dtype: str = field(default="float32", metadata={"help": "precision of the network"})
+    dtype: str = field(default="float32", metadata={"help": "precision of the network; float16 and tf32 need a GPU"})
 
 
 def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
@@ -142,7 +144,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "levels": {"type": positive_int, "metavar": "N"},
     "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
     "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},
-    "dtype": {"type": choice("dtype", DTYPES[:2]), "metavar": "|".join(DTYPES[:2])},
+    "dtype": {"type": choice("dtype", PRECISIONS), "metavar": "|".join(PRECISIONS)},
 }
 """How the command line takes each of the ``Options``: further flags, type and metavar, in the order of the help."""
 

@@ -15,6 +15,7 @@ from engine.load import load_network
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
+from engine.reconstruct import psnr
 from engine.stylize import Job, Settings, stylize
 from tests.tools.calling import called
 from tests.tools.disk import full_disk
@@ -509,3 +510,24 @@ def test_the_painting_takes_the_photograph_s_colours_where_asked_to(folder, call
     painting = with_colours_of(load_image(folder / "painting.png", long_side=48).pixels, photo)
     result = stylize(network, photo, painting, Settings(content_weight=0.01, iterations=4))
     np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))
+
+
+# ---- on a GPU, emulated ----
+
+
+@pytest.mark.parametrize(("dtype", "nearest"), [("float32", 60), ("tf32", 40), ("float16", 35)])
+def test_a_picture_made_on_a_gpu_is_the_cpu_s_but_for_rounding(folder, call, emulator, dtype, nearest):
+    small = (*WITH_MODEL, "-s", 32, "-n", 2, "--init", "content", "-a", 0.01, "--optimizer", "l-bfgs")
+    call(*small, "--device", "cpu")
+    expected = pixels(folder / "out.png").astype(float)
+    said = call(*small, "--device", "cuda", "--dtype", dtype)
+    assert f"cuda (emulated GPU), {dtype}" in said
+    assert "of the GPU's memory" not in said
+    assert psnr(pixels(folder / "out.png"), expected) > nearest
+    assert facts(folder / "out.png", "Settings")["dtype"] == dtype
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "float16"])
+def test_precisions_of_a_gpu_need_one(folder, call, dtype):
+    assert f"dtype '{dtype}' needs a GPU" in call(*WITH_MODEL, "--dtype", dtype, code=2)
+    assert not (folder / "out.png").exists()
