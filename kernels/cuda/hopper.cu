@@ -21,30 +21,92 @@ struct __align__(64) TensorMap {
     unsigned long long words[16];
 };
 
+#ifdef __CUDACC_RTC__
+// The instructions themselves, each in a function of its own: the rest of this file is C++ that runs anywhere.
+
 __device__ __forceinline__ unsigned int shared_address(const void* pointer) {
     unsigned int address;
     asm("{.reg .u64 a; cvta.to.shared.u64 a, %1; cvt.u32.u64 %0, a;}" : "=r"(address) : "l"(pointer));
     return address;
 }
 
-__device__ __forceinline__ void await(unsigned int barrier, int parity) {
-    unsigned int done = 0;
-    while (!done)
-        asm volatile(
-            "{.reg .pred p;\n"
-            "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-            "selp.u32 %0, 1, 0, p;}"
-            : "=r"(done)
-            : "r"(barrier), "r"(parity)
-            : "memory");
+__device__ __forceinline__ void barrier_init(unsigned int barrier, unsigned int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-// Where a matrix of rows of 128 bytes begins in shared memory, and how it lies there: groups of eight rows 1024 bytes
-// apart, each row's 16-byte pieces exchanged as the 128-byte swizzle has it.
-__device__ __forceinline__ unsigned long long described(unsigned int address) {
-    return (unsigned long long)((address & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+// What this thread has initialised is there for the copy engine too.
+__device__ __forceinline__ void barriers_are_ready() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
+__device__ __forceinline__ void arrive(unsigned int barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Arrives, and the phase is not over before so many bytes more have been copied.
+__device__ __forceinline__ void arrive_expecting(unsigned int barrier, unsigned int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+// Says whether the phase of this parity is over; waits a while for it.
+__device__ __forceinline__ bool try_wait(unsigned int barrier, unsigned int parity) {
+    unsigned int done;
+    asm volatile(
+        "{.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    return done;
+}
+
+__device__ __forceinline__ void copy_box(unsigned int target, const TensorMap& map, unsigned int barrier, int x,
+                                         int y) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
+            target),
+        "l"(&map), "r"(barrier), "r"(x), "r"(y)
+        : "memory");
+}
+
+__device__ __forceinline__ void copy_box(unsigned int target, const TensorMap& map, unsigned int barrier, int x, int y,
+                                         int z) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+        "[%2];" ::"r"(target),
+        "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+        : "memory");
+}
+
+// Before products whose registers have been written or read since the last.
+__device__ __forceinline__ void products_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// All but the last PENDING committed groups are done.
+template <int PENDING>
+__device__ __forceinline__ void products_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+template <int COUNT>
+__device__ __forceinline__ void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+__device__ __forceinline__ unsigned int pack_halves(float first, float second) {
+    unsigned int both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+    return both;
+}
+
+// d = a b, or that added to it; d are the registers of m64nNk16.
 __device__ __forceinline__ void multiply_tile(float (&d)[32], unsigned long long a, unsigned long long b, int add) {
     asm volatile(
         "{.reg .pred add;\n"
@@ -80,70 +142,70 @@ __device__ __forceinline__ void multiply_tile(float (&d)[64], unsigned long long
           "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
         : "l"(a), "l"(b), "r"(add));
 }
+#endif
+
+__device__ __forceinline__ void await(unsigned int barrier, unsigned int parity) {
+    while (!try_wait(barrier, parity)) {
+    }
+}
+
+// Where a matrix of rows of 128 bytes begins in shared memory, and how it lies there: groups of eight rows 1024 bytes
+// apart, each row's 16-byte pieces exchanged as the 128-byte swizzle has it.
+__device__ __forceinline__ unsigned long long described(unsigned int address) {
+    return (unsigned long long)((address & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
 
 template <int BLOCK_N>
 __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const float* bias,
                                          half* output, int height, int width, int channels, int filters,
                                          int tiles_across, int rectify) {
     constexpr unsigned int WEIGHT_BYTES = BLOCK_N * ROW_BYTES, STAGE_BYTES = INPUT_BYTES + WEIGHT_BYTES;
-    extern __shared__ __align__(1024) unsigned char stages[];
+    extern __shared__ __align__(1024) unsigned char dynamic_memory[];
     __shared__ __align__(8) unsigned long long full[STAGES], empty[STAGES];
     int group = threadIdx.x / 128, blocks = channels / 64, steps = 9 * blocks;
     int left = blockIdx.x % tiles_across * TILE_WIDTH, top = blockIdx.x / tiles_across * TILE_HEIGHT;
     int first_filter = blockIdx.y * BLOCK_N;
-    unsigned int memory = shared_address(stages);
+    unsigned int memory = shared_address(dynamic_memory);
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&full[s])) : "memory");
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(shared_address(&empty[s])) : "memory");
+            barrier_init(shared_address(&full[s]), 1);
+            barrier_init(shared_address(&empty[s]), 2);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_are_ready();
     }
     __syncthreads();
 
     if (group == 0) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        give_registers<40>();
         if (threadIdx.x == 0)
             for (int step = 0; step < steps; step++) {
                 int stage = step % STAGES, tap = step / blocks, channel = step % blocks * 64;
                 unsigned int place = memory + stage * STAGE_BYTES, barrier = shared_address(&full[stage]);
                 // The first wait for each stage passes: the phase before the first is over.
                 await(shared_address(&empty[stage]), (step / STAGES + 1) & 1);
-                asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(STAGE_BYTES)
-                             : "memory");
-                asm volatile(
-                    "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-                    "[%1, {%3, %4, %5}], [%2];" ::"r"(place),
-                    "l"(&input), "r"(barrier), "r"(channel), "r"(left + tap % 3 - 1), "r"(top + tap / 3 - 1)
-                    : "memory");
-                asm volatile(
-                    "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-                    "[%1, {%3, %4}], [%2];" ::"r"(place + INPUT_BYTES),
-                    "l"(&weight), "r"(barrier), "r"(tap * channels + channel), "r"(first_filter)
-                    : "memory");
+                arrive_expecting(barrier, STAGE_BYTES);
+                copy_box(place, input, barrier, channel, left + tap % 3 - 1, top + tap / 3 - 1);
+                copy_box(place + INPUT_BYTES, weight, barrier, tap * channels + channel, first_filter);
             }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        take_registers<232>();
         float sum[BLOCK_N / 2];
         for (int step = 0; step < steps; step++) {
             int stage = step % STAGES;
             unsigned int place = memory + stage * STAGE_BYTES;
             await(shared_address(&full[stage]), step / STAGES & 1);
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            products_fence();
             unsigned long long a = described(place + (group - 1) * (INPUT_BYTES / 2));
             unsigned long long b = described(place + INPUT_BYTES);
 #pragma unroll
             for (int k = 0; k < 4; k++) multiply_tile(sum, a + 2 * k, b + 2 * k, step + k > 0);
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            products_commit();
             // All but the products just begun are done: the stage before this one can be filled again.
-            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-            if (step > 0 && threadIdx.x % 128 == 0)
-                asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(
-                                 shared_address(&empty[(step - 1) % STAGES]))
-                             : "memory");
+            products_wait<1>();
+            if (step > 0 && threadIdx.x % 128 == 0) arrive(shared_address(&empty[(step - 1) % STAGES]));
         }
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        products_wait<0>();
         int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
 #pragma unroll
         for (int j = 0; j < BLOCK_N / 8; j++) {
@@ -158,8 +220,7 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
                     first = first <= 0 ? 0.0f : first;
                     second = second <= 0 ? 0.0f : second;
                 }
-                unsigned int both;
-                asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+                unsigned int both = pack_halves(first, second);
                 if (x < width && y < height)
                     *(unsigned int*)&output[((long long)y * width + x) * filters + filter] = both;
             }

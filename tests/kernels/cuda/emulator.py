@@ -3,8 +3,8 @@
 The same sources, compiled by g++ behind shim.cpp, get the same grid, block and arguments. Arrays "on the device" can do
 nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is filled with
 not-a-number, and lies between guards that are checked after each launch. It is slow, about 10^8 simple operations a
-second, but a kernel that is right here has its indices, its bounds and its barriers right. Of hopper.cu, which is
-written in instructions that no CPU has, the arithmetic of its indices is followed in NumPy instead.
+second, but a kernel that is right here has its indices, its bounds and its barriers right. Instructions that no CPU has
+stand in functions of their own in a source; for those of hopper.cu, shim_hopper.cpp has the same functions.
 """
 
 import ctypes
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.cuda.source import FOLDER, Kernel, program
-from tests.kernels.cuda.hopper_model import TensorMap, run_hopper
+from kernels.cuda.source import FOLDER, TENSOR_MAP, TENSOR_MAP_BYTES, Kernel, program
 
 SHIM = Path(__file__).with_name("shim.cpp")
+FURTHER_SHIMS = {"hopper.cu": SHIM.with_name("shim_hopper.cpp")}
 GUARD = 512
 
 
@@ -62,6 +62,28 @@ class DeviceArray:
         for guard in (self._memory[:GUARD], self._memory[-GUARD:]):
             if not (guard == 0xFF).all():
                 raise AssertionError(f"kernel {kernel.name!r} wrote beyond an array of shape {self.shape}")
+
+
+class TensorMap:
+    """A tensor map as shim_hopper.cpp reads it; sizes and box are given fastest dimension first."""
+
+    nbytes = TENSOR_MAP_BYTES
+
+    def __init__(self, array, sizes, steps, box):
+        item = array.dtype.itemsize
+        assert array.dtype == np.float16
+        assert box[0] * item == 128, "a row of the box is as long as the swizzle"
+        assert all(step % 16 == 0 for step in steps)
+        assert all(1 <= side <= 256 for side in box)
+        assert int(np.prod(sizes)) == array.size
+        assert tuple(steps) == tuple(np.cumprod([item, *sizes[:-1]])[1:]), "the array is contiguous"
+        self.array = array
+        memory = np.zeros(TENSOR_MAP_BYTES + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        self.words = memory[start : start + TENSOR_MAP_BYTES].view(np.uint64)
+        self.words[:2] = array.values.ctypes.data, len(sizes)
+        for first, numbers in ((2, sizes), (7, steps), (11, box)):
+            self.words[first : first + len(numbers)] = numbers
 
 
 class Emulator:
@@ -129,10 +151,7 @@ class Emulator:
             self._recorded.append((kernel, grid, block, arguments, shared_bytes))
             return
         self.launches.append(kernel.name)
-        if kernel.file == "hopper.cu":
-            run_hopper(kernel, grid, block, arguments, shared_bytes)
-        else:
-            self._run_compiled(kernel, grid, block, arguments)
+        self._run_compiled(kernel, grid, block, arguments, shared_bytes)
         for argument in arguments:
             if isinstance(argument, DeviceArray):
                 argument.check_guards(kernel)
@@ -140,17 +159,15 @@ class Emulator:
             pairs = zip(kernel.parameters, arguments, strict=True)
             self.faults[kernel.name]([array for taken, array in pairs if taken.pointer and not taken.constant])
 
-    def _run_compiled(self, kernel, grid, block, arguments):
+    def _run_compiled(self, kernel, grid, block, arguments, shared_bytes):
         library = self._library(kernel)
-        converted = [
-            ctypes.c_void_p(argument.values.ctypes.data) if isinstance(argument, DeviceArray) else _number(argument)
-            for argument in arguments
-        ]
         dimensions = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
         body = _body(kernel)
-        barriers = "__syncthreads" in body or "block_sum" in body
-        if library[f"launch_{kernel.name}"](*dimensions, int(barriers), int(self.descending), *converted):
-            raise AssertionError(f"kernel {kernel.name!r}: threads ended while others waited at a barrier")
+        barriers = any(word in body for word in ("__syncthreads", "block_sum", "convolve"))
+        flags = ctypes.c_uint(shared_bytes), int(barriers), int(self.descending)
+        if library[f"launch_{kernel.name}"](*dimensions, *flags, *map(_converted, arguments)):
+            library.launch_fault.restype = ctypes.c_char_p
+            raise AssertionError(f"kernel {kernel.name!r}: {library.launch_fault().decode()}")
 
     def _library(self, kernel):
         key = (kernel.file, kernel.types)
@@ -165,7 +182,10 @@ class Emulator:
     def _compile(self, kernel, library):
         source = library.with_suffix(".cpp")
         wrappers = [_wrapper(Kernel(kernel.file, name, kernel.types)) for name in _names(kernel.file)]
-        source.write_text("\n".join([SHIM.read_text(), program(kernel.file, kernel.types), *wrappers]))
+        shims = [SHIM, FURTHER_SHIMS[kernel.file]] if kernel.file in FURTHER_SHIMS else [SHIM]
+        # The shim has the array of dynamic shared memory.
+        text = program(kernel.file, kernel.types).replace("extern __shared__", "extern")
+        source.write_text("\n".join([*(shim.read_text() for shim in shims), text, *wrappers]))
         command = [
             "g++",
             "-std=c++20",
@@ -201,16 +221,24 @@ def _wrapper(kernel):
         if parameter.pointer:
             taken.append(f"void* {parameter.name}")
             passed.append(f"({'const ' * parameter.constant}{parameter.type}*){parameter.name}")
+        elif parameter.type == TENSOR_MAP:
+            taken.append(f"const {TENSOR_MAP}* {parameter.name}")
+            passed.append(f"*{parameter.name}")
         else:
             taken.append(f"{names[dtype]} {parameter.name}")
             passed.append(parameter.name)
     return (
-        f'extern "C" int launch_{kernel.name}(const unsigned* grid, const unsigned* block, int barriers, '
-        f"int descending, {', '.join(taken)}) {{ return launch(grid, block, barriers, descending, "
+        f'extern "C" int launch_{kernel.name}(const unsigned* grid, const unsigned* block, unsigned shared_bytes, '
+        f"int barriers, int descending, {', '.join(taken)}) {{ "
+        "return launch(grid, block, shared_bytes, barriers, descending, "
         f"[=] {{ {kernel.name}({', '.join(passed)}); }}); }}"
     )
 
 
-def _number(value):
+def _converted(argument):
+    if isinstance(argument, DeviceArray):
+        return ctypes.c_void_p(argument.values.ctypes.data)
+    if isinstance(argument, TensorMap):
+        return ctypes.c_void_p(argument.words.ctypes.data)
     kinds = {"int32": ctypes.c_int, "uint32": ctypes.c_uint, "float32": ctypes.c_float, "float64": ctypes.c_double}
-    return kinds[value.dtype.name](value.item())
+    return kinds[argument.dtype.name](argument.item())

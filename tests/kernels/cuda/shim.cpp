@@ -2,13 +2,15 @@
 //
 // The threads of a block run one after the other. Those of a kernel with barriers are fibers that change places at each
 // barrier, in ascending order in one phase and descending in the next, so that a thread that reads what it should have
-// waited for finds the wrong value in one of the two.
+// waited for finds the wrong value in one of the two. A fiber that waits for something else lets the others run and
+// looks again; what works beside the threads is the engine of a further shim (shim_hopper.cpp).
 
 #include <math.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstring>
+#include <string>
 #include <vector>
 
 struct Place {
@@ -21,6 +23,7 @@ static Place threadIdx, blockIdx, blockDim, gridDim;
 #define __forceinline__ inline
 #define __restrict__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __shared__ static
 
 static inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
@@ -35,24 +38,44 @@ struct Jump {
 };
 static std::vector<Jump> places;
 static jmp_buf scheduler;
-enum State : char { FRESH, WAITING, ENDED };
+enum State : char { FRESH, READY, YIELDED, WAITING, ENDED };
 static std::vector<State> states;
 static unsigned current;
 static void (*body)();
+// What may let a fiber that yielded go on is counted.
+static unsigned long events;
+// Why the launch failed; empty if it did not.
+static std::string fault;
+
+// What works beside the threads of a block: reset before it, checked after it, and asked for a step when no thread can
+// go on by itself. All throw std::string for a fault, as the instructions do.
+struct Engine {
+    void (*begin)(bool descending);
+    void (*step)();
+    void (*end)();
+};
+static Engine engine;
 
 static void begin() {
-    body();
+    try {
+        body();
+    } catch (const std::string& thrown) {
+        fault = thrown;
+    }
     states[current] = ENDED;
     _longjmp(scheduler, 1);
 }
 
-static void barrier() {
+static void leave(State state) {
     unsigned self = current;
-    states[self] = WAITING;
+    states[self] = state;
     if (_setjmp(places[self].buffer) == 0) _longjmp(scheduler, 1);
 }
 
-// Runs the current fiber up to its next barrier or its end.
+static void barrier() { leave(WAITING); }
+static void yield() { leave(YIELDED); }
+
+// Runs the current fiber up to its next barrier, until it yields, or to its end.
 static void resume() {
     if (_setjmp(scheduler)) return;
     if (states[current] == FRESH)
@@ -64,7 +87,7 @@ static void resume() {
 
 #define __syncthreads() fibers::barrier()
 
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 // mma.sync.aligned.m16n8k16 with 16-bit factors: the threads of a warp lay down their registers where the PTX ISA says
 // that they belong ("Matrix Fragments for mma.m16n8k16"), and after a barrier each adds up its own four sums. All
@@ -94,8 +117,10 @@ static Place place_of(unsigned thread, Place block) {
     return {thread % block.x, thread / block.x % block.y, thread / (block.x * block.y)};
 }
 
-// Returns 1 if some threads of a block had ended while others waited at a barrier.
-static int run_block(Place block, bool descending) {
+// Dynamic shared memory, all that a block can have; a kernel's array of it is declared extern.
+alignas(1024) static unsigned char dynamic_memory[227 << 10];
+
+static void run_block(Place block, bool descending) {
     using namespace fibers;
     unsigned count = block.x * block.y * block.z;
     beginnings.resize(count);
@@ -110,36 +135,61 @@ static int run_block(Place block, bool descending) {
         makecontext(&beginnings[t], begin, 0);
     }
     for (;; descending = !descending) {
-        unsigned still = 0;
+        unsigned waiting = 0, ended = 0;
+        unsigned long before = events;
         for (unsigned i = 0; i < count; i++) {
             current = descending ? count - 1 - i : i;
             threadIdx = place_of(current, block);
-            resume();
-            still += states[current] == WAITING;
+            if (states[current] < WAITING) {
+                resume();
+                if (!fault.empty()) return;
+                events += states[current] != YIELDED;
+            }
+            waiting += states[current] == WAITING;
+            ended += states[current] == ENDED;
         }
-        if (still == 0) return 0;
-        if (still != count) return 1;
+        if (ended == count) return;
+        if (waiting == count)
+            states.assign(count, READY);
+        else if (waiting + ended == count)
+            throw std::string("threads ended while others waited at a barrier");
+        else if (events == before)
+            engine.step();
     }
 }
 
 template <class F>
-static int launch(const unsigned* grid, const unsigned* block, int barriers, int descending, F kernel) {
+static int launch(const unsigned* grid, const unsigned* block, unsigned shared_bytes, int barriers, int descending,
+                  F kernel) {
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     unsigned blocks = grid[0] * grid[1] * grid[2], threads = block[0] * block[1] * block[2];
     static F* called;
     called = &kernel;
     fibers::body = [] { (*called)(); };
-    for (unsigned b = 0; b < blocks; b++) {
-        blockIdx = place_of(descending ? blocks - 1 - b : b, gridDim);
-        if (barriers) {
-            if (run_block(blockDim, descending)) return 1;
-            continue;
+    fibers::fault.clear();
+    try {
+        if (shared_bytes > sizeof dynamic_memory) throw std::string("more shared memory than a block can have");
+        for (unsigned b = 0; b < blocks && fibers::fault.empty(); b++) {
+            blockIdx = place_of(descending ? blocks - 1 - b : b, gridDim);
+            if (shared_bytes) memset(dynamic_memory, 0xFF, sizeof dynamic_memory);
+            if (barriers) {
+                if (fibers::engine.begin) fibers::engine.begin(descending);
+                run_block(blockDim, descending);
+                if (fibers::engine.end && fibers::fault.empty()) fibers::engine.end();
+            } else {
+                for (unsigned t = 0; t < threads; t++) {
+                    threadIdx = place_of(descending ? threads - 1 - t : t, blockDim);
+                    kernel();
+                }
+            }
+            for (unsigned i = shared_bytes; shared_bytes && i < sizeof dynamic_memory; i++)
+                if (dynamic_memory[i] != 0xFF) throw std::string("wrote beyond its dynamic shared memory");
         }
-        for (unsigned t = 0; t < threads; t++) {
-            threadIdx = place_of(descending ? threads - 1 - t : t, blockDim);
-            kernel();
-        }
+    } catch (const std::string& thrown) {
+        fibers::fault = thrown;
     }
-    return 0;
+    return !fibers::fault.empty();
 }
+
+extern "C" const char* launch_fault() { return fibers::fault.c_str(); }

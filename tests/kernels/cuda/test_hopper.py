@@ -1,5 +1,6 @@
-"""The kernel for Hopper's tensor cores, its indices followed in NumPy: its launches, its copies, its products."""
+"""The kernel for Hopper's tensor cores, run with its copies, barriers and products as shim_hopper.cpp has them."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from engine import Objective, load_network
 from engine.ops import Conv, HopperConv
 from kernels import cuda
-from kernels.cuda import hopper, runtime, trust
+from kernels.cuda import hopper, runtime, source, trust
 from kernels.cuda.runtime import to_device, to_host
 from kernels.cuda.source import FOLDER
 from tests.engine import models
+from tests.kernels.cuda.emulator import Emulator
 
 WIDE = models.parameters((2, 2), (64, 128), seed=3)
 
@@ -47,10 +49,8 @@ def test_blocks_of_filters(channels, filters, block):
         assert not hopper.suits(*others)
 
 
-@pytest.mark.parametrize(("channels", "filters"), [(64, 128), (128, 64)])
-@pytest.mark.parametrize("size", [(8, 16), (1, 1), (9, 17), (19, 21)])
-def test_whole_numbers_come_out_exactly(emulator, size, channels, filters):
-    """Small whole numbers: every sum is exact in float32 and in 16 bits, so that a wrong index shows."""
+def whole_numbers(size, channels, filters):
+    """Return a problem of small whole numbers and its result: every sum is exact in float32 and in 16 bits."""
     rng = np.random.default_rng(0)
     input = rng.integers(-2, 3, (*size, channels)).astype(np.float16)
     weight = rng.integers(-2, 3, (3, 3, channels, filters)) * (rng.random((3, 3, channels, filters)) < 0.2)
@@ -60,10 +60,82 @@ def test_whole_numbers_come_out_exactly(emulator, size, channels, filters):
         padded[ky : ky + size[0], kx : kx + size[1]] @ weight[ky, kx] for ky in range(3) for kx in range(3)
     )
     assert np.abs(expected).max() < 2048
-    packed = cuda.pack_weight(to_device(weight.astype(np.float16)))
-    for relu in (False, True):
-        result = cuda.hopper_conv(to_device(input), packed, to_device(bias), relu=relu)
-        np.testing.assert_array_equal(to_host(result), np.maximum(expected, 0) if relu else expected)
+    return input, weight.astype(np.float16), bias, expected
+
+
+def on_device(size, channels, filters, relu=False):
+    """Return what the kernel makes of ``whole_numbers``."""
+    input, weight, bias, _ = whole_numbers(size, channels, filters)
+    packed = cuda.pack_weight(to_device(weight))
+    return to_host(cuda.hopper_conv(to_device(input), packed, to_device(bias), relu=relu))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(("channels", "filters"), [(64, 128), (128, 64)])
+@pytest.mark.parametrize("size", [(8, 16), (1, 1), (9, 17), (19, 21)])
+def test_whole_numbers_come_out_exactly(emulator, size, channels, filters, descending):
+    emulator.descending = descending
+    expected = whole_numbers(size, channels, filters)[-1]
+    np.testing.assert_array_equal(on_device(size, channels, filters), expected)
+    np.testing.assert_array_equal(on_device(size, channels, filters, relu=True), np.maximum(expected, 0))
+
+
+WRONG = "its result is wrong"
+FULL, EMPTY = "await(shared_address(&full[stage]), step / STAGES & 1);", "(step / STAGES + 1) & 1"
+GIVE_BACK = """            products_wait<1>();
+            if (step > 0 && threadIdx.x % 128 == 0) arrive(shared_address(&empty[(step - 1) % STAGES]));
+"""
+TOO_EARLY = """            if (threadIdx.x % 128 == 0) arrive(shared_address(&empty[stage]));
+            products_wait<1>();
+"""
+STARVED = "deadlock, 256 wait for barrier 0, parity 0, 1 wait for barrier 1, parity 0"
+OVERRUN = "too many arrivals at barrier 0"
+FAULTS = {
+    "data is not waited for": (FULL, "", OVERRUN),
+    "data is waited for in the wrong phase": (FULL, FULL.replace("& 1", "+ 1 & 1"), OVERRUN),
+    "a stage is filled before it is free": (f"await(shared_address(&empty[stage]), {EMPTY});", "", OVERRUN),
+    "a stage is waited for in the first round": (EMPTY, "step / STAGES & 1", STARVED),
+    "a stage is given back before its products are done": (GIVE_BACK, TOO_EARLY, WRONG),
+    "a stage is given back by every thread": (" && threadIdx.x % 128 == 0", "", "deadlock"),
+    "too few bytes are expected": ("STAGE_BYTES);", "8192);", "two copies"),
+    "too many bytes are expected": ("STAGE_BYTES);", "STAGE_BYTES + 16);", STARVED),
+    "products are not waited for at the end": ("products_wait<0>();", "", "ended before its products were done"),
+    "registers are not fenced": ("products_fence();", "", "wgmma.fence is missing"),
+    "the next 16 channels are sought in the next row": ("a + 2 * k, b", "a + 8 * k, b", "within the swizzle's pattern"),
+    "the next 16 channels are sought too near": ("a + 2 * k, b", "a + k, b", WRONG),
+    "groups of eight rows are too near": ("64ull << 32", "32ull << 32", WRONG),
+    "the descriptor has another swizzle": ("1ull << 62", "2ull << 62", "not of the 128-byte swizzle"),
+    "the weight is not aligned": ("place + INPUT_BYTES", "place + INPUT_BYTES - 512", "not aligned to 1024"),
+    "barriers are not ready for the copies": ("barriers_are_ready();", "", "not for the copy engine"),
+    "more registers are taken than given": ("give_registers<40>", "give_registers<48>", "128 wait for setmaxnreg 232"),
+    "one warp takes no registers": ("take", "if (threadIdx.x % 128 < 96) take", "wait for setmaxnreg 232"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_source_is_found(emulator, tmp_path, monkeypatch, fault):
+    """What the emulator is there to find, in one of the two orders of threads and copies at least."""
+    before, after, message = FAULTS[fault]
+    for path in FOLDER.glob("*.cu"):
+        text = path.read_text()
+        if path.name == "hopper.cu":
+            instructions, end, kernel = text.partition("#endif\n")
+            assert before in kernel
+            text = instructions + end + kernel.replace(before, after)
+        (tmp_path / path.name).write_text(text)
+    monkeypatch.setattr(source, "FOLDER", tmp_path)
+    monkeypatch.setattr("tests.kernels.cuda.emulator.FOLDER", tmp_path)
+    found = []
+    for descending in (False, True):
+        faulty = Emulator(tmp_path, descending)
+        faulty.wrong = {}
+        monkeypatch.setattr(runtime, "backend", lambda device=faulty: device)
+        try:
+            right = np.array_equal(on_device((9, 17), 64, 64), whole_numbers((9, 17), 64, 64)[-1])
+            found.append("" if right else WRONG)
+        except AssertionError as error:
+            found.append(str(error))
+    assert any(re.search(message, one) for one in found), found
 
 
 def test_arrays_that_do_not_fit_are_refused(emulator):
