@@ -1,21 +1,42 @@
 // 3x3 convolution with padding 1 on the tensor cores of compute capability 9.0, in 16 bits with sums in float32.
 //
-// An implicit matrix product: 128 pixels (a tile of TILE_WIDTH x TILE_HEIGHT) times 9 * channels times BLOCK_N filters.
-// A block of 384 threads owns such a tile. Its first warpgroup fetches: for each tap and each 64 channels one box of
-// the input, shifted by the tap (what lies outside of the image comes as zeros, which is the padding), and one of the
-// weight, STAGES of them ahead. The other two warpgroups multiply, 64 pixels each, then add the bias, cut off what is
-// negative where asked to, and store.
+// An implicit matrix product: the pixels of a tile, 8 across and TILE_HEIGHT down, times BLOCK_N filters, summed over
+// nine taps and all channels. Work is cut into items: a tile, BLOCK_N filters, and where there are too few of those one
+// of `splits` parts of the sum. Block i of g takes the items i, i + g, i + 2 g, ...
 //
-// input is (height, width, channels), weight (filters, 9 * channels) with the tap before the channel, output (height,
-// width, filters); channels is a multiple of 64, filters of BLOCK_N. Both are read through tensor maps.
+// Steps. One step is 64 channels and the three taps of one column of the kernel, dx. Its data is one box of the input,
+// {64 channels, 8, TILE_HEIGHT + 2} pixels, shifted by dx, and three boxes of the weight, {64 channels, BLOCK_N}. A tap
+// dy of the three reads the lines dy to dy + TILE_HEIGHT - 1 of the first: each pixel is fetched three times and a
+// little, not nine times. What lies outside of the image comes as zeros, which is the padding.
+//
+// Layout. 64 channels of 16 bits are a row of 128 bytes; 8 of them are 1024 bytes, the period of the 128-byte swizzle
+// that copies, products and stores agree on: the 16-byte pieces of row r of 8 are exchanged, piece p lies at p ^ r. A
+// line of a tile is one period, so that dy begins at a period and is an offset of the matrix descriptor.
+//
+// Roles. Of the 384 threads of a block, the first warpgroup fetches (one thread does), the other two multiply, each 64
+// TILE_HEIGHT / 16 pixels: wgmma takes 64 rows, which are 8 lines. The fetching one gives registers to the others.
+//
+// Phases. STAGES steps lie in shared memory at a time, in a ring that runs on from item to item, so that the next
+// item is fetched while this one is stored. Stage s has two barriers: full[s], whose phase ends with the fetching
+// thread's arrival and all bytes of the step; and empty[s], whose phase ends with one arrival of either multiplying
+// warpgroup. Round r of the ring (0, 1, ...) waits for the end of phase r of full, and before filling for the end of
+// phase r - 1 of empty; before the first round that is the phase before the first, which counts as over. A barrier only
+// knows its phase's parity. Products run on while the next are begun: a stage is given back one step late.
+//
+// The end of an item. The sums get the bias, what is negative is cut off, or what sign has no bit for; 64 pixels times
+// 64 filters go through 8192 bytes of shared memory, one area a warpgroup, to a store by the copy engine, which leaves
+// out what lies outside of the image. Parts of a sum go to memory in float32; sum_of_parts (product.cu) adds them up.
+//
+// input is (height, width, channels), weight (3, 3, filters, channels), output (height, width, filters); channels is a
+// multiple of 64, filters of BLOCK_N. All are used through tensor maps. sign is numpy.packbits of (height, width,
+// filters); parts (splits, height, width, filters).
 // Sources: PTX ISA 8.8, "wgmma.mma_async" (shapes, register fragments, matrix descriptors), "cp.async.bulk.tensor",
-// "mbarrier", "setmaxnreg"; CUDA driver API, cuTensorMapEncodeTiled.
+// "mbarrier", "fence.proxy.async", "setmaxnreg"; CUDA driver API, cuTensorMapEncodeTiled.
 
-#define TILE_WIDTH 16
-#define TILE_HEIGHT 8
-#define STAGES 4
+#define TILE_WIDTH 8
 #define ROW_BYTES 128
-#define INPUT_BYTES (TILE_WIDTH * TILE_HEIGHT * ROW_BYTES)
+#define LINE_BYTES (TILE_WIDTH * ROW_BYTES)
+#define STORE_BYTES (8 * LINE_BYTES)
 
 struct __align__(64) TensorMap {
     unsigned long long words[16];
@@ -61,21 +82,21 @@ __device__ __forceinline__ bool try_wait(unsigned int barrier, unsigned int pari
     return done;
 }
 
-__device__ __forceinline__ void copy_box(unsigned int target, const TensorMap& map, unsigned int barrier, int x,
-                                         int y) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
-            target),
-        "l"(&map), "r"(barrier), "r"(x), "r"(y)
-        : "memory");
-}
-
 __device__ __forceinline__ void copy_box(unsigned int target, const TensorMap& map, unsigned int barrier, int x, int y,
                                          int z) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
         "[%2];" ::"r"(target),
         "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+        : "memory");
+}
+
+__device__ __forceinline__ void copy_box(unsigned int target, const TensorMap& map, unsigned int barrier, int x, int y,
+                                         int z, int w) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+        "[%2];" ::"r"(target),
+        "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
         : "memory");
 }
 
@@ -104,6 +125,31 @@ __device__ __forceinline__ unsigned int pack_halves(float first, float second) {
     unsigned int both;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
     return both;
+}
+
+__device__ __forceinline__ void write_shared(unsigned int address, unsigned int value) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+// What this thread has written to shared memory is there for the copy engine too.
+__device__ __forceinline__ void writes_are_ready() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+__device__ __forceinline__ void store_box(const TensorMap& map, unsigned int source, int x, int y, int z) {
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map),
+                 "r"(source), "r"(x), "r"(y), "r"(z)
+                 : "memory");
+}
+
+__device__ __forceinline__ void stores_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// What the committed stores of this thread read may be written again.
+__device__ __forceinline__ void stores_wait_for_reads() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// A barrier of the 128 threads of a warpgroup; 0 is that of the block.
+__device__ __forceinline__ void warpgroup_barrier(int number) {
+    asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");
 }
 
 // d = a b, or that added to it; d are the registers of m64nNk16.
@@ -150,22 +196,72 @@ __device__ __forceinline__ void await(unsigned int barrier, unsigned int parity)
 }
 
 // Where a matrix of rows of 128 bytes begins in shared memory, and how it lies there: groups of eight rows 1024 bytes
-// apart, each row's 16-byte pieces exchanged as the 128-byte swizzle has it.
+// apart, with the 128-byte swizzle.
 __device__ __forceinline__ unsigned long long described(unsigned int address) {
     return (unsigned long long)((address & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
-template <int BLOCK_N>
-__device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const float* bias,
-                                         half* output, int height, int width, int channels, int filters,
-                                         int tiles_across, int rectify) {
-    constexpr unsigned int WEIGHT_BYTES = BLOCK_N * ROW_BYTES, STAGE_BYTES = INPUT_BYTES + WEIGHT_BYTES;
+struct Shape {
+    int height, width, channels, filters, splits;
+};
+
+// One item: its tile, its first filter, its part of the sum and the steps of that from first to before last.
+struct Item {
+    int left, top, filter, split, first, last;
+};
+
+template <int TILE_HEIGHT, int BLOCK_N>
+struct Items {
+    Shape shape;
+    int blocks, across, down;
+
+    __device__ __forceinline__ explicit Items(Shape of)
+        : shape(of),
+          blocks(of.filters / BLOCK_N),
+          across((of.width + TILE_WIDTH - 1) / TILE_WIDTH),
+          down((of.height + TILE_HEIGHT - 1) / TILE_HEIGHT) {}
+
+    __device__ __forceinline__ int count() const { return blocks * across * down * shape.splits; }
+
+    // Neighbours have the tile in common: blocks that run together read the same input.
+    __device__ __forceinline__ Item at(int number) const {
+        int tile = number / blocks, steps = 3 * (shape.channels / 64), split = tile / (across * down);
+        int part = (steps + shape.splits - 1) / shape.splits, first = split * part;
+        return {tile % across * TILE_WIDTH,
+                tile / across % down * TILE_HEIGHT,
+                number % blocks * BLOCK_N,
+                split,
+                first,
+                first + part < steps ? first + part : steps};
+    }
+};
+
+// A place in the ring of stages: which, and the parity of the round.
+template <int STAGES>
+struct Position {
+    int stage = 0;
+    unsigned int parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        stage = stage == STAGES - 1 ? 0 : stage + 1;
+        parity ^= stage == 0;
+    }
+};
+
+template <int TILE_HEIGHT, int BLOCK_N, int STAGES>
+__device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const TensorMap& output,
+                                         const float* bias, const unsigned char* sign, float* parts, Shape shape,
+                                         int rectify, int masked) {
+    constexpr unsigned int INPUT_BYTES = (TILE_HEIGHT + 2) * LINE_BYTES, WEIGHT_BYTES = BLOCK_N * ROW_BYTES;
+    constexpr unsigned int STAGE_BYTES = INPUT_BYTES + 3 * WEIGHT_BYTES;
+    // A multiplying warpgroup's matrices of 64 pixels.
+    constexpr int MATRICES = TILE_HEIGHT / 16;
     extern __shared__ __align__(1024) unsigned char dynamic_memory[];
     __shared__ __align__(8) unsigned long long full[STAGES], empty[STAGES];
-    int group = threadIdx.x / 128, blocks = channels / 64, steps = 9 * blocks;
-    int left = blockIdx.x % tiles_across * TILE_WIDTH, top = blockIdx.x / tiles_across * TILE_HEIGHT;
-    int first_filter = blockIdx.y * BLOCK_N;
     unsigned int memory = shared_address(dynamic_memory);
+    Items<TILE_HEIGHT, BLOCK_N> items(shape);
+    int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    Position<STAGES> place;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
@@ -178,68 +274,151 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
 
     if (group == 0) {
         give_registers<40>();
-        if (threadIdx.x == 0)
-            for (int step = 0; step < steps; step++) {
-                int stage = step % STAGES, tap = step / blocks, channel = step % blocks * 64;
-                unsigned int place = memory + stage * STAGE_BYTES, barrier = shared_address(&full[stage]);
-                // The first wait for each stage passes: the phase before the first is over.
-                await(shared_address(&empty[stage]), (step / STAGES + 1) & 1);
-                arrive_expecting(barrier, STAGE_BYTES);
-                copy_box(place, input, barrier, channel, left + tap % 3 - 1, top + tap / 3 - 1);
-                copy_box(place + INPUT_BYTES, weight, barrier, tap * channels + channel, first_filter);
+        if (thread == 0)
+            for (int number = blockIdx.x; number < items.count(); number += gridDim.x) {
+                Item item = items.at(number);
+                for (int step = item.first; step < item.last; step++, place.advance()) {
+                    unsigned int target = memory + place.stage * STAGE_BYTES;
+                    unsigned int barrier = shared_address(&full[place.stage]);
+                    int channel = step / 3 * 64, dx = step % 3;
+                    await(shared_address(&empty[place.stage]), place.parity ^ 1);
+                    arrive_expecting(barrier, STAGE_BYTES);
+                    copy_box(target, input, barrier, channel, item.left + dx - 1, item.top - 1);
+                    copy_box(target + INPUT_BYTES, weight, barrier, channel, item.filter, dx, 0);
+                }
             }
     } else {
         take_registers<232>();
-        float sum[BLOCK_N / 2];
-        for (int step = 0; step < steps; step++) {
-            int stage = step % STAGES;
-            unsigned int place = memory + stage * STAGE_BYTES;
-            await(shared_address(&full[stage]), step / STAGES & 1);
-            products_fence();
-            unsigned long long a = described(place + (group - 1) * (INPUT_BYTES / 2));
-            unsigned long long b = described(place + INPUT_BYTES);
+        int own = group - 1, warp = thread / 32, lane = thread % 32;
+        unsigned int area = memory + STAGES * STAGE_BYTES + own * STORE_BYTES;
+        for (int number = blockIdx.x; number < items.count(); number += gridDim.x) {
+            Item item = items.at(number);
+            float sum[MATRICES][BLOCK_N / 2];
+            unsigned int last_given = 0;
+            for (int step = item.first; step < item.last; step++, place.advance()) {
+                unsigned int source = memory + place.stage * STAGE_BYTES;
+                await(shared_address(&full[place.stage]), place.parity);
+                products_fence();
 #pragma unroll
-            for (int k = 0; k < 4; k++) multiply_tile(sum, a + 2 * k, b + 2 * k, step + k > 0);
-            products_commit();
-            // All but the products just begun are done: the stage before this one can be filled again.
-            products_wait<1>();
-            if (step > 0 && threadIdx.x % 128 == 0) arrive(shared_address(&empty[(step - 1) % STAGES]));
-        }
-        products_wait<0>();
-        int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+                for (int dy = 0; dy < 3; dy++) {
+                    unsigned long long b = described(source + INPUT_BYTES + dy * WEIGHT_BYTES);
 #pragma unroll
-        for (int j = 0; j < BLOCK_N / 8; j++) {
-            int filter = first_filter + 8 * j + 2 * (lane % 4);
-            float2 added = {bias[filter], bias[filter + 1]};
+                    for (int m = 0; m < MATRICES; m++) {
+                        unsigned long long a = described(source + (8 * (MATRICES * own + m) + dy) * LINE_BYTES);
+                        // 16 channels, 32 bytes, at a time.
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int row = 64 * (group - 1) + 16 * warp + lane / 4 + 8 * h;
-                int x = left + row % TILE_WIDTH, y = top + row / TILE_WIDTH;
-                float first = sum[4 * j + 2 * h] + added.x, second = sum[4 * j + 2 * h + 1] + added.y;
-                if (rectify) {
-                    first = first <= 0 ? 0.0f : first;
-                    second = second <= 0 ? 0.0f : second;
+                        for (int k = 0; k < 4; k++)
+                            multiply_tile(sum[m], a + 2 * k, b + 2 * k, step > item.first || dy + k > 0);
+                    }
                 }
-                unsigned int both = pack_halves(first, second);
-                if (x < width && y < height)
-                    *(unsigned int*)&output[((long long)y * width + x) * filters + filter] = both;
+                products_commit();
+                // All products but those just begun are done.
+                products_wait<1>();
+                if (step > item.first && thread == 0) arrive(last_given);
+                last_given = shared_address(&empty[place.stage]);
+            }
+            products_wait<0>();
+            if (thread == 0) arrive(last_given);
+
+            // Of each matrix, a thread has two lines, h, and of every eight filters, j, two.
+#pragma unroll
+            for (int m = 0; m < MATRICES; m++) {
+                int x = item.left + lane / 4, first_y = item.top + 8 * (MATRICES * own + m);
+#pragma unroll
+                for (int block = 0; block < BLOCK_N / 64; block++) {
+                    int first_filter = item.filter + 64 * block;
+                    if (shape.splits == 1) {
+                        // The store before has read the area.
+                        if (thread == 0) stores_wait_for_reads();
+                        warpgroup_barrier(1 + own);
+                    }
+                    long long pixel[2];
+                    bool inside[2];
+                    unsigned long long signs[2];
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        int y = first_y + 2 * warp + h;
+                        inside[h] = x < shape.width && y < shape.height;
+                        pixel[h] = (long long)y * shape.width + x;
+                        signs[h] = ~0ull;
+                        if (masked && inside[h])
+                            signs[h] = *(const unsigned long long*)&sign[(pixel[h] * shape.filters + first_filter) / 8];
+                    }
+#pragma unroll
+                    for (int j = 0; j < 8; j++) {
+                        int pair = 2 * (lane % 4), filter = first_filter + 8 * j + pair;
+                        float2 added = *(const float2*)&bias[filter];
+#pragma unroll
+                        for (int h = 0; h < 2; h++) {
+                            const float* own_sum = &sum[m][32 * block + 4 * j + 2 * h];
+                            if (shape.splits > 1) {
+                                long long plane = (long long)item.split * shape.height * shape.width;
+                                float2* target = (float2*)&parts[(plane + pixel[h]) * shape.filters + filter];
+                                if (inside[h]) *target = {own_sum[0], own_sum[1]};
+                                continue;
+                            }
+                            float first = own_sum[0] + added.x, second = own_sum[1] + added.y;
+                            // The first filter's sign is the highest bit of the byte of eight.
+                            unsigned int bits = (unsigned int)(signs[h] >> 8 * j) << pair;
+                            if ((rectify && first <= 0) || !(bits & 128)) first = 0;
+                            if ((rectify && second <= 0) || !(bits & 64)) second = 0;
+                            unsigned int row = area + (2 * warp + h) * LINE_BYTES + lane / 4 * ROW_BYTES;
+                            write_shared(row + (j ^ lane / 4) * 16 + 2 * pair, pack_halves(first, second));
+                        }
+                    }
+                    if (shape.splits == 1) {
+                        writes_are_ready();
+                        warpgroup_barrier(1 + own);
+                        if (thread == 0) {
+                            store_box(output, area, first_filter, item.left, first_y);
+                            stores_commit();
+                        }
+                    }
+                }
             }
         }
+        if (thread == 0) stores_wait_for_reads();
     }
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_64(const __grid_constant__ TensorMap input,
-                                                                    const __grid_constant__ TensorMap weight,
-                                                                    const float* bias, half* output, int height,
-                                                                    int width, int channels, int filters,
-                                                                    int tiles_across, int rectify) {
-    convolve<64>(input, weight, bias, output, height, width, channels, filters, tiles_across, rectify);
+extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
+    const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    int width, int channels, int filters, int splits, int rectify, int masked) {
+    Shape shape = {height, width, channels, filters, splits};
+    convolve<16, 64, 4>(input, weight, output, bias, sign, parts, shape, rectify, masked);
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_128(const __grid_constant__ TensorMap input,
-                                                                     const __grid_constant__ TensorMap weight,
-                                                                     const float* bias, half* output, int height,
-                                                                     int width, int channels, int filters,
-                                                                     int tiles_across, int rectify) {
-    convolve<128>(input, weight, bias, output, height, width, channels, filters, tiles_across, rectify);
+extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
+    const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    int width, int channels, int filters, int splits, int rectify, int masked) {
+    Shape shape = {height, width, channels, filters, splits};
+    convolve<16, 128, 3>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
+    const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    int width, int channels, int filters, int splits, int rectify, int masked) {
+    Shape shape = {height, width, channels, filters, splits};
+    convolve<32, 64, 3>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
+    const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    int width, int channels, int filters, int splits, int rectify, int masked) {
+    Shape shape = {height, width, channels, filters, splits};
+    convolve<32, 128, 2>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+}
+
+// The weight as it is read here: each tap transposed, (taps, filters, channels) from (taps, channels, filters). One
+// thread owns one value of the result.
+extern "C" __global__ void hopper_weight(const half* weight, half* output, unsigned int count, int channels,
+                                         int filters) {
+    unsigned int i = thread_number();
+    if (i >= count) return;
+    int channel = i % channels, filter = i / channels % filters, tap = i / channels / filters;
+    output[i] = weight[((long long)tap * channels + channel) * filters + filter];
 }

@@ -152,12 +152,15 @@ class Emulator:
             return
         self.launches.append(kernel.name)
         self._run_compiled(kernel, grid, block, arguments, shared_bytes)
-        for argument in arguments:
-            if isinstance(argument, DeviceArray):
-                argument.check_guards(kernel)
+        written = []
+        for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+            if parameter.pointer or parameter.type == TENSOR_MAP:
+                array = argument if parameter.pointer else argument.array
+                array.check_guards(kernel)
+                if parameter.name == "output" or (parameter.pointer and not parameter.constant):
+                    written.append(array)
         if kernel.name in self.faults:
-            pairs = zip(kernel.parameters, arguments, strict=True)
-            self.faults[kernel.name]([array for taken, array in pairs if taken.pointer and not taken.constant])
+            self.faults[kernel.name](written)
 
     def _run_compiled(self, kernel, grid, block, arguments, shared_bytes):
         library = self._library(kernel)
@@ -184,7 +187,7 @@ class Emulator:
         wrappers = [_wrapper(Kernel(kernel.file, name, kernel.types)) for name in _names(kernel.file)]
         shims = [SHIM, FURTHER_SHIMS[kernel.file]] if kernel.file in FURTHER_SHIMS else [SHIM]
         # The shim has the array of dynamic shared memory.
-        text = program(kernel.file, kernel.types).replace("extern __shared__", "extern")
+        text = re.sub(r"extern __shared__ [^;]*;", "", program(kernel.file, kernel.types))
         source.write_text("\n".join([*(shim.read_text() for shim in shims), text, *wrappers]))
         command = [
             "g++",

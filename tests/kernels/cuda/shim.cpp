@@ -42,8 +42,8 @@ enum State : char { FRESH, READY, YIELDED, WAITING, ENDED };
 static std::vector<State> states;
 static unsigned current;
 static void (*body)();
-// What may let a fiber that yielded go on is counted.
-static unsigned long events;
+// What may let a fiber that yielded go on is counted, and how often all met at a barrier.
+static unsigned long events, meetings;
 // Why the launch failed; empty if it did not.
 static std::string fault;
 
@@ -149,12 +149,14 @@ static void run_block(Place block, bool descending) {
             ended += states[current] == ENDED;
         }
         if (ended == count) return;
-        if (waiting == count)
+        if (waiting == count) {
             states.assign(count, READY);
-        else if (waiting + ended == count)
+            meetings++;
+        } else if (waiting + ended == count) {
             throw std::string("threads ended while others waited at a barrier");
-        else if (events == before)
+        } else if (events == before) {
             engine.step();
+        }
     }
 }
 

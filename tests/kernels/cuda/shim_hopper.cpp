@@ -4,7 +4,9 @@
 // ("wgmma.mma_async") are begun by a thread and done by the engine, as late as can be: only when no thread can go on by
 // itself. Until then a copy's target holds not-a-number and so do a product's registers; products read shared memory
 // when they are done. So a wait that is missing, or memory that is given back too early, shows as not-a-number; a wait
-// that nothing will end shows as a fault that says who waits for what. Other misuse is a fault where it happens.
+// that nothing will end shows as a fault that says who waits for what. A store ("cp.async.bulk.tensor" the other way)
+// takes what shared memory holds at once, and finds it unchanged as late as can be. What a thread writes to shared
+// memory is not there for the engine before the thread's fence. Other misuse is a fault where it happens.
 
 #include <algorithm>
 #include <cstddef>
@@ -51,7 +53,9 @@ static void waited() { waits[thread()].clear(); }
 // Barriers.
 
 struct Barrier {
-    unsigned number, arrivals, pending, phase;
+    unsigned number, arrivals, pending, initialiser;
+    unsigned long meetings;
+    unsigned phase;
     long bytes;
     bool ready;
 };
@@ -60,7 +64,10 @@ static std::map<unsigned, Barrier> barriers;
 static Barrier& barrier_at(unsigned address) {
     auto found = barriers.find(address);
     require(found != barriers.end(), "a barrier is used that is not initialised");
-    return found->second;
+    Barrier& b = found->second;
+    require(b.initialiser == thread() || b.meetings < fibers::meetings,
+            "a barrier is used that may not be initialised: its thread has not met this one since");
+    return b;
 }
 
 static std::string named(const Barrier& b) { return "barrier " + std::to_string(b.number); }
@@ -99,15 +106,38 @@ struct Copy {
 };
 static std::vector<Copy> copies;
 
-static void begin_copy(unsigned target, const TensorMap& given, unsigned barrier, std::initializer_list<int> origin) {
-    Copy copy{};
+static Map decoded(const TensorMap& given, size_t rank, unsigned shared_address) {
+    Map map;
     require((size_t)&given % 64 == 0, "a tensor map is not aligned to 64 bytes");
-    memcpy(&copy.map, &given, sizeof copy.map);
-    require(copy.map.rank == origin.size(), "a copy and its tensor map differ in their dimensions");
+    memcpy(&map, &given, sizeof map);
+    require(map.rank == rank, "a copy and its tensor map differ in their dimensions");
+    require(shared_address % 1024 == 0, "a copy in shared memory is not aligned to 1024 bytes, the swizzle's period");
+    shared(shared_address, map.bytes());
+    return map;
+}
+
+// Goes through a box value by value: where it lies in shared memory, and in the array or null if outside.
+template <class F>
+static void for_each_value(const Map& map, const int* origin, unsigned address, F visit) {
+    for (unsigned number = 0; number < map.bytes() / 2; number++) {
+        unsigned rest = number;
+        long long offset = 0;
+        bool inside = true;
+        for (unsigned d = 0; d < map.rank; d++) {
+            long long at = origin[d] + (long long)(rest % map.box[d]);
+            rest /= map.box[d];
+            inside = inside && at >= 0 && at < (long long)map.sizes[d];
+            offset += at * (long long)(d ? map.steps[d - 1] : 2);
+        }
+        visit(swizzled(address + 2 * number), inside ? map.array + offset : nullptr);
+    }
+}
+
+static void begin_copy(unsigned target, const TensorMap& given, unsigned barrier, std::initializer_list<int> origin) {
+    Copy copy{decoded(given, origin.size(), target)};
     std::copy(origin.begin(), origin.end(), copy.origin);
     copy.target = target;
     copy.barrier = barrier;
-    require(target % 1024 == 0, "a copy's target is not aligned to 1024 bytes, where the swizzle begins anew");
     require(barrier_at(barrier).ready, "a barrier of a copy is initialised, but not for the copy engine");
     for (const Copy& other : copies)
         require(other.target + other.map.bytes() <= target || target + copy.map.bytes() <= other.target,
@@ -118,27 +148,42 @@ static void begin_copy(unsigned target, const TensorMap& given, unsigned barrier
 }
 
 static void finish_copy(const Copy& copy) {
-    const Map& map = copy.map;
-    unsigned row_bytes = 2 * map.box[0];
-    for (unsigned row = 0; row < map.bytes() / row_bytes; row++) {
-        unsigned rest = row;
-        long long offset = 0;
-        bool inside = true;
-        for (unsigned d = 1; d < map.rank; d++) {
-            long long at = copy.origin[d] + (long long)(rest % map.box[d]);
-            rest /= map.box[d];
-            inside = inside && at >= 0 && at < (long long)map.sizes[d];
-            offset += at * (long long)map.steps[d - 1];
-        }
-        for (unsigned column = 0; column < map.box[0]; column++) {
-            long long at = copy.origin[0] + (long long)column;
-            unsigned short value = 0;
-            if (inside && at >= 0 && at < (long long)map.sizes[0]) memcpy(&value, map.array + offset + 2 * at, 2);
-            memcpy(shared(swizzled(copy.target + row * row_bytes + 2 * column), 2), &value, 2);
-        }
-    }
-    count_down(barrier_at(copy.barrier), 0, map.bytes());
+    for_each_value(copy.map, copy.origin, copy.target, [](unsigned address, unsigned char* source) {
+        if (source)
+            memcpy(shared(address, 2), source, 2);
+        else
+            memset(shared(address, 2), 0, 2);
+    });
+    count_down(barriers.at(copy.barrier), 0, copy.map.bytes());
 }
+
+// Stores.
+
+struct Store {
+    Map map;
+    int origin[5];
+    unsigned source, thread;
+    std::vector<unsigned char> data;
+};
+static std::vector<Store> stores;
+// Of each thread: stores begun and not committed, and writes to shared memory since its last fence.
+static std::vector<unsigned> not_committed;
+static std::vector<std::vector<std::pair<unsigned, unsigned>>> writes;
+
+static void finish_store(const Store& store) {
+    require(!memcmp(store.data.data(), shared(store.source, store.data.size()), store.data.size()),
+            "what a store reads was written again before it was read");
+    for_each_value(store.map, store.origin, store.source, [](unsigned address, unsigned char* target) {
+        if (target) memcpy(target, shared(address, 2), 2);
+    });
+    fibers::events++;
+}
+
+// Barriers of a warpgroup: how many threads have come, and how often it has opened.
+struct Meeting {
+    unsigned come, opened;
+};
+static Meeting meetings[16];
 
 // Products.
 
@@ -278,8 +323,16 @@ static void change_registers(unsigned count, bool more) {
 }
 
 // The engine: products first, so that data that nobody waited for is not yet there; then one copy, of those under way
-// the oldest or, for threads in descending order, the youngest.
+// the oldest or, for threads in descending order, the youngest; then one store, likewise.
 static bool youngest_first;
+
+template <class T>
+static T taken(std::vector<T>& from) {
+    auto chosen = youngest_first ? from.end() - 1 : from.begin();
+    T result = std::move(*chosen);
+    from.erase(chosen);
+    return result;
+}
 
 static void begin_block(bool descending) {
     youngest_first = descending;
@@ -287,6 +340,10 @@ static void begin_block(bool descending) {
     require(blockDim.y * blockDim.z == 1 && threads % GROUP == 0, "a block is not made of warpgroups");
     barriers.clear();
     copies.clear();
+    stores.clear();
+    not_committed.assign(threads, 0);
+    writes.assign(threads, {});
+    std::fill(std::begin(meetings), std::end(meetings), Meeting{});
     waits.assign(threads, "");
     warpgroups.assign(threads / GROUP, {});
     // As many as the compiler gives a thread of the only block of a multiprocessor.
@@ -297,13 +354,8 @@ static void begin_block(bool descending) {
 
 static void step() {
     if (finish_products()) return;
-    if (!copies.empty()) {
-        unsigned chosen = youngest_first ? copies.size() - 1 : 0;
-        Copy copy = copies[chosen];
-        copies.erase(copies.begin() + chosen);
-        finish_copy(copy);
-        return;
-    }
+    if (!copies.empty()) return finish_copy(taken(copies));
+    if (!stores.empty()) return finish_store(taken(stores));
     std::map<std::string, unsigned> waiting;
     for (unsigned t = 0; t < waits.size(); t++)
         if (fibers::states[t] == fibers::YIELDED) waiting[waits[t]]++;
@@ -314,6 +366,9 @@ static void step() {
 
 static void end_block() {
     require(copies.empty(), "a block ended while copies to its memory were under way");
+    require(stores.empty(), "a block ended before its stores had read its memory");
+    for (const auto& of_thread : writes) require(of_thread.empty(), "writes to shared memory were not fenced");
+    for (const Meeting& meeting : meetings) require(meeting.come == 0, "a barrier of a warpgroup was not completed");
     for (Warpgroup& w : warpgroups) {
         require(w.done == w.products.size(), "a block ended before its products were done");
         require(w.changing == 0, "not all threads of a warpgroup take part in setmaxnreg");
@@ -336,7 +391,7 @@ static unsigned shared_address(const void* pointer) {
 static void barrier_init(unsigned address, unsigned arrivals) {
     using namespace hopper;
     require(address % 8 == 0 && arrivals > 0 && arrivals < 1 << 20, "a barrier cannot be initialised like this");
-    Barrier made{(unsigned)barriers.size(), arrivals, arrivals};
+    Barrier made{(unsigned)barriers.size(), arrivals, arrivals, thread(), fibers::meetings};
     require(barriers.emplace(address, made).second, "a barrier is initialised twice");
 }
 
@@ -362,12 +417,57 @@ static bool try_wait(unsigned barrier, unsigned parity) {
     return true;
 }
 
-static void copy_box(unsigned target, const TensorMap& map, unsigned barrier, int x, int y) {
-    hopper::begin_copy(target, map, barrier, {x, y});
-}
-
 static void copy_box(unsigned target, const TensorMap& map, unsigned barrier, int x, int y, int z) {
     hopper::begin_copy(target, map, barrier, {x, y, z});
+}
+
+static void copy_box(unsigned target, const TensorMap& map, unsigned barrier, int x, int y, int z, int w) {
+    hopper::begin_copy(target, map, barrier, {x, y, z, w});
+}
+
+static void write_shared(unsigned address, unsigned value) {
+    hopper::require(address % 4 == 0, "a write to shared memory is not aligned");
+    hopper::shared(address, 4);
+    hopper::writes[hopper::thread()].push_back({address, value});
+}
+
+static void writes_are_ready() {
+    auto& own = hopper::writes[hopper::thread()];
+    for (auto [address, value] : own) memcpy(hopper::shared(address, 4), &value, 4);
+    own.clear();
+}
+
+static void store_box(const TensorMap& map, unsigned source, int x, int y, int z) {
+    using namespace hopper;
+    Store store{decoded(map, 3, source), {x, y, z}, source, thread()};
+    unsigned char* begin = shared(source, store.map.bytes());
+    store.data.assign(begin, begin + store.map.bytes());
+    stores.push_back(store);
+    not_committed[thread()]++;
+}
+
+static void stores_commit() { hopper::not_committed[hopper::thread()] = 0; }
+
+static void stores_wait_for_reads() {
+    using namespace hopper;
+    require(not_committed[thread()] == 0, "a thread waits for stores that it has not committed");
+    auto of_thread = [](const Store& store) { return store.thread == thread(); };
+    while (std::any_of(stores.begin(), stores.end(), of_thread)) wait_a_while("stores");
+    waited();
+}
+
+static void warpgroup_barrier(int number) {
+    using namespace hopper;
+    require(number > 0 && number < 16, "a barrier of a warpgroup has an impossible number");
+    Meeting& meeting = meetings[number];
+    unsigned opened = meeting.opened;
+    if (++meeting.come == GROUP) {
+        meeting.come = 0;
+        meeting.opened++;
+        fibers::events++;
+    }
+    while (meeting.opened == opened) wait_a_while("the warpgroup's barrier " + std::to_string(number));
+    waited();
 }
 
 static void products_fence() { hopper::own().fenced[hopper::thread() % hopper::GROUP] = true; }
