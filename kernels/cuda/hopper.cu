@@ -23,7 +23,8 @@
 // phase r - 1 of empty; before the first round that is the phase before the first, which counts as over. A barrier only
 // knows its phase's parity. Products run on while the next are begun: a stage is given back one step late.
 //
-// The end of an item. The sums get the bias, what is negative is cut off, or what sign has no bit for; 64 pixels times
+// The end of an item. The sums get the bias, what is negative is cut off, or what sign has no bit for, each where asked
+// to; 64 pixels times
 // 64 filters go through 8192 bytes of shared memory, one area a warpgroup, to a store by the copy engine, which leaves
 // out what lies outside of the image. Parts of a sum go to memory in float32; sum_of_parts (product.cu) adds them up.
 //
@@ -251,7 +252,7 @@ struct Position {
 template <int TILE_HEIGHT, int BLOCK_N, int STAGES>
 __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const TensorMap& output,
                                          const float* bias, const unsigned char* sign, float* parts, Shape shape,
-                                         int rectify, int masked) {
+                                         int biased, int rectify, int masked) {
     constexpr unsigned int INPUT_BYTES = (TILE_HEIGHT + 2) * LINE_BYTES, WEIGHT_BYTES = BLOCK_N * ROW_BYTES;
     constexpr unsigned int STAGE_BYTES = INPUT_BYTES + 3 * WEIGHT_BYTES;
     // A multiplying warpgroup's matrices of 64 pixels.
@@ -347,7 +348,8 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
 #pragma unroll
                     for (int j = 0; j < 8; j++) {
                         int pair = 2 * (lane % 4), filter = first_filter + 8 * j + pair;
-                        float2 added = *(const float2*)&bias[filter];
+                        float2 added = {0, 0};
+                        if (biased) added = *(const float2*)&bias[filter];
 #pragma unroll
                         for (int h = 0; h < 2; h++) {
                             const float* own_sum = &sum[m][32 * block + 4 * j + 2 * h];
@@ -384,33 +386,37 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int rectify, int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify,
+    int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 64, 4>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+    convolve<16, 64, 4>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int rectify, int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify,
+    int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 128, 3>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+    convolve<16, 128, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int rectify, int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify,
+    int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 64, 3>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+    convolve<32, 64, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int rectify, int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify,
+    int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 128, 2>(input, weight, output, bias, sign, parts, shape, rectify, masked);
+    convolve<32, 128, 2>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
 
 // The weight as it is read here: each tap transposed, (taps, filters, channels) from (taps, channels, filters). One

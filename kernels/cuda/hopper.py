@@ -140,7 +140,7 @@ def pack_weight(weight: Array) -> PackedWeight:
 def hopper_conv(
     input: Array,
     packed: PackedWeight,
-    bias: Array,
+    bias: Array | None,
     *,
     relu: bool = False,
     sign: Array | None = None,
@@ -153,7 +153,7 @@ def hopper_conv(
     ----------
     input : (H, W, C), float16; C a multiple of 64.
     packed : from ``pack_weight``; K a multiple of 64.
-    bias : (K,), float32.
+    bias : (K,), float32, or None.
     relu : apply max(x, 0) to the result.
     sign : from ``relu_sign`` of an array of the result's shape: where that is not positive, the result is 0. What is
         computed is then the gradient with respect to a ReLU's input.
@@ -165,9 +165,9 @@ def hopper_conv(
     """
     height, width, channels = input.shape
     filters, inner = packed.values.shape[2:]
-    if inner != channels or not suits(channels, filters) or bias.shape != (filters,):
-        shapes = f"an input of {input.shape}, a weight of {packed.values.shape} and a bias of {bias.shape}"
-        raise ValueError(f"{shapes} do not fit")
+    if inner != channels or not suits(channels, filters) or (bias is not None and bias.shape != (filters,)):
+        of_bias = "no bias" if bias is None else f"a bias of {bias.shape}"
+        raise ValueError(f"an input of {input.shape}, a weight of {packed.values.shape} and {of_bias} do not fit")
     if input.dtype != np.float16:
         raise TypeError(f"input must be float16, got {input.dtype}")
     if sign is not None and sign.shape != (height * width * filters // 8,):
@@ -178,23 +178,24 @@ def hopper_conv(
     parts = empty((cut.splits, height, width, filters) if split else (1,), np.float32)
     # Where there is none, any array does: it is not read.
     signs = empty((1,), np.uint8) if sign is None else sign
+    biases, biased = parts if bias is None else bias, int(bias is not None)
     maps = (
         _tensor_map(input, (CHANNELS, TILE_WIDTH, cut.tile_height + 2)),
         packed.tensor_map(cut.block),
         _tensor_map(output, (CHANNELS, TILE_WIDTH, 8)),
     )
-    numbers = (height, width, channels, filters, cut.splits, int(relu), int(sign is not None))
+    numbers = (height, width, channels, filters, cut.splits, biased, int(relu), int(sign is not None))
     blocks = min(cut.items(height, width, filters), cut.blocks)
     runtime.launch_with_memory(
         "hopper.cu",
         f"hopper_conv_{cut.tile_height}_{cut.block}",
         (blocks, 1, 1),
         (THREADS, 1, 1),
-        (*maps, bias, signs, parts, *numbers),
+        (*maps, biases, signs, parts, *numbers),
         cut.shared_bytes,
     )
     if split:
-        arguments = (parts, output, output.size, filters, cut.splits, 1.0, 0, bias, 1, int(relu))
+        arguments = (parts, output, output.size, filters, cut.splits, 1.0, 0, biases, biased, int(relu))
         half = np.float16
         launch_for_each("product.cu", "sum_of_parts", output.size, arguments, REAL=half, OTHER=half, OUTPUT=half)
         if sign is not None:

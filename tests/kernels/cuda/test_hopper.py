@@ -124,9 +124,8 @@ def test_it_is_its_own_adjoint_with_the_flipped_weight(emulator):
     """The sum of y * conv(x) is that of conv'(y) * x, exactly for whole numbers."""
     x, weight, _, _ = whole_numbers((9, 10), 64, 128)
     y = np.random.default_rng(2).integers(-2, 3, (9, 10, 128)).astype(np.float16)
-    there = cuda.hopper_conv(to_device(x), cuda.pack_weight(to_device(weight)), to_device(np.zeros(128, np.float32)))
-    flipped = cuda.pack_weight(cuda.flip_weight(to_device(weight)))
-    back = cuda.hopper_conv(to_device(y), flipped, to_device(np.zeros(64, np.float32)))
+    there = cuda.hopper_conv(to_device(x), cuda.pack_weight(to_device(weight)), None)
+    back = cuda.hopper_conv(to_device(y), cuda.pack_weight(cuda.flip_weight(to_device(weight))), None)
     one, other = (np.vdot(a.astype(np.float64), b) for a, b in ((to_host(there), y), (to_host(back), x)))
     assert one == other != 0
 
@@ -260,6 +259,8 @@ def test_arrays_that_do_not_fit_are_refused(emulator):
         cuda.hopper_conv(of(4, 4, 64), packed, bias)
     with pytest.raises(ValueError, match="do not fit"):
         cuda.hopper_conv(of(4, 4, 128), packed, of(128, dtype=np.float32))
+    with pytest.raises(ValueError, match="and no bias do not fit"):
+        cuda.hopper_conv(of(4, 4, 64), packed, None)
     with pytest.raises(ValueError, match="do not fit"):
         cuda.hopper_conv(of(4, 4, 32), cuda.pack_weight(of(3, 3, 32, 64)), bias)
     with pytest.raises(ValueError, match=r"a weight of \(1, 3, 64, 64\) is not that of a 3x3 convolution"):
@@ -268,7 +269,7 @@ def test_arrays_that_do_not_fit_are_refused(emulator):
         cuda.hopper_conv(of(4, 4, 128), packed, bias, sign=of(64, dtype=np.uint8))
     with pytest.raises(TypeError, match="input must be float16, got float32"):
         cuda.hopper_conv(of(4, 4, 128, dtype=np.float32), packed, bias)
-    arguments = (of(2, 2), of(2, 2), of(2, 2), bias, of(8, dtype=np.uint8), bias, 4, 4, 64, 64, 1, 0, 0)
+    arguments = (of(2, 2), of(2, 2), of(2, 2), bias, of(8, dtype=np.uint8), bias, 4, 4, 64, 64, 1, 0, 0, 0)
     with pytest.raises(TypeError, match="kernel 'hopper_conv_16_64': input must be a tensor map, got DeviceArray"):
         runtime.launch("hopper.cu", "hopper_conv_16_64", (1, 1, 1), (384, 1, 1), arguments)
 
@@ -282,12 +283,17 @@ def path(tmp_path):
 SMALL = tuple(models.random_image(12, 17, seed) for seed in range(3))
 
 
-def objective(network):
-    return Objective(network, *SMALL[:2], ["conv2_1"], ["conv1_1", "conv1_2", "conv2_2"], 1e-6, 1e-9)
+def objective(network, content=("conv2_1",), style=("conv1_1", "conv1_2", "conv2_2")):
+    return Objective(network, *SMALL[:2], content, style, 1e-6, 1e-9)
+
+
+def operators(network):
+    """Return what is run to see the last layer."""
+    return [node.operator for node in network.forward(SMALL[0], ["conv2_2"]).nodes]
 
 
 def kinds(network):
-    return [type(node.operator) for node in network.nodes]
+    return [type(operator) for operator in operators(network)]
 
 
 def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
@@ -295,13 +301,35 @@ def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
     # The first layer has three channels.
     assert kinds(network).count(HopperConv) == 3
     assert kinds(network)[0] is Conv
+    exact = load_network(path, dtype="float64")
+    assert network.multiply_adds(12, 17, ["conv2_2"]) == exact.multiply_adds(12, 17, ["conv2_2"])
     emulator.launches.clear()
     value, gradient = objective(network)(SMALL[2])
     assert sum(name.startswith("hopper_conv") for name in emulator.launches) >= 6
-    expected, of_wide = objective(load_network(path, dtype="float64"))(SMALL[2])
+    expected, of_wide = objective(exact)(SMALL[2])
     assert value == pytest.approx(expected, rel=1e-2)
     assert np.linalg.norm(gradient - of_wide) < 3e-2 * np.linalg.norm(of_wide)
     assert HopperConv not in kinds(load_network(path, device="cuda", dtype="float16"))
+
+
+def test_a_relu_that_only_the_next_convolution_sees_is_no_pass_of_its_own(emulator, path, monkeypatch):
+    # A sum in parts, as so small an image has it, takes the pass.
+    monkeypatch.setattr(hopper, "best_tiling", lambda *shape: hopper.Tiling(16, 64))
+    network = load_network(path, device="cuda", dtype="float16", convolution="hopper")
+    exact, style = load_network(path, dtype="float64"), ["conv1_1"]
+    # Whether conv2_1 is looked at, by the content's loss.
+    for content, found, passes in (
+        (["conv2_1", "conv2_2"], [(False, False)] * 2, 4),
+        (["conv2_2"], [(False, True), (True, False)], 3),
+    ):
+        ran = [node.operator for node in network.forward(SMALL[0], content).nodes][-2:]
+        assert [(operator.masks, operator.masked) for operator in ran] == found
+        ours = objective(network, content, style)
+        emulator.launches.clear()
+        _, gradient = ours(SMALL[2])
+        assert sum(name.startswith("relu_input_gradient") for name in emulator.launches) == passes
+        _, of_wide = objective(exact, content, style)(SMALL[2])
+        assert np.linalg.norm(gradient - of_wide) < 3e-2 * np.linalg.norm(of_wide)
 
 
 @pytest.mark.parametrize("kind", KINDS)
