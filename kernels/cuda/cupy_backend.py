@@ -94,7 +94,7 @@ class CupyBackend:
         start = -memory.ctypes.data % 64
         result = memory[start : start + TENSOR_MAP_BYTES]
         rank = len(sizes)
-        error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+        error = _driver().cuTensorMapEncodeTiled(
             ctypes.c_void_p(result.ctypes.data),
             6,
             rank,
@@ -119,6 +119,11 @@ class CupyBackend:
         if shared_bytes > 48 << 10:
             compiled.max_dynamic_shared_size_bytes = shared_bytes
         compiled(grid, block, tuple(arguments), shared_mem=shared_bytes)
+
+
+@cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 @cache

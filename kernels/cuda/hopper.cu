@@ -112,6 +112,13 @@ __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
+// What is written here after a wait uses the registers after it: the compiler does not know what the products write.
+template <int COUNT>
+__device__ __forceinline__ void registers_are_done(float (&d)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
 template <int COUNT>
 __device__ __forceinline__ void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
@@ -319,6 +326,8 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
                 last_given = shared_address(&empty[place.stage]);
             }
             products_wait<0>();
+#pragma unroll
+            for (int m = 0; m < MATRICES; m++) registers_are_done(sum[m]);
             if (thread == 0) arrive(last_given);
 
             // Of each matrix, a thread has two lines, h, and of every eight filters, j, two.
@@ -386,8 +395,7 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int biased, int rectify,
-    int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
     convolve<16, 64, 4>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
@@ -395,8 +403,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int biased, int rectify,
-    int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
     convolve<16, 128, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
@@ -404,8 +411,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int biased, int rectify,
-    int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
     convolve<32, 64, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
@@ -413,10 +419,17 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
-    int width, int channels, int filters, int splits, int biased, int rectify,
-    int masked) {
+    int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
     convolve<32, 128, 2>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_64_64(
+    const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
+    Shape shape = {height, width, channels, filters, splits};
+    convolve<64, 64, 2>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
 }
 
 // The weight as it is read here: each tap transposed, (taps, filters, channels) from (taps, channels, filters). One

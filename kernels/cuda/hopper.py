@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ CHANNELS = 64
 TILE_WIDTH = 8
 """Pixels of a tile across: with ``CHANNELS`` the period of the swizzle, 1024 bytes."""
 
-STAGES = {(16, 64): 4, (16, 128): 3, (32, 64): 3, (32, 128): 2}
+STAGES = {(16, 64): 4, (16, 128): 3, (32, 64): 3, (32, 128): 2, (64, 64): 2}
 """Steps that are in shared memory at a time, by height of a tile and filters of a block: the kinds of kernels."""
 
 THREADS = 384
@@ -101,6 +104,7 @@ def tilings(channels: int, filters: int) -> Iterator[Tiling]:
                 yield Tiling(tile_height, block, splits)
 
 
+@cache
 def best_tiling(height: int, width: int, channels: int, filters: int) -> Tiling:
     """Return the tiling that is predicted to be fastest; of equals that with fewer parts."""
     return min(
@@ -206,5 +210,5 @@ def hopper_conv(
 def _tensor_map(array: Array, box: tuple[int, ...]) -> Any:
     """Return the tensor map of a whole array, for boxes of these sides, the fastest first."""
     sizes = tuple(array.shape[::-1])
-    steps = np.cumprod([array.dtype.itemsize, *sizes[:-1]])[1:]
-    return runtime.backend().tensor_map(array, sizes, tuple(map(int, steps)), box)
+    steps = tuple(accumulate((array.dtype.itemsize * sizes[0], *sizes[1:-1]), mul))
+    return runtime.backend().tensor_map(array, sizes, steps, box)

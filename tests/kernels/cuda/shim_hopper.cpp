@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <map>
 
 struct TensorMap;
@@ -38,17 +39,22 @@ static unsigned char* shared(unsigned address, unsigned bytes) {
 static unsigned swizzled(unsigned address) { return address ^ (address >> 7 & 7) << 4; }
 
 // What each thread waits for, while it does; a thread that begins another wait has made a step.
-static std::vector<std::string> waits;
+struct Wait {
+    const char* what;
+    unsigned number, parity;
+    bool operator==(const Wait&) const = default;
+};
+static std::vector<Wait> waits;
 
-static void wait_a_while(const std::string& what) {
-    if (waits[thread()] != what) {
-        waits[thread()] = what;
+static void wait_a_while(Wait wait) {
+    if (waits[thread()] != wait) {
+        waits[thread()] = wait;
         fibers::events++;
     }
     fibers::yield();
 }
 
-static void waited() { waits[thread()].clear(); }
+static void waited() { waits[thread()] = {}; }
 
 // Barriers.
 
@@ -192,13 +198,13 @@ struct Product {
     unsigned columns;
     bool add;
     unsigned threads;
-    // Where a thread's registers are; what they held if no product on them was under way.
+    // Where each thread's registers are; what they held if no product on them was under way.
     float* registers[GROUP];
-    std::vector<float> before[GROUP];
+    std::vector<float> before;
 };
 
 struct Warpgroup {
-    std::vector<Product> products;
+    std::deque<Product> products;
     // Where each committed group of products ends, how many products and groups are done, sums that are under way.
     std::vector<unsigned> groups;
     unsigned done, done_groups;
@@ -234,7 +240,8 @@ static void begin_product(float* d, unsigned columns, unsigned long long a, unsi
             require(__builtin_bit_cast(unsigned, d[i]) == NOT_A_NUMBER, "registers of a product under way were changed");
     } else {
         require(w.fenced[lane], "wgmma.fence is missing before a product");
-        product.before[lane].assign(d, d + count);
+        product.before.resize(64 * columns);
+        std::copy(d, d + count, &product.before[lane * count]);
         memset(d, 0xFF, count * sizeof(float));
     }
 }
@@ -265,10 +272,10 @@ __attribute__((optimize("O3"))) static void finish_product(Warpgroup& w) {
     read_matrix(product.b, columns, b);
     std::vector<float>& sum = w.sums[product.registers[0]];
     sum.resize(64 * columns);
-    if (!product.before[0].empty())
+    if (!product.before.empty())
         for (unsigned lane = 0; lane < GROUP; lane++)
             for (unsigned i = 0; i < count; i++)
-                sum[row_of(lane, i) * columns + column_of(lane, i)] = product.before[lane][i];
+                sum[row_of(lane, i) * columns + column_of(lane, i)] = product.before[lane * count + i];
     if (!product.add) std::fill(sum.begin(), sum.end(), 0.0f);
     for (unsigned r = 0; r < 64; r++)
         for (unsigned k = 0; k < 16; k++)
@@ -315,7 +322,7 @@ static void change_registers(unsigned count, bool more) {
             w.registers = count;
             fibers::events++;
         } else {
-            wait_a_while("setmaxnreg " + std::to_string(count));
+            wait_a_while({"setmaxnreg", count});
         }
     }
     waited();
@@ -344,7 +351,7 @@ static void begin_block(bool descending) {
     not_committed.assign(threads, 0);
     writes.assign(threads, {});
     std::fill(std::begin(meetings), std::end(meetings), Meeting{});
-    waits.assign(threads, "");
+    waits.assign(threads, {});
     warpgroups.assign(threads / GROUP, {});
     // As many as the compiler gives a thread of the only block of a multiprocessor.
     unsigned registers = REGISTERS / threads / 8 * 8;
@@ -358,9 +365,10 @@ static void step() {
     if (!stores.empty()) return finish_store(taken(stores));
     std::map<std::string, unsigned> waiting;
     for (unsigned t = 0; t < waits.size(); t++)
-        if (fibers::states[t] == fibers::YIELDED) waiting[waits[t]]++;
+        if (fibers::states[t] == fibers::YIELDED)
+            waiting[waits[t].what + (" " + std::to_string(waits[t].number)) + ", " + std::to_string(waits[t].parity)]++;
     std::string fault = "deadlock";
-    for (auto& [what, threads] : waiting) fault += ", " + std::to_string(threads) + " wait for " + what;
+    for (auto& [what, threads] : waiting) fault += "; " + std::to_string(threads) + " wait for " + what;
     throw fault;
 }
 
@@ -411,7 +419,7 @@ static bool try_wait(unsigned barrier, unsigned parity) {
     using namespace hopper;
     const Barrier& b = barrier_at(barrier);
     require(parity < 2, "a parity is 0 or 1");
-    if (b.phase % 2 == parity) wait_a_while(named(b) + ", parity " + std::to_string(parity));
+    if (b.phase % 2 == parity) wait_a_while({"barrier", b.number, parity});
     if (b.phase % 2 == parity) return false;
     waited();
     return true;
@@ -452,7 +460,7 @@ static void stores_wait_for_reads() {
     using namespace hopper;
     require(not_committed[thread()] == 0, "a thread waits for stores that it has not committed");
     auto of_thread = [](const Store& store) { return store.thread == thread(); };
-    while (std::any_of(stores.begin(), stores.end(), of_thread)) wait_a_while("stores");
+    while (std::any_of(stores.begin(), stores.end(), of_thread)) wait_a_while({"stores"});
     waited();
 }
 
@@ -466,7 +474,7 @@ static void warpgroup_barrier(int number) {
         meeting.opened++;
         fibers::events++;
     }
-    while (meeting.opened == opened) wait_a_while("the warpgroup's barrier " + std::to_string(number));
+    while (meeting.opened == opened) wait_a_while({"the warpgroup's barrier", (unsigned)number});
     waited();
 }
 
@@ -486,7 +494,7 @@ static void products_wait() {
     Warpgroup& w = own();
     unsigned lane = thread() % GROUP, committed = w.committed[lane];
     w.wanted[lane] = committed > PENDING ? committed - PENDING : 0;
-    while (w.done_groups < w.wanted[lane]) wait_a_while("products");
+    while (w.done_groups < w.wanted[lane]) wait_a_while({"product", w.wanted[lane] - 1});
     waited();
 }
 
@@ -494,6 +502,9 @@ template <int COLUMNS_BY_2>
 static void multiply_tile(float (&d)[COLUMNS_BY_2], unsigned long long a, unsigned long long b, int add) {
     hopper::begin_product(d, 2 * COLUMNS_BY_2, a, b, add);
 }
+
+template <int COUNT>
+static void registers_are_done(float (&)[COUNT]) {}
 
 template <int COUNT>
 static void give_registers() {
