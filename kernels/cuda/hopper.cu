@@ -256,10 +256,90 @@ struct Position {
     }
 };
 
+// Where results go, and what is done to them before.
+struct Results {
+    const TensorMap& output;
+    const float* bias;
+    const unsigned char* sign;
+    float* parts;
+    int biased, rectify, masked;
+};
+
+// Of the 64 pixels and BLOCK_N filters of a matrix of sums, a thread has two lines, h, one pixel in each, and of every
+// eight filters, j, two: its register 4 * j + 2 * h and the next.
+
+// Writes a multiplying warpgroup's sums to the item's part.
+template <int MATRICES, int BLOCK_N>
+__device__ __forceinline__ void write_part(const float (&sum)[MATRICES][BLOCK_N / 2], Item item, Shape shape, int own,
+                                           float* parts) {
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, x = item.left + lane / 4;
+#pragma unroll
+    for (int m = 0; m < MATRICES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int y = item.top + 8 * (MATRICES * own + m) + 2 * warp + h;
+            if (x >= shape.width || y >= shape.height) continue;
+            long long pixel = ((long long)item.split * shape.height + y) * shape.width + x;
+            float* target = &parts[pixel * shape.filters + item.filter + 2 * (lane % 4)];
+#pragma unroll
+            for (int j = 0; j < BLOCK_N / 8; j++)
+                *(float2*)&target[8 * j] = {sum[m][4 * j + 2 * h], sum[m][4 * j + 2 * h + 1]};
+        }
+}
+
+// Stores a multiplying warpgroup's results, 64 pixels and 64 filters at a time, by way of its area of shared memory.
+template <int MATRICES, int BLOCK_N>
+__device__ __forceinline__ void store_results(const float (&sum)[MATRICES][BLOCK_N / 2], Item item, Shape shape,
+                                              int own, unsigned int area, const Results& to) {
+    int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32, x = item.left + lane / 4;
+#pragma unroll
+    for (int m = 0; m < MATRICES; m++)
+#pragma unroll
+        for (int block = 0; block < BLOCK_N / 64; block++) {
+            int first_y = item.top + 8 * (MATRICES * own + m), first_filter = item.filter + 64 * block;
+            unsigned long long signs[2] = {~0ull, ~0ull};
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int y = first_y + 2 * warp + h;
+                long long first = ((long long)y * shape.width + x) * shape.filters + first_filter;
+                if (to.masked && x < shape.width && y < shape.height)
+                    signs[h] = *(const unsigned long long*)&to.sign[first / 8];
+            }
+            // All at once, for what is written below keeps loads from being moved before it.
+            float2 added[8] = {};
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                if (to.biased) added[j] = *(const float2*)&to.bias[first_filter + 8 * j + 2 * (lane % 4)];
+            // The store before has read the area.
+            if (thread == 0) stores_wait_for_reads();
+            warpgroup_barrier(1 + own);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                int pair = 2 * (lane % 4);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    float first = sum[m][32 * block + 4 * j + 2 * h] + added[j].x;
+                    float second = sum[m][32 * block + 4 * j + 2 * h + 1] + added[j].y;
+                    // The first filter's sign is the highest bit of the byte of eight.
+                    unsigned int bits = (unsigned int)(signs[h] >> 8 * j) << pair;
+                    if ((to.rectify && first <= 0) || !(bits & 128)) first = 0;
+                    if ((to.rectify && second <= 0) || !(bits & 64)) second = 0;
+                    unsigned int row = area + (2 * warp + h) * LINE_BYTES + lane / 4 * ROW_BYTES;
+                    write_shared(row + (j ^ lane / 4) * 16 + 2 * pair, pack_halves(first, second));
+                }
+            }
+            writes_are_ready();
+            warpgroup_barrier(1 + own);
+            if (thread == 0) {
+                store_box(to.output, area, first_filter, item.left, first_y);
+                stores_commit();
+            }
+        }
+}
+
 template <int TILE_HEIGHT, int BLOCK_N, int STAGES>
-__device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const TensorMap& output,
-                                         const float* bias, const unsigned char* sign, float* parts, Shape shape,
-                                         int biased, int rectify, int masked) {
+__device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap& weight, const Results& results,
+                                         Shape shape) {
     constexpr unsigned int INPUT_BYTES = (TILE_HEIGHT + 2) * LINE_BYTES, WEIGHT_BYTES = BLOCK_N * ROW_BYTES;
     constexpr unsigned int STAGE_BYTES = INPUT_BYTES + 3 * WEIGHT_BYTES;
     // A multiplying warpgroup's matrices of 64 pixels.
@@ -297,7 +377,7 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
             }
     } else {
         take_registers<232>();
-        int own = group - 1, warp = thread / 32, lane = thread % 32;
+        int own = group - 1;
         unsigned int area = memory + STAGES * STAGE_BYTES + own * STORE_BYTES;
         for (int number = blockIdx.x; number < items.count(); number += gridDim.x) {
             Item item = items.at(number);
@@ -330,63 +410,10 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
             for (int m = 0; m < MATRICES; m++) registers_are_done(sum[m]);
             if (thread == 0) arrive(last_given);
 
-            // Of each matrix, a thread has two lines, h, and of every eight filters, j, two.
-#pragma unroll
-            for (int m = 0; m < MATRICES; m++) {
-                int x = item.left + lane / 4, first_y = item.top + 8 * (MATRICES * own + m);
-#pragma unroll
-                for (int block = 0; block < BLOCK_N / 64; block++) {
-                    int first_filter = item.filter + 64 * block;
-                    if (shape.splits == 1) {
-                        // The store before has read the area.
-                        if (thread == 0) stores_wait_for_reads();
-                        warpgroup_barrier(1 + own);
-                    }
-                    long long pixel[2];
-                    bool inside[2];
-                    unsigned long long signs[2];
-#pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        int y = first_y + 2 * warp + h;
-                        inside[h] = x < shape.width && y < shape.height;
-                        pixel[h] = (long long)y * shape.width + x;
-                        signs[h] = ~0ull;
-                        if (masked && inside[h])
-                            signs[h] = *(const unsigned long long*)&sign[(pixel[h] * shape.filters + first_filter) / 8];
-                    }
-#pragma unroll
-                    for (int j = 0; j < 8; j++) {
-                        int pair = 2 * (lane % 4), filter = first_filter + 8 * j + pair;
-                        float2 added = {0, 0};
-                        if (biased) added = *(const float2*)&bias[filter];
-#pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                            const float* own_sum = &sum[m][32 * block + 4 * j + 2 * h];
-                            if (shape.splits > 1) {
-                                long long plane = (long long)item.split * shape.height * shape.width;
-                                float2* target = (float2*)&parts[(plane + pixel[h]) * shape.filters + filter];
-                                if (inside[h]) *target = {own_sum[0], own_sum[1]};
-                                continue;
-                            }
-                            float first = own_sum[0] + added.x, second = own_sum[1] + added.y;
-                            // The first filter's sign is the highest bit of the byte of eight.
-                            unsigned int bits = (unsigned int)(signs[h] >> 8 * j) << pair;
-                            if ((rectify && first <= 0) || !(bits & 128)) first = 0;
-                            if ((rectify && second <= 0) || !(bits & 64)) second = 0;
-                            unsigned int row = area + (2 * warp + h) * LINE_BYTES + lane / 4 * ROW_BYTES;
-                            write_shared(row + (j ^ lane / 4) * 16 + 2 * pair, pack_halves(first, second));
-                        }
-                    }
-                    if (shape.splits == 1) {
-                        writes_are_ready();
-                        warpgroup_barrier(1 + own);
-                        if (thread == 0) {
-                            store_box(output, area, first_filter, item.left, first_y);
-                            stores_commit();
-                        }
-                    }
-                }
-            }
+            if (shape.splits > 1)
+                write_part<MATRICES, BLOCK_N>(sum, item, shape, own, results.parts);
+            else
+                store_results<MATRICES, BLOCK_N>(sum, item, shape, own, area, results);
         }
         if (thread == 0) stores_wait_for_reads();
     }
@@ -397,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 64, 4>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+    convolve<16, 64, 4>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
@@ -405,7 +432,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 128, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+    convolve<16, 128, 3>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
@@ -413,7 +440,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 64, 3>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+    convolve<32, 64, 3>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
@@ -421,7 +448,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 128, 2>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+    convolve<32, 128, 2>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_64_64(
@@ -429,7 +456,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_64_64(
     const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<64, 64, 2>(input, weight, output, bias, sign, parts, shape, biased, rectify, masked);
+    convolve<64, 64, 2>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
 }
 
 // The weight as it is read here: each tap transposed, (taps, filters, channels) from (taps, channels, filters). One

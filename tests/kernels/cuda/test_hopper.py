@@ -166,17 +166,17 @@ FAULTS = {
     "one warp takes no registers": ("take", "if (thread < 96) take", "wait for setmaxnreg 232"),
     "writes are not ready for the store": ("writes_are_ready();", "", "not fenced"),
     "a store does not wait for other threads' writes": (
-        "writes_are_ready();\n                        warpgroup_barrier(1 + own);",
+        "writes_are_ready();\n            warpgroup_barrier(1 + own);",
         "writes_are_ready();",
         "written again before it was read",
     ),
     "a store's memory is written too early": (
-        "if (thread == 0) stores_wait_for_reads();\n                        warpgroup",
+        "if (thread == 0) stores_wait_for_reads();\n            warpgroup",
         "warpgroup",
         "written again before it was read",
     ),
     "other threads write before a store has read": (
-        "stores_wait_for_reads();\n                        warpgroup_barrier(1 + own);",
+        "stores_wait_for_reads();\n            warpgroup_barrier(1 + own);",
         "stores_wait_for_reads();",
         "written again before it was read",
     ),
