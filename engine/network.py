@@ -13,8 +13,8 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.onnx_reader import Graph, Node, Rejected, read_onnx
-from engine.ops import Array, AveragePool, Conv, ConvBlock, HopperConv, MaxPool, Operator, Relu, Shape
-from engine.plan import planned, planned_for_hopper
+from engine.ops import Array, AveragePool, Conv, ConvBlock, MaxPool, Operator, Relu, Shape
+from engine.plan import masked_by_readers, planned, planned_for_hopper
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.scaling import sample_picture, scaled_nodes
 from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
@@ -72,7 +72,7 @@ class Network:
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
     rejected : what the file holds and the engine cannot run.
     workers : the threads that the kernels share.
-    convolution : ``"auto"``, ``"direct"`` or ``"hopper"``.
+    convolution : ``"auto"`` or ``"direct"``.
     scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
     """
 
@@ -295,10 +295,8 @@ class Network:
         """Return the bytes of the parameters up to ``layers``, in both directions."""
         total = 0
         for node in self._plan({self.outputs[name] for name in self.checked(layers)}):
-            # The weight itself and what the algorithm makes of it: turned, also packed, or transformed to 36 numbers
-            # for 9.
-            copies = 5 if isinstance(node.operator, ConvBlock) else 3 if isinstance(node.operator, HopperConv) else 2
-            total += node.operator.parameters * copies
+            # The weight itself and what the algorithm makes of it: turned, or transformed to 36 numbers for 9.
+            total += node.operator.parameters * (5 if isinstance(node.operator, ConvBlock) else 2)
         return total * self.dtype.itemsize
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
@@ -317,9 +315,9 @@ class Network:
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
         """Return what is run to compute ``kept``."""
         nodes = self._leading_to(kept)
-        if self.convolution == "hopper":
-            return planned_for_hopper(nodes, kept)
-        return planned(nodes, kept) if self.convolution == "auto" and self.device == "cpu" else nodes
+        if self.device == "cuda":
+            return masked_by_readers(nodes, kept)
+        return planned(nodes, kept) if self.convolution == "auto" else nodes
 
     def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` depend on."""
@@ -353,7 +351,7 @@ def _held_bytes(node: Node, shapes: Mapping[str, Shape], kept: set[str], dtype: 
         return signs + (values * dtype.itemsize if node.output in kept else 0)
     if node.output in kept:
         return values * dtype.itemsize
-    if isinstance(operator, Relu | ConvBlock | HopperConv) or (isinstance(operator, Conv) and operator.relu):
+    if isinstance(operator, Relu | ConvBlock) or (isinstance(operator, Conv) and operator.relu):
         return values // 8
     return values if isinstance(operator, MaxPool) else 0
 
@@ -423,19 +421,19 @@ def load_network(
 def moved_to_cuda(network: Network, dtype: np.dtype[Any]) -> Network:
     """Return a float32 network of the CPU on the GPU, in ``dtype``; raises ValueError when it does not suit that."""
     scales: Mapping[str, float] = {}
-    nodes, convolution = network.nodes, network.convolution
+    nodes = network.nodes
     if dtype == np.float16:
         features = network.features(sample_picture(), network.layers)
         largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
         nodes, of_values = scaled_nodes(network.nodes, largest)
         scales = {layer: of_values[value] for layer, value in network.outputs.items()}
     nodes = tuple(on_cuda(node, dtype) for node in nodes)
-    if convolution == "hopper":
+    if network.convolution == "hopper":
         if dtype != np.float16:
             raise ValueError(f"convolution 'hopper' is for dtype float16, not for {dtype}")
-        if not hopper_is_right():
-            convolution = "auto"
-    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales, convolution=convolution)
+        if hopper_is_right():
+            nodes = planned_for_hopper(nodes)
+    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales)
 
 
 def choose_device(device: str, dtype: str = "float32") -> str:

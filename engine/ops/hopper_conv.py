@@ -50,7 +50,7 @@ class HopperConv:
         return self.conv.output_shape(shape)
 
     def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output; the input gradient needs the signs behind its ReLU's, the output's or the input's."""
+        """Return the output; the input gradient needs the signs behind the ReLU, its own or the input's."""
         kernels = kernels_of(input)
         output = kernels.hopper_conv(input, self.conv.hopper_weight, self.conv.bias, relu=True, workers=workers)
         own = None if output_is_kept or self.masked else kernels.relu_sign(output, workers=workers)

@@ -35,6 +35,7 @@ class CupyBackend:
         if self.capability < (7, 0):
             version = ".".join(map(str, self.capability))
             raise ValueError(f"the GPU has compute capability {version}, the kernels need 7.0 or later")
+        self.multiprocessors = int(properties["multiProcessorCount"])
         self.wrong: Mapping[str, float] | None = None
         self._name = str(properties["name"].decode())
 

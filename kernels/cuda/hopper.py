@@ -27,9 +27,6 @@ STAGES = {(16, 64): 4, (16, 128): 3, (32, 64): 3, (32, 128): 2, (64, 64): 2}
 
 THREADS = 384
 
-MULTIPROCESSORS = 132
-"""Of an H100 or H200 (SXM). On a card with fewer, some blocks wait for others to end."""
-
 CLOCK_PRODUCTS = 2048
 """Products in 16 bits of a multiprocessor in a clock: a tensor core does 512 (990 TFLOP/s at 1.83 GHz)."""
 
@@ -52,13 +49,13 @@ class Tiling:
     tile_height : lines of a tile.
     block : filters of an item.
     splits : parts of the sum over channels and columns of the kernel.
-    blocks : that run, at most; each takes one item after the other.
+    blocks : that run, at most, one a multiprocessor; each takes one item after the other.
     """
 
     tile_height: int
     block: int
-    splits: int = 1
-    blocks: int = MULTIPROCESSORS
+    splits: int
+    blocks: int
 
     def items(self, height: int, width: int, filters: int) -> int:
         """Return how many items there are for an image."""
@@ -81,7 +78,7 @@ class Tiling:
         step = max(products / CLOCK_PRODUCTS, self.stage_bytes / CLOCK_BYTES)
         waves = -(-self.items(height, width, filters) // self.blocks)
         # The parts of a sum are written and read, in float32.
-        moved = 2 * 4 * self.splits * height * width * filters / (CLOCK_BYTES * MULTIPROCESSORS)
+        moved = 2 * 4 * self.splits * height * width * filters / (CLOCK_BYTES * self.blocks)
         return waves * (ITEM_CLOCKS + steps * step) + (LAUNCH_CLOCKS + moved if self.splits > 1 else 0)
 
 
@@ -95,21 +92,23 @@ def steps_of(channels: int) -> int:
     return 3 * (channels // CHANNELS)
 
 
-def tilings(channels: int, filters: int) -> Iterator[Tiling]:
+def tilings(channels: int, filters: int, multiprocessors: int) -> Iterator[Tiling]:
     """Yield every way to cut a convolution that leaves no part of a sum empty."""
     steps = steps_of(channels)
     for tile_height, block in STAGES:
         for splits in range(1, MOST_SPLITS + 1):
             if filters % block == 0 and (splits - 1) * -(-steps // splits) < steps:
-                yield Tiling(tile_height, block, splits)
+                yield Tiling(tile_height, block, splits, multiprocessors)
 
 
 @cache
-def best_tiling(height: int, width: int, channels: int, filters: int) -> Tiling:
+def best_tiling(height: int, width: int, channels: int, filters: int, multiprocessors: int) -> Tiling:
     """Return the tiling that is predicted to be fastest; of equals that with fewer parts."""
-    return min(
-        tilings(channels, filters), key=lambda tiling: (tiling.clocks(height, width, channels, filters), tiling.splits)
-    )
+
+    def predicted(tiling: Tiling) -> tuple[float, int]:
+        return tiling.clocks(height, width, channels, filters), tiling.splits
+
+    return min(tilings(channels, filters, multiprocessors), key=predicted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +176,8 @@ def hopper_conv(
     if sign is not None and sign.shape != (height * width * filters // 8,):
         raise ValueError(f"sign must have {height * width * filters // 8} values, got {sign.shape}")
     output = empty((height, width, filters), np.float16)
-    cut = best_tiling(height, width, channels, filters) if tiling is None else tiling
+    multiprocessors = runtime.backend().multiprocessors
+    cut = best_tiling(height, width, channels, filters, multiprocessors) if tiling is None else tiling
     split = cut.splits > 1
     parts = empty((cut.splits, height, width, filters) if split else (1,), np.float32)
     # Where there is none, any array does: it is not read.

@@ -14,7 +14,7 @@ import numpy as np
 from kernels import cpu
 from kernels.cuda import runtime
 from kernels.cuda.conv import conv
-from kernels.cuda.hopper import MULTIPROCESSORS, STAGES, Tiling, hopper_conv, pack_weight
+from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_weight
 from kernels.cuda.relu import relu_input_gradient, relu_sign
 from kernels.geometry import Window
 
@@ -106,7 +106,7 @@ def hopper_is_right() -> bool:
     masked = runtime.to_host(relu_input_gradient(expected, sign))
     for kind in STAGES:
         # A block that does everything has more steps than stages.
-        for splits, blocks in ((1, 1), (2, MULTIPROCESSORS)):
+        for splits, blocks in ((1, 1), (2, runtime.backend().multiprocessors)):
             tiling = Tiling(*kind, splits, blocks)
             found = runtime.to_host(hopper_conv(input, packed, bias, relu=True, tiling=tiling))
             of_sign = runtime.to_host(hopper_conv(input, packed, bias, relu=True, sign=sign, tiling=tiling))

@@ -75,6 +75,7 @@ class TensorMap:
         assert box[0] * item == 128, "a row of the box is as long as the swizzle"
         assert all(step % 16 == 0 for step in steps)
         assert all(1 <= side <= 256 for side in box)
+        assert array.values.ctypes.data % 16 == 0
         assert int(np.prod(sizes)) == array.size
         assert tuple(steps) == tuple(np.cumprod([item, *sizes[:-1]])[1:]), "the array is contiguous"
         self.array = array
@@ -105,7 +106,7 @@ class Emulator:
         self.launches = []
         self._libraries = {}
         self.faults = {}
-        self.wrong, self.capability = None, (9, 0)
+        self.wrong, self.capability, self.multiprocessors = None, (9, 0), 132
         self._recorded = None
 
     def describe(self):

@@ -21,6 +21,8 @@ WIDE = models.parameters((2, 2), (64, 128), seed=3)
 
 
 KINDS = [f"hopper_conv_{height}_{block}" for height, block in hopper.STAGES]
+H100 = 132
+"""Multiprocessors of an H100 or H200 (SXM)."""
 MOST_SHARED_BYTES = 227 << 10
 """Of a block of compute capability 9.0; the barriers lie in the first 1024."""
 
@@ -35,7 +37,7 @@ def test_the_numbers_that_stand_in_the_source_too_are_the_same():
 
 def test_every_tiling_fits_and_leaves_no_part_empty():
     for channels, filters in itertools.product((64, 128, 192, 256, 512), repeat=2):
-        found = list(hopper.tilings(channels, filters))
+        found = list(hopper.tilings(channels, filters, H100))
         assert {tiling.block for tiling in found} == ({64, 128} if filters % 128 == 0 else {64})
         assert {tiling.splits for tiling in found} >= {1, 3}
         for tiling in found:
@@ -49,13 +51,15 @@ def test_every_tiling_fits_and_leaves_no_part_empty():
 def test_small_images_are_cut_finer_and_large_ones_are_not_split():
     # conv5_1 and conv4_2 of VGG at 512 pixels, conv2_2 at 1024.
     for size, channels, filters in ((32, 512, 512), (64, 512, 512), (512, 128, 128)):
-        tiling = hopper.best_tiling(size, size, channels, filters)
+        tiling = hopper.best_tiling(size, size, channels, filters, H100)
         items = tiling.items(size, size, filters)
-        assert items / (-(-items // hopper.MULTIPROCESSORS) * hopper.MULTIPROCESSORS) > 0.9
+        assert items / (-(-items // H100) * H100) > 0.9
         assert (tiling.splits > 1) == (size < 128)
-        others = [other.clocks(size, size, channels, filters) for other in hopper.tilings(channels, filters)]
+        others = [other.clocks(size, size, channels, filters) for other in hopper.tilings(channels, filters, H100)]
         assert tiling.clocks(size, size, channels, filters) == min(others)
-    assert hopper.best_tiling(512, 512, 128, 128) == hopper.Tiling(32, 128)
+    assert hopper.best_tiling(512, 512, 128, 128, H100) == hopper.Tiling(32, 128, 1, H100)
+    # With fewer multiprocessors 128 items would be more than one wave.
+    assert hopper.best_tiling(64, 64, 512, 512, 114) != hopper.best_tiling(64, 64, 512, 512, H100)
 
 
 @pytest.mark.parametrize(("channels", "filters"), [(64, 64), (128, 64), (64, 192), (64, 128), (512, 512)])
@@ -106,14 +110,14 @@ def test_whole_numbers_come_out_exactly_for_all_channels(emulator, channels, fil
     # More steps than stages, and the ring goes on from one item to the next.
     for kind in hopper.STAGES:
         if filters % kind[1] == 0:
-            tiling = hopper.Tiling(*kind, blocks=1)
+            tiling = hopper.Tiling(*kind, 1, blocks=1)
             np.testing.assert_array_equal(on_device((5, 9), channels, filters, tiling=tiling), expected)
 
 
 @pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize("kind", hopper.STAGES)
 def test_what_the_sign_has_no_bit_for_is_zero(emulator, kind, splits):
-    size, tiling = (19, 21), hopper.Tiling(*kind, splits)
+    size, tiling = (19, 21), hopper.Tiling(*kind, splits, H100)
     expected = whole_numbers(size, 64, 128)[-1]
     below = np.random.default_rng(1).integers(-1, 2, expected.shape).astype(np.float16)
     sign = cuda.relu_sign(to_device(below))
@@ -238,7 +242,7 @@ def faulty(faulty_sources, compiled_kernels, monkeypatch):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_source_is_found(faulty, monkeypatch, fault):
     """What the emulator is there to find, in one of the two orders of threads and copies at least."""
-    found, size, tiling = [], (17, 9), hopper.Tiling(*next(iter(hopper.STAGES)), blocks=1)
+    found, size, tiling = [], (17, 9), hopper.Tiling(*next(iter(hopper.STAGES)), 1, blocks=1)
     for descending in (False, True):
         device = Faulty(faulty, descending, fault)
         monkeypatch.setattr(runtime, "backend", lambda device=device: device)
@@ -287,13 +291,8 @@ def objective(network, content=("conv2_1",), style=("conv1_1", "conv1_2", "conv2
     return Objective(network, *SMALL[:2], content, style, 1e-6, 1e-9)
 
 
-def operators(network):
-    """Return what is run to see the last layer."""
-    return [node.operator for node in network.forward(SMALL[0], ["conv2_2"]).nodes]
-
-
 def kinds(network):
-    return [type(operator) for operator in operators(network)]
+    return [type(node.operator) for node in network.nodes]
 
 
 def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
@@ -301,12 +300,10 @@ def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
     # The first layer has three channels.
     assert kinds(network).count(HopperConv) == 3
     assert kinds(network)[0] is Conv
-    exact = load_network(path, dtype="float64")
-    assert network.multiply_adds(12, 17, ["conv2_2"]) == exact.multiply_adds(12, 17, ["conv2_2"])
     emulator.launches.clear()
     value, gradient = objective(network)(SMALL[2])
     assert sum(name.startswith("hopper_conv") for name in emulator.launches) >= 6
-    expected, of_wide = objective(exact)(SMALL[2])
+    expected, of_wide = objective(load_network(path, dtype="float64"))(SMALL[2])
     assert value == pytest.approx(expected, rel=1e-2)
     assert np.linalg.norm(gradient - of_wide) < 3e-2 * np.linalg.norm(of_wide)
     assert HopperConv not in kinds(load_network(path, device="cuda", dtype="float16"))
@@ -314,7 +311,7 @@ def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
 
 def test_a_relu_that_only_the_next_convolution_sees_is_no_pass_of_its_own(emulator, path, monkeypatch):
     # A sum in parts, as so small an image has it, takes the pass.
-    monkeypatch.setattr(hopper, "best_tiling", lambda *shape: hopper.Tiling(16, 64))
+    monkeypatch.setattr(hopper, "best_tiling", lambda *shape: hopper.Tiling(16, 64, 1, H100))
     network = load_network(path, device="cuda", dtype="float16", convolution="hopper")
     exact, style = load_network(path, dtype="float64"), ["conv1_1"]
     # Whether conv2_1 is looked at, by the content's loss.
