@@ -18,15 +18,16 @@
 //
 // Phases. STAGES steps lie in shared memory at a time, in a ring that runs on from item to item, so that the next
 // item is fetched while this one is stored. Stage s has two barriers: full[s], whose phase ends with the fetching
-// thread's arrival and all bytes of the step; and empty[s], whose phase ends with one arrival of either multiplying
-// warpgroup. Round r of the ring (0, 1, ...) waits for the end of phase r of full, and before filling for the end of
-// phase r - 1 of empty; before the first round that is the phase before the first, which counts as over. A barrier only
-// knows its phase's parity. Products run on while the next are begun: a stage is given back one step late.
+// thread's arrival and all bytes of the step; and empty[s], whose phase ends with one arrival of each multiplying warp,
+// which has waited for its products. Round r of the ring (0, 1, ...) waits for the end of phase r of full, and before
+// filling for the end of phase r - 1 of empty; before the first round that is the phase before the first, which counts
+// as over. A barrier only knows its phase's parity. Products run on while the next are begun: a stage is given back one
+// step late.
 //
 // The end of an item. The sums get the bias, what is negative is cut off, or what sign has no bit for, each where asked
-// to; 64 pixels times
-// 64 filters go through 8192 bytes of shared memory, one area a warpgroup, to a store by the copy engine, which leaves
-// out what lies outside of the image. Parts of a sum go to memory in float32; sum_of_parts (product.cu) adds them up.
+// to; 64 pixels times 64 filters go through 8192 bytes of shared memory, one area a warpgroup, to a store by the copy
+// engine, which leaves out what lies outside of the image. Parts of a sum go to memory in float32; sum_of_parts
+// (product.cu) adds them up.
 //
 // input is (height, width, channels), weight (3, 3, filters, channels), output (height, width, filters); channels is a
 // multiple of 64, filters of BLOCK_N. All are used through tensor maps. sign is numpy.packbits of (height, width,
@@ -354,7 +355,7 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared_address(&full[s]), 1);
-            barrier_init(shared_address(&empty[s]), 2);
+            barrier_init(shared_address(&empty[s]), 8);
         }
         barriers_are_ready();
     }
@@ -402,13 +403,13 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
                 products_commit();
                 // All products but those just begun are done.
                 products_wait<1>();
-                if (step > item.first && thread == 0) arrive(last_given);
+                if (step > item.first && thread % 32 == 0) arrive(last_given);
                 last_given = shared_address(&empty[place.stage]);
             }
             products_wait<0>();
 #pragma unroll
             for (int m = 0; m < MATRICES; m++) registers_are_done(sum[m]);
-            if (thread == 0) arrive(last_given);
+            if (thread % 32 == 0) arrive(last_given);
 
             if (shape.splits > 1)
                 write_part<MATRICES, BLOCK_N>(sum, item, shape, own, results.parts);

@@ -144,9 +144,9 @@ def test_the_map_of_a_weight_is_made_once(emulator, monkeypatch):
 WRONG = "its result is wrong"
 FULL, EMPTY = "await(shared_address(&full[place.stage]), place.parity);", "place.parity ^ 1"
 GIVE_BACK = """                products_wait<1>();
-                if (step > item.first && thread == 0) arrive(last_given);
+                if (step > item.first && thread % 32 == 0) arrive(last_given);
 """
-TOO_EARLY = """                if (thread == 0) arrive(shared_address(&empty[place.stage]));
+TOO_EARLY = """                if (thread % 32 == 0) arrive(shared_address(&empty[place.stage]));
                 products_wait<1>();
 """
 STARVED = "deadlock; 256 wait for barrier 0, 0; 1 wait for barrier 1, 0"
@@ -156,7 +156,11 @@ FAULTS = {
     "a stage is filled before it is free": (f"await(shared_address(&empty[place.stage]), {EMPTY});", "", "too many"),
     "a stage is waited for in the first round": (EMPTY, "place.parity", STARVED),
     "a stage is given back before its products are done": (GIVE_BACK, TOO_EARLY, "too many arrivals"),
-    "the last stage of an item is not given back": ("            if (thread == 0) arrive(last_given);", "", "deadlock"),
+    "the last stage of an item is not given back": (
+        "            if (thread % 32 == 0) arrive(last_given);",
+        "",
+        "deadlock",
+    ),
     "too few bytes are expected": ("STAGE_BYTES);", "INPUT_BYTES);", "two copies"),
     "too many bytes are expected": ("STAGE_BYTES);", "STAGE_BYTES + 16);", STARVED),
     "products are not waited for at the end": ("products_wait<0>();", "", "ended before its products"),
@@ -186,7 +190,7 @@ FAULTS = {
     ),
     "both warpgroups meet at one barrier": ("warpgroup_barrier(1 + own)", "warpgroup_barrier(1)", "a store reads"),
     "barriers are used before they are initialised": ("    __syncthreads();\n", "", "may not be initialised"),
-    "one warpgroup is enough to free a stage": ("&empty[s]), 2)", "&empty[s]), 1)", "too many arrivals"),
+    "one warpgroup is enough to free a stage": ("&empty[s]), 8)", "&empty[s]), 4)", "too many arrivals"),
     "a stage is full without its bytes": ("arrive_expecting(barrier, STAGE_BYTES)", "arrive(barrier)", "two copies"),
     "a block ends before its stores": (
         "        if (thread == 0) stores_wait_for_reads();\n    }",
