@@ -53,6 +53,13 @@ __device__ __forceinline__ unsigned int shared_address(const void* pointer) {
     return address;
 }
 
+// A number that is the same in all lanes of a warp: with this the compiler knows.
+__device__ __forceinline__ int uniform(int number) {
+    int result;
+    asm volatile("shfl.sync.idx.b32 %0, %1, 0, 31, -1;" : "=r"(result) : "r"(number));
+    return result;
+}
+
 __device__ __forceinline__ void barrier_init(unsigned int barrier, unsigned int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
@@ -349,7 +356,7 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
     __shared__ __align__(8) unsigned long long full[STAGES], empty[STAGES];
     unsigned int memory = shared_address(dynamic_memory);
     Items<TILE_HEIGHT, BLOCK_N> items(shape);
-    int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    int group = uniform(threadIdx.x / 128), thread = threadIdx.x % 128;
     Position<STAGES> place;
 
     if (threadIdx.x == 0) {
@@ -388,18 +395,17 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
                 unsigned int source = memory + place.stage * STAGE_BYTES;
                 await(shared_address(&full[place.stage]), place.parity);
                 products_fence();
+                // Descriptors count in 16 bytes; 16 channels are 32 bytes.
+                unsigned long long a = described(source + own * MATRICES * 8 * LINE_BYTES);
+                unsigned long long b = described(source + INPUT_BYTES);
 #pragma unroll
-                for (int dy = 0; dy < 3; dy++) {
-                    unsigned long long b = described(source + INPUT_BYTES + dy * WEIGHT_BYTES);
+                for (int dy = 0; dy < 3; dy++)
 #pragma unroll
-                    for (int m = 0; m < MATRICES; m++) {
-                        unsigned long long a = described(source + (8 * (MATRICES * own + m) + dy) * LINE_BYTES);
-                        // 16 channels, 32 bytes, at a time.
+                    for (int m = 0; m < MATRICES; m++)
 #pragma unroll
                         for (int k = 0; k < 4; k++)
-                            multiply_tile(sum[m], a + 2 * k, b + 2 * k, step > item.first || dy + k > 0);
-                    }
-                }
+                            multiply_tile(sum[m], a + (8 * m + dy) * (LINE_BYTES / 16) + 2 * k,
+                                          b + dy * (WEIGHT_BYTES / 16) + 2 * k, step > item.first || dy + k > 0);
                 products_commit();
                 // All products but those just begun are done.
                 products_wait<1>();

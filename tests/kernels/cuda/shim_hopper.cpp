@@ -396,6 +396,8 @@ static unsigned shared_address(const void* pointer) {
     return variables.try_emplace(pointer, 8 * variables.size()).first->second;
 }
 
+static int uniform(int number) { return number; }
+
 static void barrier_init(unsigned address, unsigned arrivals) {
     using namespace hopper;
     require(address % 8 == 0 && arrivals > 0 && arrivals < 1 << 20, "a barrier cannot be initialised like this");

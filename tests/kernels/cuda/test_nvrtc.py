@@ -113,8 +113,15 @@ def test_the_hopper_kernel_uses_tensor_cores_and_the_copy_engine(hopper, height,
     assert len(re.findall(rf"\bHGMMA\.64x{block}x16\.F32\b", code)) == 12 * matrices
     assert len(re.findall(r"\bUTMALDG\.3D\b", code)) == len(re.findall(r"\bUTMALDG\.4D\b", code)) == 1
     assert len(re.findall(r"\bUTMASTG\.3D\b", code)) == matrices * block // 64
-    assert len(re.findall(r"\bUSETMAXREG\b", code)) == 2
     assert not re.search(r"\b(LDL|STL)\b", code)
+    # Between the products no descriptor comes from a thread's own registers.
+    assert "R2UR" not in code[code.index("HGMMA") : code.rindex("HGMMA")]
+    # Either role makes do with the registers that it keeps or takes.
+    _, *roles = code.split("USETMAXREG")
+    assert len(roles) == 2
+    for role in roles:
+        most = 232 if "HGMMA" in role else 40
+        assert max(int(number) for number in re.findall(r"\bR(\d+)\b", role)) < most
 
 
 def test_the_hopper_kernel_is_for_hopper_alone():
