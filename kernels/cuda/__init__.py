@@ -6,7 +6,7 @@ Loading this needs no CuPy; asking for the device does. What the CPU has beyond 
 from kernels.cuda.affine import affine, affine_input_gradient
 from kernels.cuda.conv import conv, conv_input_gradient, flip_weight
 from kernels.cuda.gram import gram, gram_product
-from kernels.cuda.hopper import hopper_conv, pack_weight
+from kernels.cuda.hopper import hopper_conv, pack_hopper_weight
 from kernels.cuda.hopper import suits as hopper_suits
 from kernels.cuda.join import add, add_to, concat, split
 from kernels.cuda.pixels import normalize_pixels, normalize_pixels_input_gradient
@@ -65,7 +65,7 @@ __all__ = [
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
-    "pack_weight",
+    "pack_hopper_weight",
     "quotient_difference",
     "record",
     "relu",

@@ -130,7 +130,7 @@ class PackedWeight:
         return self._maps[block]
 
 
-def pack_weight(weight: Array) -> PackedWeight:
+def pack_hopper_weight(weight: Array) -> PackedWeight:
     """Return a weight as the kernel reads it, from (3, 3, C, K), float16."""
     rows, columns, channels, filters = weight.shape
     if (rows, columns) != (3, 3):
@@ -155,7 +155,7 @@ def hopper_conv(
     Parameters
     ----------
     input : (H, W, C), float16; C a multiple of 64.
-    packed : from ``pack_weight``; K a multiple of 64.
+    packed : from ``pack_hopper_weight``; K a multiple of 64.
     bias : (K,), float32, or None.
     relu : apply max(x, 0) to the result.
     sign : from ``relu_sign`` of an array of the result's shape: where that is not positive, the result is 0. What is

@@ -14,7 +14,7 @@ import numpy as np
 from kernels import cpu
 from kernels.cuda import runtime
 from kernels.cuda.conv import conv
-from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_weight
+from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_hopper_weight
 from kernels.cuda.relu import relu_input_gradient, relu_sign
 from kernels.geometry import Window
 
@@ -100,7 +100,7 @@ def hopper_is_right() -> bool:
             ((19, 11, 128), np.float16),
         )
     )
-    packed, sign = pack_weight(weight), relu_sign(below)
+    packed, sign = pack_hopper_weight(weight), relu_sign(below)
     expected = conv(input, weight, bias, _CONV, relu=True)
     rectified = runtime.to_host(expected)
     masked = runtime.to_host(relu_input_gradient(expected, sign))

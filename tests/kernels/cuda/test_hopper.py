@@ -86,7 +86,7 @@ def whole_numbers(size, channels, filters):
 def on_device(size, channels, filters, **options):
     """Return what the kernel makes of ``whole_numbers``."""
     input, weight, bias, _ = whole_numbers(size, channels, filters)
-    packed = cuda.pack_weight(to_device(weight))
+    packed = cuda.pack_hopper_weight(to_device(weight))
     return to_host(cuda.hopper_conv(to_device(input), packed, to_device(bias), **options))
 
 
@@ -128,14 +128,14 @@ def test_it_is_its_own_adjoint_with_the_flipped_weight(emulator):
     """The sum of y * conv(x) is that of conv'(y) * x, exactly for whole numbers."""
     x, weight, _, _ = whole_numbers((9, 10), 64, 128)
     y = np.random.default_rng(2).integers(-2, 3, (9, 10, 128)).astype(np.float16)
-    there = cuda.hopper_conv(to_device(x), cuda.pack_weight(to_device(weight)), None)
-    back = cuda.hopper_conv(to_device(y), cuda.pack_weight(cuda.flip_weight(to_device(weight))), None)
+    there = cuda.hopper_conv(to_device(x), cuda.pack_hopper_weight(to_device(weight)), None)
+    back = cuda.hopper_conv(to_device(y), cuda.pack_hopper_weight(cuda.flip_weight(to_device(weight))), None)
     one, other = (np.vdot(a.astype(np.float64), b) for a, b in ((to_host(there), y), (to_host(back), x)))
     assert one == other != 0
 
 
 def test_the_map_of_a_weight_is_made_once(emulator, monkeypatch):
-    packed, made = cuda.pack_weight(to_device(whole_numbers((1, 1), 64, 128)[1])), []
+    packed, made = cuda.pack_hopper_weight(to_device(whole_numbers((1, 1), 64, 128)[1])), []
     monkeypatch.setattr(emulator, "tensor_map", lambda *given: made.append(given) or object())
     assert packed.tensor_map(64) is packed.tensor_map(64) is not packed.tensor_map(128)
     assert len(made) == 2
@@ -262,7 +262,7 @@ def test_arrays_that_do_not_fit_are_refused(emulator):
     def of(*shape, dtype=np.float16):
         return runtime.empty(shape, dtype)
 
-    packed, bias = cuda.pack_weight(of(3, 3, 128, 64)), of(64, dtype=np.float32)
+    packed, bias = cuda.pack_hopper_weight(of(3, 3, 128, 64)), of(64, dtype=np.float32)
     with pytest.raises(ValueError, match="do not fit"):
         cuda.hopper_conv(of(4, 4, 64), packed, bias)
     with pytest.raises(ValueError, match="do not fit"):
@@ -270,9 +270,9 @@ def test_arrays_that_do_not_fit_are_refused(emulator):
     with pytest.raises(ValueError, match="and no bias do not fit"):
         cuda.hopper_conv(of(4, 4, 64), packed, None)
     with pytest.raises(ValueError, match="do not fit"):
-        cuda.hopper_conv(of(4, 4, 32), cuda.pack_weight(of(3, 3, 32, 64)), bias)
+        cuda.hopper_conv(of(4, 4, 32), cuda.pack_hopper_weight(of(3, 3, 32, 64)), bias)
     with pytest.raises(ValueError, match=r"a weight of \(1, 3, 64, 64\) is not that of a 3x3 convolution"):
-        cuda.pack_weight(of(1, 3, 64, 64))
+        cuda.pack_hopper_weight(of(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"sign must have 128 values, got \(64,\)"):
         cuda.hopper_conv(of(4, 4, 128), packed, bias, sign=of(64, dtype=np.uint8))
     with pytest.raises(TypeError, match="input must be float16, got float32"):
