@@ -352,9 +352,9 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
     constexpr unsigned int STAGE_BYTES = INPUT_BYTES + 3 * WEIGHT_BYTES;
     // A multiplying warpgroup's matrices of 64 pixels.
     constexpr int MATRICES = TILE_HEIGHT / 16;
-    extern __shared__ __align__(1024) unsigned char dynamic_memory[];
+    extern __shared__ __align__(1024) unsigned char block_memory[];
     __shared__ __align__(8) unsigned long long full[STAGES], empty[STAGES];
-    unsigned int memory = shared_address(dynamic_memory);
+    unsigned int memory = shared_address(block_memory);
     Items<TILE_HEIGHT, BLOCK_N> items(shape);
     int group = uniform(threadIdx.x / 128), thread = threadIdx.x % 128;
     Position<STAGES> place;

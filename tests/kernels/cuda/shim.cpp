@@ -118,7 +118,7 @@ static Place place_of(unsigned thread, Place block) {
 }
 
 // Dynamic shared memory, all that a block can have; a kernel's array of it is declared extern.
-alignas(1024) static unsigned char dynamic_memory[227 << 10];
+alignas(1024) static unsigned char block_memory[227 << 10];
 
 static void run_block(Place block, bool descending) {
     using namespace fibers;
@@ -171,10 +171,10 @@ static int launch(const unsigned* grid, const unsigned* block, unsigned shared_b
     fibers::body = [] { (*called)(); };
     fibers::fault.clear();
     try {
-        if (shared_bytes > sizeof dynamic_memory) throw std::string("more shared memory than a block can have");
+        if (shared_bytes > sizeof block_memory) throw std::string("more shared memory than a block can have");
         for (unsigned b = 0; b < blocks && fibers::fault.empty(); b++) {
             blockIdx = place_of(descending ? blocks - 1 - b : b, gridDim);
-            if (shared_bytes) memset(dynamic_memory, 0xFF, sizeof dynamic_memory);
+            if (shared_bytes) memset(block_memory, 0xFF, sizeof block_memory);
             if (barriers) {
                 if (fibers::engine.begin) fibers::engine.begin(descending);
                 run_block(blockDim, descending);
@@ -185,8 +185,8 @@ static int launch(const unsigned* grid, const unsigned* block, unsigned shared_b
                     kernel();
                 }
             }
-            for (unsigned i = shared_bytes; shared_bytes && i < sizeof dynamic_memory; i++)
-                if (dynamic_memory[i] != 0xFF) throw std::string("wrote beyond its dynamic shared memory");
+            for (unsigned i = shared_bytes; shared_bytes && i < sizeof block_memory; i++)
+                if (block_memory[i] != 0xFF) throw std::string("wrote beyond its dynamic shared memory");
         }
     } catch (const std::string& thrown) {
         fibers::fault = thrown;

@@ -30,9 +30,9 @@ static void require(bool right, const char* fault) {
 static unsigned thread() { return threadIdx.x; }
 
 static unsigned char* shared(unsigned address, unsigned bytes) {
-    require(address >= DYNAMIC && address + bytes <= DYNAMIC + sizeof dynamic_memory,
+    require(address >= DYNAMIC && address + bytes <= DYNAMIC + sizeof block_memory,
             "a copy or a product goes beyond dynamic shared memory");
-    return dynamic_memory + address - DYNAMIC;
+    return block_memory + address - DYNAMIC;
 }
 
 // The 128-byte swizzle: bits 4 to 6 of an address are combined with bits 7 to 9.
@@ -391,8 +391,8 @@ static const bool installed = (fibers::engine = {begin_block, step, end_block}, 
 
 static unsigned shared_address(const void* pointer) {
     static std::map<const void*, unsigned> variables;
-    std::ptrdiff_t offset = (const unsigned char*)pointer - dynamic_memory;
-    if (offset >= 0 && offset < (std::ptrdiff_t)sizeof dynamic_memory) return hopper::DYNAMIC + offset;
+    std::ptrdiff_t offset = (const unsigned char*)pointer - block_memory;
+    if (offset >= 0 && offset < (std::ptrdiff_t)sizeof block_memory) return hopper::DYNAMIC + offset;
     return variables.try_emplace(pointer, 8 * variables.size()).first->second;
 }
 
