@@ -185,8 +185,10 @@ static int launch(const unsigned* grid, const unsigned* block, unsigned shared_b
                     kernel();
                 }
             }
-            for (unsigned i = shared_bytes; shared_bytes && i < sizeof block_memory; i++)
-                if (block_memory[i] != 0xFF) throw std::string("wrote beyond its dynamic shared memory");
+            unsigned char* beyond = block_memory + shared_bytes;
+            unsigned rest = sizeof block_memory - shared_bytes;
+            if (shared_bytes && rest && (*beyond != 0xFF || memcmp(beyond, beyond + 1, rest - 1)))
+                throw std::string("wrote beyond its dynamic shared memory");
         }
     } catch (const std::string& thrown) {
         fibers::fault = thrown;
