@@ -13,7 +13,7 @@ from engine.errors import unknown_name
 from engine.estimate import multiply_adds, peak_bytes, weight_bytes
 from engine.graph import Node, Rejected, value_shapes
 from engine.ops import Array, Shape
-from engine.plan import planned
+from engine.plan import masked_by_readers, planned
 from engine.preprocessing import Preprocessing
 from kernels import gpu_name, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
@@ -269,7 +269,9 @@ class Network:
     def _plan(self, kept: set[str]) -> tuple[Node, ...]:
         """Return what is run to compute ``kept``."""
         nodes = self._leading_to(kept)
-        return planned(nodes, kept) if self.convolution == "auto" and self.device == "cpu" else nodes
+        if self.device == "cuda":
+            return masked_by_readers(nodes, kept)
+        return planned(nodes, kept) if self.convolution == "auto" else nodes
 
     def _leading_to(self, values: set[str]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` depend on."""

@@ -37,10 +37,7 @@ def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
 
 
 def planned_for_hopper(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Return ``nodes`` with convolutions replaced by ``HopperConv`` where it suits.
-
-    The operators keep what they make of their weights, so that this is done once for a network.
-    """
+    """Return ``nodes`` with convolutions replaced by ``HopperConv`` where it suits."""
     return tuple(
         replace(node, operator=HopperConv(node.operator))
         if isinstance(node.operator, Conv) and HopperConv.suits(node.operator)
@@ -63,3 +60,26 @@ def planned_for_tensor_cores(nodes: Sequence[Node], split: bool) -> tuple[Node, 
         else node
         for node in nodes
     )
+
+
+def masked_by_readers(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
+    """Return ``nodes`` where one ``HopperConv`` takes the gradient back through the ReLU of another before it.
+
+    Not where the values between the two are in ``kept``, for a loss may add to their gradient, or are read elsewhere.
+    """
+    readers = Counter(name for node in nodes for name in node.inputs)
+    result: list[Node] = []
+    for node in nodes:
+        before = result[-1] if result else None
+        if (
+            isinstance(node.operator, HopperConv)
+            and before is not None
+            and isinstance(before.operator, HopperConv)
+            and before.output == node.input
+            and readers[node.input] == 1
+            and node.input not in kept
+        ):
+            result[-1] = replace(before, operator=replace(before.operator, masked=True))
+            node = replace(node, operator=replace(node.operator, masks=True))
+        result.append(node)
+    return tuple(result)

@@ -98,6 +98,17 @@ class Conv:
         transformed: Array = kernels_of(self.weight).transform_weight(self.weight)
         return transformed
 
+    @cached_property
+    def hopper_weight(self) -> Any:
+        """The weight as the kernel for compute capability 9.0 takes it, made once."""
+        return kernels_of(self.weight).pack_hopper_weight(self.weight)
+
+    @cached_property
+    def hopper_flipped_weight(self) -> Any:
+        """The same of the transposed convolution."""
+        kernels = kernels_of(self.weight)
+        return kernels.pack_hopper_weight(kernels.flip_weight(self.weight))
+
     def astype(self, dtype: np.dtype[Any]) -> Conv:
         """Return the convolution with weight and bias in ``dtype``."""
         bias = None if self.bias is None else self.bias.astype(dtype)

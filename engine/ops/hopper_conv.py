@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from engine.ops.conv import Conv
 from engine.ops.operator import Array, Shape
-from kernels import kernels_of, to_cuda
+from kernels import kernels_of
 from kernels.cpu.threads import Workers
 
 
@@ -21,9 +20,14 @@ class HopperConv:
     Parameters
     ----------
     conv : with ``relu``, its parameters on the GPU.
+    masks : whether the input is the output of another one's ReLU, and nothing else reads it: the input gradient is then
+        taken back through that ReLU in the same pass.
+    masked : whether what reads the output does so: the output gradient has then come back through the ReLU already.
     """
 
     conv: Conv
+    masks: bool = False
+    masked: bool = False
 
     @staticmethod
     def suits(conv: Conv) -> bool:
@@ -46,34 +50,23 @@ class HopperConv:
         return self.conv.output_shape(shape)
 
     def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output; the input gradient needs the signs behind the ReLU."""
+        """Return the output; the input gradient needs the signs behind the ReLU, its own or the input's."""
         kernels = kernels_of(input)
-        output = kernels.hopper_conv(input, self._packed, self.conv.bias, relu=True, workers=workers)
-        return output, None if output_is_kept else kernels.relu_sign(output, workers=workers)
+        output = kernels.hopper_conv(input, self.conv.hopper_weight, self.conv.bias, relu=True, workers=workers)
+        own = None if output_is_kept or self.masked else kernels.relu_sign(output, workers=workers)
+        return output, (own, kernels.relu_sign(input, workers=workers) if self.masks else None)
 
     def input_gradient(self, output_gradient: Array, output: Array | None, saved: Any, workers: Workers) -> Array:
         """Return the gradient with respect to the input: back through the ReLU and the flipped weight."""
-        kernels = kernels_of(output_gradient)
-        gradient = kernels.relu_input_gradient(
-            output_gradient, output if saved is None else saved, out=output_gradient, workers=workers
+        kernels, (own, below) = kernels_of(output_gradient), saved
+        if not self.masked:
+            output_gradient = kernels.relu_input_gradient(
+                output_gradient, output if own is None else own, out=output_gradient, workers=workers
+            )
+        result: Array = kernels.hopper_conv(
+            output_gradient, self.conv.hopper_flipped_weight, None, sign=below, workers=workers
         )
-        result: Array = kernels.hopper_conv(gradient, self._packed_flipped, self._no_bias, workers=workers)
         return result
-
-    @cached_property
-    def _packed(self) -> Array:
-        packed: Array = kernels_of(self.conv.weight).pack_weight(self.conv.weight)
-        return packed
-
-    @cached_property
-    def _packed_flipped(self) -> Array:
-        packed: Array = kernels_of(self.conv.weight).pack_weight(self.conv.flipped_weight)
-        return packed
-
-    @cached_property
-    def _no_bias(self) -> Array:
-        zeros: Array = to_cuda(np.zeros(self.conv.weight.shape[2], np.float32))
-        return zeros
 
     def astype(self, dtype: np.dtype[Any]) -> HopperConv:
         """Return the same with its parameters in ``dtype``."""

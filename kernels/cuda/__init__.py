@@ -13,7 +13,7 @@ from kernels.cuda.conv import (
     pack_weight,
 )
 from kernels.cuda.gram import gram, gram_product
-from kernels.cuda.hopper import hopper_conv
+from kernels.cuda.hopper import hopper_conv, pack_hopper_weight
 from kernels.cuda.hopper import suits as hopper_suits
 from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.cuda.implicit_gemm import suits as implicit_gemm_suits
@@ -78,6 +78,7 @@ __all__ = [
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
+    "pack_hopper_weight",
     "pack_weight",
     "quotient_difference",
     "record",

@@ -35,6 +35,7 @@ class CupyBackend:
         if self.capability < (7, 0):
             version = ".".join(map(str, self.capability))
             raise ValueError(f"the GPU has compute capability {version}, the kernels need 7.0 or later")
+        self.multiprocessors = int(properties["multiProcessorCount"])
         self.wrong: Mapping[str, float] | None = None
         self._name = str(properties["name"].decode())
 
@@ -105,7 +106,7 @@ class CupyBackend:
         start = -memory.ctypes.data % 64
         result = memory[start : start + TENSOR_MAP_BYTES]
         rank = len(sizes)
-        error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+        error = _driver().cuTensorMapEncodeTiled(
             ctypes.c_void_p(result.ctypes.data),
             6,
             rank,
@@ -130,6 +131,11 @@ class CupyBackend:
         if shared_bytes > 48 << 10:
             compiled.max_dynamic_shared_size_bytes = shared_bytes
         compiled(grid, block, tuple(arguments), shared_mem=shared_bytes)
+
+
+@cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 @cache

@@ -70,6 +70,11 @@ class Backend(Protocol):
         """The device's compute capability."""
         ...
 
+    @property
+    def multiprocessors(self) -> int:
+        """How many multiprocessors the device has."""
+        ...
+
     def tensor_map(self, array: Array, sizes: Sequence[int], steps: Sequence[int], box: Sequence[int]) -> Any:
         """Return the tensor map of a float16 array, for a kernel's argument of that type.
 

@@ -14,8 +14,9 @@ import numpy as np
 from kernels import cpu
 from kernels.cuda import runtime
 from kernels.cuda.conv import conv, pack_weight
-from kernels.cuda.hopper import hopper_conv
+from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_hopper_weight
 from kernels.cuda.implicit_gemm import implicit_gemm_conv
+from kernels.cuda.relu import relu_input_gradient, relu_sign
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
@@ -97,22 +98,30 @@ def wrong_kernels() -> dict[str, float]:
 
 
 def hopper_is_right() -> bool:
-    """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits, for each kind of block."""
+    """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits: each kind of kernel, with a sum in parts and not."""
     rng = np.random.default_rng(1)
-    for channels, filters in ((64, 128), (128, 64)):
-        # A last tile that is not full, in both directions.
-        input, weight, bias = (
-            runtime.to_device(rng.standard_normal(shape).astype(dtype))
-            for shape, dtype in (
-                ((19, 21, channels), np.float16),
-                ((3, 3, channels, filters), np.float16),
-                ((filters,), np.float32),
-            )
+    # Last tiles that are not full, in both directions.
+    input, weight, bias, below = (
+        runtime.to_device(rng.standard_normal(shape).astype(dtype))
+        for shape, dtype in (
+            ((19, 11, 64), np.float16),
+            ((3, 3, 64, 128), np.float16),
+            ((128,), np.float32),
+            ((19, 11, 128), np.float16),
         )
-        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
-        found = runtime.to_host(hopper_conv(input, pack_weight(weight), bias, relu=True))
-        if not _distance(found, expected) < HALF_TOLERANCE:
-            return False
+    )
+    packed, sign = pack_hopper_weight(weight), relu_sign(below)
+    expected = conv(input, weight, bias, _CONV, relu=True)
+    rectified = runtime.to_host(expected)
+    masked = runtime.to_host(relu_input_gradient(expected, sign))
+    for kind in STAGES:
+        # A block that does everything has more steps than stages.
+        for splits, blocks in ((1, 1), (2, runtime.backend().multiprocessors)):
+            tiling = Tiling(*kind, splits, blocks)
+            found = runtime.to_host(hopper_conv(input, packed, bias, relu=True, tiling=tiling))
+            of_sign = runtime.to_host(hopper_conv(input, packed, bias, relu=True, sign=sign, tiling=tiling))
+            if not max(_distance(found, rectified), _distance(of_sign, masked)) < HALF_TOLERANCE:
+                return False
     return True
 
 

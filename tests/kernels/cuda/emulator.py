@@ -3,8 +3,9 @@
 The same sources, compiled by g++ behind shim.cpp and shim_warp.cpp, get the same grid, block and arguments. Arrays "on
 the device" can do nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is
 filled with not-a-number, and lies between guards that are checked after each launch. It is slow, about 10^8 simple
-operations a second, but a kernel that is right here has its indices, its bounds and its barriers right. Of hopper.cu,
-which is written in instructions that no CPU has, the arithmetic of its indices is followed in NumPy instead.
+operations a second, but a kernel that is right here has its indices, its bounds and its barriers right. Instructions
+that no CPU has stand in functions of their own in a source; for those of hopper.cu, shim_hopper.cpp has the same
+functions.
 """
 
 import ctypes
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.cuda.source import FOLDER, Kernel, program
-from tests.kernels.cuda.hopper_model import TensorMap, run_hopper
+from kernels.cuda.source import FOLDER, TENSOR_MAP, TENSOR_MAP_BYTES, Kernel, program
 
 SHIMS = [Path(__file__).with_name(name) for name in ("shim.cpp", "shim_warp.cpp")]
+FURTHER_SHIMS = {"hopper.cu": Path(__file__).with_name("shim_hopper.cpp")}
 GUARD = 512
 
 
@@ -64,6 +65,29 @@ class DeviceArray:
                 raise AssertionError(f"kernel {kernel.name!r} wrote beyond an array of shape {self.shape}")
 
 
+class TensorMap:
+    """A tensor map as shim_hopper.cpp reads it; sizes and box are given fastest dimension first."""
+
+    nbytes = TENSOR_MAP_BYTES
+
+    def __init__(self, array, sizes, steps, box):
+        item = array.dtype.itemsize
+        assert array.dtype == np.float16
+        assert box[0] * item == 128, "a row of the box is as long as the swizzle"
+        assert all(step % 16 == 0 for step in steps)
+        assert all(1 <= side <= 256 for side in box)
+        assert array.values.ctypes.data % 16 == 0
+        assert int(np.prod(sizes)) == array.size
+        assert tuple(steps) == tuple(np.cumprod([item, *sizes[:-1]])[1:]), "the array is contiguous"
+        self.array = array
+        memory = np.zeros(TENSOR_MAP_BYTES + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        self.words = memory[start : start + TENSOR_MAP_BYTES].view(np.uint64)
+        self.words[:2] = array.values.ctypes.data, len(sizes)
+        for first, numbers in ((2, sizes), (7, steps), (11, box)):
+            self.words[first : first + len(numbers)] = numbers
+
+
 class Emulator:
     """The backend.
 
@@ -84,7 +108,8 @@ class Emulator:
         self.launches = []
         self._libraries = {}
         self.faults = {}
-        self.wrong, self.capability, self.memory = None, (9, 0), 1 << 30
+        self.wrong, self.capability, self.multiprocessors = None, (9, 0), 132
+        self.memory = 1 << 30
         self._recorded = None
 
     def describe(self):
@@ -136,30 +161,26 @@ class Emulator:
             self._recorded.append((kernel, grid, block, arguments, shared_bytes))
             return
         self.launches.append(kernel.name)
-        if kernel.file == "hopper.cu":
-            run_hopper(kernel, grid, block, arguments, shared_bytes)
-        else:
-            self._run_compiled(kernel, grid, block, arguments, shared_bytes)
-        for argument in arguments:
-            if isinstance(argument, DeviceArray):
-                argument.check_guards(kernel)
+        self._run_compiled(kernel, grid, block, arguments, shared_bytes)
+        written = []
+        for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+            if parameter.pointer or parameter.type == TENSOR_MAP:
+                array = argument if parameter.pointer else argument.array
+                array.check_guards(kernel)
+                if parameter.name == "output" or (parameter.pointer and not parameter.constant):
+                    written.append(array)
         if kernel.name in self.faults:
-            pairs = zip(kernel.parameters, arguments, strict=True)
-            self.faults[kernel.name]([array for taken, array in pairs if taken.pointer and not taken.constant])
+            self.faults[kernel.name](written)
 
     def _run_compiled(self, kernel, grid, block, arguments, shared_bytes):
         library = self._library(kernel)
         library.reserve_shared_memory(shared_bytes)
-        converted = [
-            ctypes.c_void_p(argument.values.ctypes.data) if isinstance(argument, DeviceArray) else _number(argument)
-            for argument in arguments
-        ]
         dimensions = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
         body = _body(kernel)
         barriers = re.search(r"\b(__syncthreads|block_sum|convolve|multiply_tiles)\b", body) is not None
-        if library[f"launch_{kernel.name}"](*dimensions, int(barriers), int(self.descending), *converted):
-            raise AssertionError(f"kernel {kernel.name!r}: threads ended while others waited at a barrier")
-        fault = library.fault_of_launch()
+        flags = ctypes.c_uint(shared_bytes), int(barriers), int(self.descending)
+        failed = library[f"launch_{kernel.name}"](*dimensions, *flags, *map(_converted, arguments))
+        fault = library.launch_fault() if failed else library.fault_of_launch()
         if fault is not None:
             raise AssertionError(f"kernel {kernel.name!r}: {fault.decode()}")
 
@@ -171,14 +192,17 @@ class Emulator:
             if not library.exists():
                 self._compile(kernel, library)
             self._libraries[key] = ctypes.CDLL(str(library))
+            self._libraries[key].launch_fault.restype = ctypes.c_char_p
             self._libraries[key].fault_of_launch.restype = ctypes.c_char_p
         return self._libraries[key]
 
     def _compile(self, kernel, library):
         source = library.with_suffix(".cpp")
         wrappers = [_wrapper(Kernel(kernel.file, name, kernel.types)) for name in _names(kernel.file)]
-        shims = [shim.read_text() for shim in SHIMS]
-        source.write_text("\n".join([*shims, program(kernel.file, kernel.types), *wrappers]))
+        shims = [*SHIMS, FURTHER_SHIMS[kernel.file]] if kernel.file in FURTHER_SHIMS else SHIMS
+        # The shim has the array of dynamic shared memory.
+        text = re.sub(r"extern __shared__ [^;]*;", "", program(kernel.file, kernel.types))
+        source.write_text("\n".join([*(shim.read_text() for shim in shims), text, *wrappers]))
         command = [
             "g++",
             "-std=c++20",
@@ -214,16 +238,24 @@ def _wrapper(kernel):
         if parameter.pointer:
             taken.append(f"void* {parameter.name}")
             passed.append(f"({'const ' * parameter.constant}{parameter.type}*){parameter.name}")
+        elif parameter.type == TENSOR_MAP:
+            taken.append(f"const {TENSOR_MAP}* {parameter.name}")
+            passed.append(f"*{parameter.name}")
         else:
             taken.append(f"{names[dtype]} {parameter.name}")
             passed.append(parameter.name)
     return (
-        f'extern "C" int launch_{kernel.name}(const unsigned* grid, const unsigned* block, int barriers, '
-        f"int descending, {', '.join(taken)}) {{ return launch(grid, block, barriers, descending, "
+        f'extern "C" int launch_{kernel.name}(const unsigned* grid, const unsigned* block, unsigned shared_bytes, '
+        f"int barriers, int descending, {', '.join(taken)}) {{ "
+        "return launch(grid, block, shared_bytes, barriers, descending, "
         f"[=] {{ {kernel.name}({', '.join(passed)}); }}); }}"
     )
 
 
-def _number(value):
+def _converted(argument):
+    if isinstance(argument, DeviceArray):
+        return ctypes.c_void_p(argument.values.ctypes.data)
+    if isinstance(argument, TensorMap):
+        return ctypes.c_void_p(argument.words.ctypes.data)
     kinds = {"int32": ctypes.c_int, "uint32": ctypes.c_uint, "float32": ctypes.c_float, "float64": ctypes.c_double}
-    return kinds[value.dtype.name](value.item())
+    return kinds[argument.dtype.name](argument.item())

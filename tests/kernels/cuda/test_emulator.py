@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.cuda import source
-from kernels.cuda.runtime import empty, launch, to_device, to_host
+from kernels.cuda.runtime import empty, launch, launch_with_memory, to_device, to_host
 from tests.kernels.cuda.emulator import DeviceArray, Emulator
 
 FAULTY = """// Faults, one thread a value.
@@ -21,6 +21,11 @@ extern "C" __global__ void leaves(float* output, int count) {
     if (threadIdx.x >= count) return;
     __syncthreads();
     output[threadIdx.x] = 1;
+}
+
+extern "C" __global__ void fills(int step) {
+    extern __shared__ unsigned char block_memory[];
+    block_memory[step * threadIdx.x] = 1;
 }
 """
 
@@ -47,6 +52,13 @@ def test_writing_beyond_an_array_is_found(faulty):
     faulty("")
     with pytest.raises(AssertionError, match="'beyond' wrote beyond an array of shape"):
         launch("faulty.cu", "beyond", (1, 1, 1), (64, 1, 1), (empty((63,), np.float32), 63))
+
+
+def test_writing_beyond_dynamic_shared_memory_is_found(faulty):
+    faulty("")
+    launch_with_memory("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (1,), 64)
+    with pytest.raises(AssertionError, match="'fills': wrote beyond its dynamic shared memory"):
+        launch_with_memory("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (2,), 64)
 
 
 def test_threads_that_leave_before_a_barrier_are_found(faulty):

@@ -14,7 +14,8 @@ from kernels.cuda import runtime
 CPU_ONLY = {"SERIAL", "Workers", "conv_block", "conv_block_input_gradient", "transform_weight"}
 # What the CPU does in NumPy, or in engine/lbfgs.py with its threads.
 CUDA_ONLY = {"empty", "hopper_conv", "hopper_suits", "lbfgs_direction", "lbfgs_products", "lbfgs_store", "line_step"}
-CUDA_ONLY |= {"implicit_gemm_conv", "implicit_gemm_suits", "mirrored_window", "pack_weight", "record"}
+CUDA_ONLY |= {"implicit_gemm_conv", "implicit_gemm_suits", "mirrored_window", "pack_hopper_weight", "pack_weight"}
+CUDA_ONLY |= {"record"}
 
 
 def test_the_names_are_the_same():

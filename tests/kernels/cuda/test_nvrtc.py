@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from kernels.cuda.hopper import THREADS
+from kernels.cuda.hopper import STAGES, THREADS
 from kernels.cuda.source import declared, program, sources
 from tests.kernels.cuda import nvrtc
 
@@ -150,14 +150,23 @@ def hopper():
     return disassembled(check("hopper.cu", (), "90a", threads=THREADS, blocks=1))
 
 
-@pytest.mark.parametrize("filters", [64, 128])
-def test_the_hopper_kernel_uses_tensor_cores_and_the_copy_engine(hopper, filters):
-    code = hopper[f"hopper_conv_{filters}"]
-    # Four products of 16 channels a step; one copy of the input and one of the weight; both kinds of warpgroup.
-    assert len(re.findall(rf"\bHGMMA\.64x{filters}x16\.F32\b", code)) == 4
-    assert len(re.findall(r"\bUTMALDG\.3D\b", code)) == len(re.findall(r"\bUTMALDG\.2D\b", code)) == 1
-    assert len(re.findall(r"\bUSETMAXREG\b", code)) == 2
+@pytest.mark.parametrize(("height", "block"), STAGES)
+def test_the_hopper_kernel_uses_tensor_cores_and_the_copy_engine(hopper, height, block):
+    code, matrices = hopper[f"hopper_conv_{height}_{block}"], height // 16
+    # Three taps and four times 16 channels a step; one copy of the input and one of the weight; a store for each 64
+    # pixels and 64 filters; both kinds of warpgroup.
+    assert len(re.findall(rf"\bHGMMA\.64x{block}x16\.F32\b", code)) == 12 * matrices
+    assert len(re.findall(r"\bUTMALDG\.3D\b", code)) == len(re.findall(r"\bUTMALDG\.4D\b", code)) == 1
+    assert len(re.findall(r"\bUTMASTG\.3D\b", code)) == matrices * block // 64
     assert not re.search(r"\b(LDL|STL)\b", code)
+    # Between the products no descriptor comes from a thread's own registers.
+    assert "R2UR" not in code[code.index("HGMMA") : code.rindex("HGMMA")]
+    # Either role makes do with the registers that it keeps or takes.
+    _, *roles = code.split("USETMAXREG")
+    assert len(roles) == 2
+    for role in roles:
+        most = 232 if "HGMMA" in role else 40
+        assert max(int(number) for number in re.findall(r"\bR(\d+)\b", role)) < most
 
 
 def test_the_hopper_kernel_is_for_hopper_alone():
