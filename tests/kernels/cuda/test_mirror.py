@@ -12,9 +12,8 @@ from kernels.cuda import runtime
 
 # Threads, and algorithms that pay on a CPU only.
 CPU_ONLY = {"SERIAL", "Workers", "conv_block", "conv_block_input_gradient", "transform_weight"}
-# What the CPU does in NumPy, or in engine/lbfgs.py with its threads.
-CUDA_ONLY = {"empty", "hopper_conv", "hopper_suits", "lbfgs_direction", "lbfgs_products", "lbfgs_store", "line_step"}
-CUDA_ONLY |= {"pack_weight", "record"}
+# What there is for one kind of GPU, and the recording of launches.
+CUDA_ONLY = {"hopper_conv", "hopper_suits", "pack_weight", "record"}
 
 
 def test_the_names_are_the_same():
