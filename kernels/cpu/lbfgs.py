@@ -18,9 +18,9 @@ Image = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.uint8]
 
-# Values a strip: long enough to be worth the dozen calls for it.
+# Values a strip: long enough to be worth the dozens of calls for it, and the threads' turns at the interpreter lock.
 _STRIP = 1 << 16
-# Values a piece of an inner product.
+# Values a piece of an inner product, see _products.
 _PIECE = 1 << 9
 
 
@@ -143,7 +143,7 @@ def lbfgs_products(
         of_new = np.concatenate([_products(vectors[run, part], new) for run in runs])
         moved = np.flatnonzero(changed[part] != 0)
         of_moved = flat.take(moved + (starts + part.start))
-        signs = np.where(changed[part][moved] == 1, np.float32(1), np.float32(-1))
+        signs = changed[part].view(np.int8)[moved].astype(vectors.dtype)  # 255 is -1
         return of_new, ((of_moved * signs) @ of_moved.T).astype(np.float64)
 
     of_new, changes = zip(*workers.map(visit, _parts(free.size)), strict=True)

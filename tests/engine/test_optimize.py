@@ -302,6 +302,19 @@ def test_the_callback_may_do_what_it_likes_with_its_image(method):
     np.testing.assert_array_equal(result.image, expected.image)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_the_values_in_memory_does_not_matter(method):
+    objective = Quadratic()
+
+    def column_wise(image):
+        value, gradient = objective(image)
+        return value, np.asfortranarray(gradient)
+
+    expected = minimize(objective, START, method, iterations=6)
+    result = minimize(column_wise, np.asfortranarray(START), method, iterations=6)
+    np.testing.assert_allclose(result.image, expected.image, rtol=0, atol=1e-9)
+
+
 # ---- iterations ----
 
 
