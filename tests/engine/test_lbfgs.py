@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import engine.lbfgs
 from engine.lbfgs import History, l_bfgs
 from engine.optimize import minimize
 from kernels.cpu.threads import SERIAL, Workers
@@ -88,6 +89,31 @@ def test_a_pair_without_curvature_is_passed_over():
     move(history, point + step, gradient - step)
     expected = dense_direction(pairs, gradient - step, free)
     np.testing.assert_allclose(history.direction()[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 9])
+def test_a_place_that_is_not_taken_leaves_the_direction_as_it_is(steps):
+    history, _, point, gradient, _ = walk(50, 4, steps, held=0.2)
+    expected, slope = history.direction()
+    history.propose(point - 3, -gradient)
+    history.fetch()
+    direction, again = history.direction()
+    np.testing.assert_array_equal(direction, expected)
+    assert again == slope
+
+
+def test_where_the_stored_pairs_lead_upwards_a_run_begins_again_with_the_steepest_descent(monkeypatch):
+    made_of = engine.lbfgs.coefficients
+
+    def spoilt(products, free_products, steps, gradient):
+        rows, values = made_of(products, free_products, steps, gradient)
+        return rows, -values if len(rows) > 1 else values
+
+    monkeypatch.setattr("engine.lbfgs.coefficients", spoilt)
+    curvature = np.linspace(1, 3, 12).reshape(2, 2, 3)
+    result = minimize(lambda x: (float((curvature * x * x).sum() / 2), curvature * x), curvature + 9, "l-bfgs", 50)
+    assert result.iterations == 50
+    assert result.value < 1e-2 * result.initial_value
 
 
 def test_a_cleared_history_gives_the_steepest_descent():

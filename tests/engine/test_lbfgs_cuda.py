@@ -141,6 +141,35 @@ def test_a_search_that_ends_takes_the_best_that_it_tried(emulator, device):
     assert not np.array_equal(image, objective.images[-1])
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_goes_on_from_the_lowest_that_a_search_tried(emulator, device, monkeypatch):
+    """Told of values that do not belong to its slope, a search never finds its end; the third value is the lowest."""
+    values, accepted = iter([10.0, 9.0, 5.0, *[6.0] * 100]), []
+    accept = History.accept
+    monkeypatch.setattr(
+        History, "accept", lambda self: accepted.append(to_host(self._proposal.place[0])) or accept(self)
+    )
+    objective, start = OnHost(lambda image: (next(values), np.full(6, -1.0))), np.full(6, 1.0)
+    if device == "cuda":
+        objective, start = OnDevice(objective.function), to_device(start)
+    found = []
+    outcome = l_bfgs(
+        objective.evaluate,
+        lambda image, value: found.append((to_host(image), value)),
+        start,
+        (0.0, np.inf),
+        4,
+        0.0,
+        0.0,
+        SERIAL,
+    )
+    assert outcome == "stalled"
+    assert [value for _, value in found] == [9.0, 5.0]
+    for index in (1, 2):
+        np.testing.assert_array_equal(found[index - 1][0], objective.images[index])
+        np.testing.assert_array_equal(accepted[index], objective.images[index])
+
+
 @pytest.fixture
 def networks(emulator, tmp_path):
     path = models.save(models.vgg(models.parameters((2, 2, 2))), tmp_path / "tiny.onnx")
