@@ -1,4 +1,4 @@
-"""Minimising an objective over the image: L-BFGS-B from scipy, Adam, and gradient descent with momentum.
+"""Minimising an objective over the image: scipy's L-BFGS-B, an L-BFGS of our own, Adam, and descent with momentum.
 
 The loss is scaled for the optimisers so that the largest element of the first gradient is 1. A gradient tolerance of
 1e-8 then means "a hundred-millionth of the first gradient" for any network and any weights, L-BFGS-B's first trial step
