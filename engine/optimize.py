@@ -1,4 +1,4 @@
-"""Minimising an objective over the image: L-BFGS-B from scipy, Adam, and gradient descent with momentum.
+"""Minimising an objective over the image: scipy's L-BFGS-B, an L-BFGS of our own, Adam, and descent with momentum.
 
 The loss is scaled for the optimisers so that the largest element of the first gradient is 1. A gradient tolerance of
 1e-8 then means "a hundred-millionth of the first gradient" for any network and any weights, L-BFGS-B's first trial step
@@ -7,6 +7,8 @@ moves no value by more than one grey level, and a learning rate is in grey level
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.lbfgs import l_bfgs
-from engine.lbfgs_cuda import l_bfgs_on_cuda
+from engine.objective import Pending
 from engine.ops import Array
 from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import SERIAL, Workers
@@ -74,7 +76,7 @@ class Result:
     ----------
     image : the iterate with the lowest finite loss, (H, W, 3), float64.
     value : its loss.
-    initial_value : the first image's loss.
+    initial_value : the loss of the first image, clipped to the bounds.
     iterations, evaluations : how many were made.
     stop : ``"iterations"``, ``"converged"``, ``"stalled"``, ``"callback"``, ``"interrupted"`` or ``"non-finite"``.
     stop_reason : the same in words.
@@ -131,39 +133,38 @@ def minimize(
         of the largest at the start. From noise that can be large: a millionth of it has been seen far from the end.
     workers : threads for ``"l-bfgs"``.
 
-    A loss that is not finite ends the run with the best image so far (at the first evaluation it is raised as
-    NonFiniteError), and so does an interruption from the keyboard.
+    A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
+    At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.
 
-    Raises ValueError for an argument that does not fit.
+    Raises ValueError for an argument that does not fit, or where the loss is complex.
     """
     if method not in METHODS:
         raise ValueError(unknown_name("optimiser", method, METHODS))
-    history = HISTORIES.get(method, 1) if history is None else history
-    for name, number in (("iterations", iterations), ("history", history)):
-        if int(number) != number or number < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
+    iterations = _checked_count("iterations", iterations)
+    history = _checked_count("history", HISTORIES.get(method, 1) if history is None else history)
     if history > MAX_HISTORY:
         raise ValueError(f"history must be at most {MAX_HISTORY}, got {history}")
     rate = LEARNING_RATES.get(method, 1.0) if learning_rate is None else learning_rate
-    if not np.isfinite(rate) or rate <= 0:
+    if not _is_finite(rate) or rate <= 0:
         raise ValueError(f"learning_rate must be a finite number above 0, got {rate}")
-    if not 0 <= momentum < 1:
+    if not _is_finite(momentum) or not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+    for name, tolerance in (("value_tolerance", value_tolerance), ("gradient_tolerance", gradient_tolerance)):
+        if not _is_finite(tolerance) or tolerance < 0:
+            raise ValueError(f"{name} must be a finite number of at least 0, got {tolerance}")
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     if not low < high:
         raise ValueError(f"the lower bound must be below the upper one, got {bounds}")
 
     on_cuda = method != "l-bfgs-b" and lives_on_cuda(initial)
-    start = np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64)
-    run = _Run(objective, start, (low, high), iterations, callback, on_cuda)
+    start = np.clip(np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64, order="C"), low, high)
+    run = _Run(objective, to_cuda(start) if on_cuda else start, (low, high), iterations, callback, on_cuda)
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
         with SERIAL.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             if method == "l-bfgs-b":
                 _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
-            elif method == "l-bfgs" and on_cuda:
-                _l_bfgs_on_cuda(run, (low, high), history, value_tolerance, gradient_tolerance)
             elif method == "l-bfgs":
                 _l_bfgs(run, (low, high), history, value_tolerance, gradient_tolerance, workers)
             elif method == "adam":
@@ -173,8 +174,12 @@ def minimize(
     except _StopError as early:
         stop, reason = early.args
     except NonFiniteError as error:
+        if not run.evaluations:
+            raise
         stop, reason = "non-finite", str(error)
     except KeyboardInterrupt:
+        if not run.evaluations:
+            raise
         stop, reason = "interrupted", f"interrupted after {run.iteration} iterations"
     return Result(
         image=to_host(run.best_image),
@@ -187,17 +192,34 @@ def minimize(
     )
 
 
+def _checked_count(name: str, number: Any) -> int:
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
+    return count
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except TypeError:
+        return False
+
+
 class _Run:
     """One minimisation: evaluates the scaled objective and remembers the best image."""
 
     def __init__(
         self,
         objective: DifferentiableFunction,
-        initial: NDArray[np.float64],
+        start: Array,
         bounds: tuple[float, float],
         iterations: int,
         callback: Callable[[Iteration], bool | None] | None,
-        on_cuda: bool = False,
+        on_cuda: bool,
     ) -> None:
         self._objective = objective
         self._on_cuda = on_cuda
@@ -205,62 +227,46 @@ class _Run:
         self._bounded = bool(np.isfinite(bounds).all())
         self.iterations = iterations
         self.iteration = 0
-        self.evaluations = 1
-        place = to_cuda(initial) if on_cuda else initial
-        value, gradient = self._evaluated(place)
-        self.initial_value = self.value = float(value)
-        largest = float(np.abs(to_host(gradient)).max())
-        self.scale = 1 / largest if largest > 0 else 1.0
-        clipped = np.clip(initial, *bounds)
-        self.best_image: Array = to_cuda(clipped) if on_cuda else clipped
-        self.best_value = np.inf
-        # The optimisers begin with the point that has just been evaluated, unless the bounds moved it.
-        self._first: tuple[Any, Array] | None = None
-        if np.array_equal(clipped, initial):
-            self.best_value, self._first = self.value, (value, gradient)
+        self.evaluations = 0
+        self.scale = 1.0
+        self.value = self.initial_value = self.best_value = np.inf
+        self.best_image = start
 
     def evaluate(self, image: Array, launch: Callable[[Array], None] | None = None) -> tuple[float, Array]:
         """Return the scaled value and gradient of an image, which is kept: it must not be changed afterwards.
 
-        ``launch`` is called with the scaled gradient before a GPU is waited for.
+        ``launch`` is called with the scaled gradient before a GPU is waited for, except that the first gradient is
+        fetched for the scale.
         """
-        scaled: Array | None = None
-
-        def with_gradient(gradient: Array) -> None:
-            nonlocal scaled
-            scaled = kernels_of(gradient).scaled(gradient, self.scale)
-            if launch is not None:
-                launch(scaled)
-
-        if self._first is not None:
-            (value, gradient), self._first = self._first, None
-            with_gradient(gradient)
-        else:
-            value, gradient = self._evaluated(image, with_gradient)
-            self.evaluations += 1
-        self.value = float(value)
+        pending = self._begin(image)
+        if not self.evaluations:
+            self.initial_value = float(pending.finish())
+            largest = float(np.abs(to_host(pending.gradient)).max())
+            self.scale = 1 / largest if largest > 0 else 1.0
+        gradient = kernels_of(pending.gradient).scaled(pending.gradient, self.scale)
+        if launch is not None:
+            launch(gradient)
+        self.value = float(pending.finish()) if self.evaluations else self.initial_value
         if self.value < self.best_value:
             self.best_value, self.best_image = self.value, image
-        assert scaled is not None  # with_gradient has been called
-        return self.value * self.scale, scaled
+        self.evaluations += 1
+        return self.value * self.scale, gradient
 
-    def _evaluated(self, image: Array, with_gradient: Callable[[Array], None] | None = None) -> tuple[Any, Array]:
-        """Return the objective's value and gradient; raises NonFiniteError when they are not finite."""
+    def _begin(self, image: Array) -> Pending:
+        """Begin an evaluation; it raises NonFiniteError, at the latest when it is finished, where it is not finite."""
         if self._on_cuda:
-            pending = self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
-            if with_gradient is not None:
-                with_gradient(pending.gradient)
-            return pending.finish(), pending.gradient
+            pending: Pending = self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
+            return pending
         # Within finite bounds it cannot be otherwise.
         if not self._bounded and not np.isfinite(image).all():
             raise NonFiniteError("the last step made the image infinite: try a smaller learning rate")
         value, gradient = self._objective(image)
+        if np.iscomplexobj(value):
+            raise ValueError("the loss must be real, got a complex one: complex networks are for checking gradients")
         # The sum tells at once, unless it is too large itself.
         if not (np.isfinite(value) and (np.isfinite(gradient.sum()) or np.isfinite(gradient).all())):
             raise NonFiniteError("the loss or its gradient is not finite")
-        if with_gradient is not None:
-            with_gradient(gradient)
-        return value, gradient
+        return Pending(gradient, lambda: value)
 
     def finish_iteration(self, image: Array) -> None:
         """Count an iteration and tell the callback; raises _StopError when that was the last."""
@@ -329,38 +335,16 @@ def _l_bfgs(
     gradient_tolerance: float,
     workers: Workers,
 ) -> None:
-    """Minimise with the project's own L-BFGS."""
-    shape = run.best_image.shape
-
-    def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = run.evaluate(flat.reshape(shape))
-        return value, gradient.ravel()
-
+    """Minimise with the project's own L-BFGS, where the image lives."""
     outcome = l_bfgs(
-        evaluate,
-        lambda flat, value: run.finish_search(flat.reshape(shape), value),
-        run.best_image.ravel(),
+        run.evaluate,
+        run.finish_search,
+        run.best_image,
         bounds,
         history,
         value_tolerance,
         gradient_tolerance,
         workers,
-    )
-    if outcome == "stalled":
-        raise _stalled(run)
-    raise _converged(outcome, value_tolerance, gradient_tolerance)
-
-
-def _l_bfgs_on_cuda(
-    run: _Run,
-    bounds: tuple[float, float],
-    history: int,
-    value_tolerance: float,
-    gradient_tolerance: float,
-) -> None:
-    """Minimise with the project's own L-BFGS on a GPU."""
-    outcome = l_bfgs_on_cuda(
-        run.evaluate, run.finish_search, run.best_image, bounds, history, value_tolerance, gradient_tolerance
     )
     if outcome == "stalled":
         raise _stalled(run)

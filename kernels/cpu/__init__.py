@@ -5,6 +5,7 @@ from kernels.cpu.conv import conv, conv_input_gradient, conv_scratch_bytes, flip
 from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
 from kernels.cpu.gram import gram, gram_product
 from kernels.cpu.join import add, add_to, concat, split
+from kernels.cpu.lbfgs import lbfgs_direction, lbfgs_products, lbfgs_store, line_step
 from kernels.cpu.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cpu.pool import (
     average_pool,
@@ -13,12 +14,7 @@ from kernels.cpu.pool import (
     max_pool_input_gradient,
 )
 from kernels.cpu.relu import relu, relu_input_gradient, relu_sign
-from kernels.cpu.steps import (
-    adam_step,
-    momentum_step,
-    scaled,
-    zeros,
-)
+from kernels.cpu.steps import adam_step, empty, momentum_step, scaled, zeros
 from kernels.cpu.sums import (
     count_not_finite,
     numbers,
@@ -47,9 +43,14 @@ __all__ = [
     "conv_input_gradient",
     "conv_scratch_bytes",
     "count_not_finite",
+    "empty",
     "flip_weight",
     "gram",
     "gram_product",
+    "lbfgs_direction",
+    "lbfgs_products",
+    "lbfgs_store",
+    "line_step",
     "max_pool",
     "max_pool_input_gradient",
     "momentum_step",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,11 @@ def scaled(values: Vector, factor: float, *, out: Vector | None = None) -> Vecto
     """Return ``values * factor``, written to ``out`` if that is given."""
     result: Vector = np.multiply(np.asarray(values, np.float64), factor, out=out)
     return result
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return a new array with undefined values."""
+    return np.empty(shape, dtype)
 
 
 def zeros(shape: tuple[int, ...]) -> Vector:

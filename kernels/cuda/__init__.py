@@ -18,6 +18,7 @@ from kernels.cuda.hopper import suits as hopper_suits
 from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.cuda.implicit_gemm import suits as implicit_gemm_suits
 from kernels.cuda.join import add, add_to, concat, split
+from kernels.cuda.lbfgs import lbfgs_direction, lbfgs_products, lbfgs_store, line_step
 from kernels.cuda.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cuda.pool import (
     average_pool,
@@ -27,16 +28,7 @@ from kernels.cuda.pool import (
 )
 from kernels.cuda.relu import relu, relu_input_gradient, relu_sign
 from kernels.cuda.runtime import empty, record
-from kernels.cuda.steps import (
-    adam_step,
-    lbfgs_direction,
-    lbfgs_products,
-    lbfgs_store,
-    line_step,
-    momentum_step,
-    scaled,
-    zeros,
-)
+from kernels.cuda.steps import adam_step, momentum_step, scaled, zeros
 from kernels.cuda.sums import (
     count_not_finite,
     numbers,

@@ -6,6 +6,13 @@
 
 #define STRIP 4096
 
+// One thread owns one value.
+extern "C" __global__ void line_step(const double* image, const float* direction, double* output, unsigned int count,
+                                     double length, double low, double high) {
+    unsigned int i = thread_number();
+    if (i < count) output[i] = clipped((double)direction[i] * length + image[i], low, high);
+}
+
 // Stores step and change of gradient in rows step_row and step_row + 1 (where step_row is not negative) and the
 // gradient in gradient_row; notes which values are free to move: those that are not at a bound with the gradient pointing
 // outwards. changed is 1 where a value has become free, 255 where it is no longer, else 0. Each block leaves three
@@ -20,8 +27,7 @@ extern "C" __global__ void lbfgs_store(const double* image, const double* gradie
         double x = image[i], g = gradient[i], step = x - old_image[i];
         falls += old_gradient[i] * step;
         slope += g * step;
-        double moved = x - g;
-        moved = (moved < low ? low : moved > high ? high : moved) - x;
+        double moved = clipped(x - g, low, high) - x;
         double size_of_move = moved < 0 ? -moved : moved;
         if (size_of_move > most) most = size_of_move;
         unsigned char is_free = moved != 0;

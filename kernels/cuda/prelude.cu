@@ -1,4 +1,4 @@
-// What every source of this folder is compiled behind: 16-bit numbers, a thread's number and sums over a block.
+// What every source of this folder is compiled behind: 16-bit numbers, a thread's number, bounds, and sums over a block.
 //
 // No header is included: NVRTC finds none unless the whole toolkit is installed. Where this is compiled by a C++
 // compiler of the host, as the tests do, only the two conversions differ.
@@ -72,4 +72,8 @@ __device__ __forceinline__ double block_sum(double value) {
         __syncthreads();
     }
     return parts[0];
+}
+
+__device__ __forceinline__ double clipped(double value, double low, double high) {
+    return value < low ? low : value > high ? high : value;
 }

@@ -1,8 +1,4 @@
-// Steps of the optimisers, in double precision. One thread owns one value.
-
-__device__ __forceinline__ double clipped(double value, double low, double high) {
-    return value < low ? low : value > high ? high : value;
-}
+// Steps of the first-order optimisers, in double precision. One thread owns one value.
 
 extern "C" __global__ void scaled(const double* values, double* output, unsigned int count, double factor) {
     unsigned int i = thread_number();
@@ -34,10 +30,4 @@ extern "C" __global__ void momentum_step(const double* image, const double* grad
     if (i >= count) return;
     velocity[i] = momentum * velocity[i] - rate * gradient[i];
     output[i] = clipped(image[i] + velocity[i], low, high);
-}
-
-extern "C" __global__ void line_step(const double* image, const float* direction, double* output, unsigned int count,
-                                     double length, double low, double high) {
-    unsigned int i = thread_number();
-    if (i < count) output[i] = clipped((double)direction[i] * length + image[i], low, high);
 }

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import engine.lbfgs
 from engine.lbfgs import History, l_bfgs
 from engine.optimize import minimize
 from kernels.cpu.threads import SERIAL, Workers
@@ -25,6 +26,13 @@ def dense_direction(pairs, gradient, free):
     return step
 
 
+def move(history, image, gradient):
+    """Take a history to a place; return the largest element of the projected gradient."""
+    history.propose(image, gradient)
+    history.fetch()
+    return history.accept()
+
+
 def walk(size, pairs, steps, held=0.0, seed=0):
     """Move a history along a convex quadratic; return it with the pairs that it should hold and the last gradient.
 
@@ -35,14 +43,17 @@ def walk(size, pairs, steps, held=0.0, seed=0):
     curvature, centre = rng.uniform(0.5, 5.0, size), rng.standard_normal(size)
     at_bound = rng.uniform(size=size) < held
     centre[at_bound] = low - 5
-    history, kept = History(pairs, size, (low, np.inf), Workers(2)), []
-    point = rng.standard_normal(size)
-    history.move_to(point, curvature * (point - centre))
+    point, kept = rng.standard_normal(size), []
+    history = History(pairs, point, (low, np.inf), Workers(2))
+    move(history, point, curvature * (point - centre))
     for step in range(steps):
         new = point + rng.standard_normal(size)
         # Values come to the bound and leave it again; in the end they all stand there.
         new[at_bound & ((rng.uniform(size=size) < 0.5) | (step == steps - 1))] = low
-        history.move_to(new, curvature * (new - centre))
+        # A place that is not taken leaves no trace.
+        history.propose(point - 1, curvature * (point - 1 - centre))
+        history.fetch()
+        move(history, new, curvature * (new - centre))
         kept.append((new - point, curvature * (new - point)))
         point = new
     free = ~at_bound if steps else np.ones(size, bool)
@@ -54,8 +65,8 @@ def walk(size, pairs, steps, held=0.0, seed=0):
 @pytest.mark.parametrize("steps", [0, 1, 3, 5, 12])
 @pytest.mark.parametrize("held", [0.0, 0.2, 0.9])
 def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(steps, held, piece, strip, monkeypatch):
-    monkeypatch.setattr("engine.lbfgs._STRIP", strip)
-    monkeypatch.setattr("engine.lbfgs._PIECE", piece)
+    monkeypatch.setattr("kernels.cpu.lbfgs._STRIP", strip)
+    monkeypatch.setattr("kernels.cpu.lbfgs._PIECE", piece)
     history, pairs, _, gradient, free = walk(120, 5, steps, held)
     expected = dense_direction(pairs, gradient, free)
     direction, slope = history.direction()
@@ -65,18 +76,44 @@ def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(st
 
 
 def test_the_projected_gradient_stops_at_the_bounds():
-    history = History(3, 4, (0.0, 10.0), SERIAL)
     # At a bound and held; near a bound; free; at a bound and leaving it.
-    assert history.move_to(np.array([0.0, 9.0, 5.0, 0.0]), np.array([7.0, -3.0, 0.5, -0.25])) == 1.0
-    np.testing.assert_array_equal(np.concatenate(history.held), [0])
+    image, gradient = np.array([0.0, 9.0, 5.0, 0.0]), np.array([7.0, -3.0, 0.5, -0.25])
+    history = History(3, image, (0.0, 10.0), SERIAL)
+    assert move(history, image, gradient) == 1.0
+    np.testing.assert_array_equal(history.direction()[0], [0.0, 3.0, -0.5, 0.25])
 
 
 def test_a_pair_without_curvature_is_passed_over():
     history, pairs, point, gradient, free = walk(50, 4, 3)
     step = np.random.default_rng(1).standard_normal(50)
-    history.move_to(point + step, gradient - step)
+    move(history, point + step, gradient - step)
     expected = dense_direction(pairs, gradient - step, free)
     np.testing.assert_allclose(history.direction()[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 9])
+def test_a_place_that_is_not_taken_leaves_the_direction_as_it_is(steps):
+    history, _, point, gradient, _ = walk(50, 4, steps, held=0.2)
+    expected, slope = history.direction()
+    history.propose(point - 3, -gradient)
+    history.fetch()
+    direction, again = history.direction()
+    np.testing.assert_array_equal(direction, expected)
+    assert again == slope
+
+
+def test_where_the_stored_pairs_lead_upwards_a_run_begins_again_with_the_steepest_descent(monkeypatch):
+    made_of = engine.lbfgs.coefficients
+
+    def spoilt(products, free_products, steps, gradient):
+        rows, values = made_of(products, free_products, steps, gradient)
+        return rows, -values if len(rows) > 1 else values
+
+    monkeypatch.setattr("engine.lbfgs.coefficients", spoilt)
+    curvature = np.linspace(1, 3, 12).reshape(2, 2, 3)
+    result = minimize(lambda x: (float((curvature * x * x).sum() / 2), curvature * x), curvature + 9, "l-bfgs", 50)
+    assert result.iterations == 50
+    assert result.value < 1e-2 * result.initial_value
 
 
 def test_a_cleared_history_gives_the_steepest_descent():
@@ -117,7 +154,12 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
         if len(seen) > 2000:
             raise AssertionError("no end")
 
-    outcome = l_bfgs(rosenbrock, follow, start, bounds, 10, 0.0, 1e-6, SERIAL)
+    def evaluate(x, launch):
+        value, gradient = rosenbrock(x)
+        launch(gradient)
+        return value, gradient
+
+    outcome = l_bfgs(evaluate, follow, start, bounds, 10, 0.0, 1e-6, SERIAL)
     assert outcome in ("gradient", "value", "stalled")
     assert seen[-1] <= exact.fun + 1e-5
     assert all(later <= earlier for earlier, later in itertools.pairwise(seen))

@@ -5,12 +5,10 @@ import pytest
 
 from engine import Settings, load_network, minimize
 from engine.lbfgs import History, l_bfgs
-from engine.lbfgs_cuda import DeviceHistory, l_bfgs_on_cuda
-from engine.objective import Pending
 from engine.stylize import prepare
-from kernels import cpu, cuda
+from kernels import cpu, cuda, to_host
 from kernels.cpu.threads import SERIAL
-from kernels.cuda.runtime import to_device, to_host
+from kernels.cuda.runtime import to_device
 from tests.engine import models
 from tests.engine.test_objective import IMAGE, SETTINGS, make
 from tests.kernels.cuda.emulator import DeviceArray
@@ -18,16 +16,27 @@ from tests.kernels.cuda.emulator import DeviceArray
 BOUNDS = (0.0, 255.0)
 
 
-class OnDevice:
-    """A function of an image in NumPy, as an objective whose images lie on the device."""
+class OnHost:
+    """A function of an image in NumPy, as ``l_bfgs`` takes it; remembers where it was asked."""
 
     def __init__(self, function):
         self.function, self.images = function, []
 
-    def begin(self, image):
+    def evaluate(self, image, launch):
+        value, gradient = self.function(image)
+        self.images.append(image)
+        launch(gradient)
+        return value, gradient
+
+
+class OnDevice(OnHost):
+    """The same of images that lie on the device."""
+
+    def evaluate(self, image, launch):
         value, gradient = self.function(to_host(image))
         self.images.append(to_host(image))
-        return Pending(to_device(gradient), lambda: value)
+        launch(to_device(gradient))
+        return value, to_device(gradient)
 
 
 def bowl(shape, seed=0, spread=2.0):
@@ -58,8 +67,8 @@ def walk(places, size, seed=0):
 @pytest.mark.parametrize("size", [7, 4096, 9001])
 def test_directions_are_the_cpus(emulator, size):
     """With pairs dropped, with a place proposed and not accepted before each that is, and after forgetting all."""
-    ours = DeviceHistory(3, to_device(np.zeros(size)), BOUNDS)
-    theirs = History(3, size, BOUNDS, SERIAL)
+    ours, theirs = (History(3, start, BOUNDS, SERIAL) for start in (to_device(np.zeros(size)), np.zeros(size)))
+    old = None
     for number, (image, gradient) in enumerate(walk(9, size)):
         emulator.descending = bool(number % 2)
         if number == 6:
@@ -67,13 +76,14 @@ def test_directions_are_the_cpus(emulator, size):
             theirs.clear()
         ours.propose(to_device(image[::-1].copy()), to_device(-gradient))
         ours.fetch()
-        old = theirs.place
         ours.propose(to_device(image), to_device(gradient))
-        falls, new_slope = ours.fetch()
-        assert ours.accept() == pytest.approx(theirs.move_to(image, gradient), rel=1e-12)
+        theirs.propose(image, gradient)
+        slopes = ours.fetch()
+        assert slopes == pytest.approx(theirs.fetch(), rel=1e-12)
+        assert ours.accept() == pytest.approx(theirs.accept(), rel=1e-12)
         if old is not None:
-            assert falls == pytest.approx(old[1] @ (image - old[0]), rel=1e-12)
-            assert new_slope == pytest.approx(gradient @ (image - old[0]), rel=1e-12)
+            assert slopes == pytest.approx((old[1] @ (image - old[0]), gradient @ (image - old[0])), rel=1e-12)
+        old = image, gradient
         direction, slope = ours.direction()
         expected, expected_slope = theirs.direction()
         assert np.linalg.norm(to_host(direction) - expected) < 1e-4 * np.linalg.norm(expected)
@@ -84,50 +94,40 @@ def test_directions_are_the_cpus(emulator, size):
 @pytest.mark.parametrize("function", [bowl((5, 7, 3)), bowl((5, 7, 3), 1, 4.0), valley])
 def test_the_same_minimum_in_as_many_evaluations(emulator, function):
     start = np.random.default_rng(2).uniform(0, 255, (5, 7, 3))
-    objective, evaluations = OnDevice(function), []
-
-    def evaluate(image, launch):
-        pending = objective.begin(image)
-        launch(pending.gradient)
-        return pending.finish(), pending.gradient
-
-    ours, theirs = [], []
-    outcomes = [
-        l_bfgs_on_cuda(evaluate, lambda image, value: ours.append(value), to_device(start), BOUNDS, 5, 1e-9, 1e-6),
-        l_bfgs(
-            lambda x: evaluations.append(x) or (lambda v, g: (v, g.ravel()))(*function(x.reshape(start.shape))),
-            lambda image, value: theirs.append(value),
-            start.ravel(),
-            BOUNDS,
-            5,
-            1e-9,
-            1e-6,
-            SERIAL,
-        ),
-    ]
+    objectives, values, outcomes = (OnDevice(function), OnHost(function)), ([], []), []
+    for objective, seen, image in zip(objectives, values, (to_device(start), start), strict=True):
+        outcomes.append(
+            l_bfgs(
+                objective.evaluate,
+                lambda image, value, seen=seen: seen.append(value),
+                image,
+                BOUNDS,
+                5,
+                1e-9,
+                1e-6,
+                SERIAL,
+            )
+        )
+    ours, theirs = values
     assert outcomes[0] == outcomes[1]
     assert ours[:8] == pytest.approx(theirs[:8], rel=1e-4)
     assert ours[-1] == pytest.approx(theirs[-1], rel=1e-6, abs=1e-6)
-    assert len(objective.images) <= 1.3 * len(evaluations) + 3
+    assert len(objectives[0].images) <= 1.3 * len(objectives[1].images) + 3
     # Some steps were tried and not taken.
-    assert function is not valley or len(objective.images) > len(ours) + 1
+    assert function is not valley or len(objectives[0].images) > len(ours) + 1
 
 
-def test_a_search_that_ends_takes_the_best_that_it_tried(emulator):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_search_that_ends_takes_the_best_that_it_tried(emulator, device):
     """Up to a cliff it falls ever more steeply, so that the search closes in on the cliff until it gives up."""
 
     def cliff(image):
         value = -float((image**1.5).sum()) if image.max() < 1000 else 1e9
         return value, -1.5 * image**0.5
 
-    objective = OnDevice(cliff)
-
-    def evaluate(image, launch):
-        pending = objective.begin(image)
-        launch(pending.gradient)
-        return pending.finish(), pending.gradient
-
-    found = []
+    objective, start, found = OnHost(cliff), np.full(6, 1.0), []
+    if device == "cuda":
+        objective, start = OnDevice(cliff), to_device(start)
 
     def stop(image, value):
         found.append((to_host(image), value))
@@ -135,10 +135,39 @@ def test_a_search_that_ends_takes_the_best_that_it_tried(emulator):
             raise StopIteration
 
     with pytest.raises(StopIteration):
-        l_bfgs_on_cuda(evaluate, stop, to_device(np.full(6, 1.0)), (0.0, np.inf), 4, 0.0, 0.0)
+        l_bfgs(objective.evaluate, stop, start, (0.0, np.inf), 4, 0.0, 0.0, SERIAL)
     image, value = found[1]
     assert value == min(cliff(tried)[0] for tried in objective.images) == cliff(image)[0]
     assert not np.array_equal(image, objective.images[-1])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_goes_on_from_the_lowest_that_a_search_tried(emulator, device, monkeypatch):
+    """Told of values that do not belong to its slope, a search never finds its end; the third value is the lowest."""
+    values, accepted = iter([10.0, 9.0, 5.0, *[6.0] * 100]), []
+    accept = History.accept
+    monkeypatch.setattr(
+        History, "accept", lambda self: accepted.append(to_host(self._proposal.place[0])) or accept(self)
+    )
+    objective, start = OnHost(lambda image: (next(values), np.full(6, -1.0))), np.full(6, 1.0)
+    if device == "cuda":
+        objective, start = OnDevice(objective.function), to_device(start)
+    found = []
+    outcome = l_bfgs(
+        objective.evaluate,
+        lambda image, value: found.append((to_host(image), value)),
+        start,
+        (0.0, np.inf),
+        4,
+        0.0,
+        0.0,
+        SERIAL,
+    )
+    assert outcome == "stalled"
+    assert [value for _, value in found] == [9.0, 5.0]
+    for index in (1, 2):
+        np.testing.assert_array_equal(found[index - 1][0], objective.images[index])
+        np.testing.assert_array_equal(accepted[index], objective.images[index])
 
 
 @pytest.fixture

@@ -301,9 +301,9 @@ def handed(monkeypatch):
     records = []
 
     def recording(function):
-        def evaluate(flat):
-            value, gradient = function(flat)
-            records.append((flat.copy(), value, gradient.copy()))
+        def evaluate(image, *launch):
+            value, gradient = function(image, *launch)
+            records.append((image.ravel().copy(), value, gradient.ravel().copy()))
             return value, gradient
 
         return evaluate

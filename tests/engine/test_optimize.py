@@ -270,8 +270,9 @@ def test_an_initial_image_outside_the_bounds_is_clipped_to_them(method):
     # The minimum lies outside: what is best there is not to be had.
     objective = Quadratic(initial)
     result = minimize(objective, initial, method, iterations=5)
-    assert result.initial_value == 0
-    for image in (*objective.images[1:], result.image):
+    assert result.initial_value == objective.value(np.clip(initial, 0, 255))
+    assert result.evaluations == len(objective.images)
+    for image in (*objective.images, result.image):
         assert image.min() >= 0
         assert image.max() <= 255
     assert result.value == objective.value(result.image) > 0
@@ -299,6 +300,19 @@ def test_the_callback_may_do_what_it_likes_with_its_image(method):
     expected = minimize(plain, START, method, iterations=6)
     result = minimize(spoilt, START, method, iterations=6, callback=spoil)
     np.testing.assert_array_equal(result.image, expected.image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_the_values_in_memory_does_not_matter(method):
+    objective = Quadratic()
+
+    def column_wise(image):
+        value, gradient = objective(image)
+        return value, np.asfortranarray(gradient)
+
+    expected = minimize(objective, START, method, iterations=6)
+    result = minimize(column_wise, np.asfortranarray(START), method, iterations=6)
+    np.testing.assert_allclose(result.image, expected.image, rtol=0, atol=1e-9)
 
 
 # ---- iterations ----
@@ -400,6 +414,32 @@ def test_a_first_loss_that_is_not_finite_is_raised(failure, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_is_returned_has_been_evaluated_even_if_only_the_clipped_start_was(failure, method):
+    objective = FailsAt(2, failure)
+    initial = np.random.default_rng(3).uniform(-100, 400, SHAPE)
+    result = minimize(objective, initial, method, iterations=5)
+    np.testing.assert_array_equal(result.image, np.clip(initial, 0, 255))
+    assert result.value == result.initial_value == objective.value(result.image)
+    assert result.evaluations == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interruption_before_any_value_passes_through(method):
+    with pytest.raises(KeyboardInterrupt):
+        minimize(FailsAt(1, interrupt), START, method)
+    result = minimize(FailsAt(2, interrupt), START, method)
+    assert (result.stop, result.evaluations) == ("interrupted", 1)
+    np.testing.assert_array_equal(result.image, START)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_complex_loss_is_refused(method):
+    with pytest.raises(ValueError, match="the loss must be real, got a complex one"):
+        minimize(lambda image: (complex(Quadratic().value(image)), image), START, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_other_errors_of_the_objective_come_through(method):
     with pytest.raises(ZeroDivisionError):
         minimize(FailsAt(3, lambda result: 1 / 0), START, method)
@@ -465,6 +505,17 @@ def test_a_loss_of_few_digits_ends_and_keeps_what_was_gained(method):
         ({"method": "Adam"}, r"unknown optimiser 'Adam'; did you mean 'adam'\?"),
         ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
         ({"iterations": 2.5}, "iterations must be a whole number of at least 1, got 2.5"),
+        ({"iterations": 2.0}, "iterations must be a whole number of at least 1, got 2.0"),
+        ({"iterations": np.inf}, "iterations must be a whole number of at least 1, got inf"),
+        ({"iterations": "ten"}, "iterations must be a whole number of at least 1, got ten"),
+        ({"history": 5.0}, "history must be a whole number of at least 1, got 5.0"),
+        ({"history": 1001}, "history must be at most 1000, got 1001"),
+        ({"value_tolerance": np.nan}, "value_tolerance must be a finite number of at least 0, got nan"),
+        ({"value_tolerance": -1e-9}, "value_tolerance must be a finite number of at least 0, got -1e-09"),
+        ({"gradient_tolerance": np.inf}, "gradient_tolerance must be a finite number of at least 0, got inf"),
+        ({"gradient_tolerance": 1j}, "gradient_tolerance must be a finite number of at least 0, got 1j"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite number above 0, got fast"),
+        ({"momentum": np.nan}, "momentum must be at least 0 and below 1, got nan"),
         ({"history": 0}, "history must be a whole number of at least 1, got 0"),
         ({"method": "adam", "learning_rate": 0}, "learning_rate must be a finite number above 0, got 0"),
         ({"method": "adam", "learning_rate": np.nan}, "learning_rate must be a finite number above 0, got nan"),

@@ -12,10 +12,9 @@ from kernels.cuda import runtime
 
 # Threads, and algorithms that pay on a CPU only.
 CPU_ONLY = {"SERIAL", "Workers", "conv_block", "conv_block_input_gradient", "transform_weight"}
-# What the CPU does in NumPy, or in engine/lbfgs.py with its threads.
-CUDA_ONLY = {"empty", "hopper_conv", "hopper_suits", "lbfgs_direction", "lbfgs_products", "lbfgs_store", "line_step"}
-CUDA_ONLY |= {"implicit_gemm_conv", "implicit_gemm_suits", "mirrored_window", "pack_hopper_weight", "pack_weight"}
-CUDA_ONLY |= {"record"}
+# Algorithms for tensor cores, and the recording of launches.
+CUDA_ONLY = {"hopper_conv", "hopper_suits", "implicit_gemm_conv", "implicit_gemm_suits", "mirrored_window"}
+CUDA_ONLY |= {"pack_hopper_weight", "pack_weight", "record"}
 
 
 def test_the_names_are_the_same():

@@ -12,7 +12,7 @@ from kernels.cuda import runtime, trust
 from tests.engine import models
 from tests.kernels.cuda.test_mirror import CUDA_ONLY
 
-# Moved, turned or copied by others of the comparison, or used by the optimisers alone.
+# Moved, turned or copied by others of the comparison, bytes counted, or used by the optimisers alone.
 NOT_COMPARED = {
     "add_to",
     "affine_input_gradient",
@@ -23,7 +23,8 @@ NOT_COMPARED = {
     "relu_sign",
     "split",
 }
-NOT_COMPARED |= {"adam_step", "momentum_step", "scaled", "zeros"}
+NOT_COMPARED |= {"adam_step", "empty", "momentum_step", "scaled", "zeros"}
+NOT_COMPARED |= {"lbfgs_direction", "lbfgs_products", "lbfgs_store", "line_step"}
 
 
 def spoil(results):
