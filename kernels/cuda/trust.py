@@ -35,7 +35,29 @@ _CONV = Window((3, 3), pads=(1, 1, 1, 1))
 _STRIDED = Window((3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
 _POOL = Window((2, 2), strides=(2, 2))
 
+_BOUNDS = (0.0, 255.0)
+
 Check = Callable[[ModuleType, Mapping[str, Any]], Any]
+
+
+def _two_steps(step: Callable[..., Any], arrays: Mapping[str, Any], state: list[Any], settings: tuple[Any, ...]) -> Any:
+    """Return the image after two steps: the second one shows what the first has left in ``state``."""
+    image = step(arrays["image"], arrays["gradient"], *state, *settings, _BOUNDS)
+    return step(image, arrays["later"], *state, *settings, _BOUNDS)
+
+
+def _of_lbfgs(kernels: ModuleType, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the inner products of one stored pair, and a direction made of it."""
+    image, gradient = arrays["image"], arrays["gradient"]
+    later = kernels.line_step(image, arrays["direction"], 2.0, _BOUNDS)
+    vectors, rows, listed = kernels.empty((4, image.size), np.float32), (1, 3), (1, 2, 3)
+    slopes, products = kernels.zeros((3,)), kernels.zeros((5 * len(listed) + len(listed) ** 2,))
+    free, changed = kernels.lbfgs_store(
+        (later, arrays["later"]), (image, gradient), vectors, None, rows, _BOUNDS, slopes
+    )
+    kernels.lbfgs_products(vectors, listed, free, changed, rows, products)
+    return products, kernels.lbfgs_direction(vectors, listed, np.array([0.5, -2.0, 1.0]), free)
+
 
 CHECKS: Mapping[str, Check] = {
     "conv": lambda k, a: k.conv(a["input"], a["weight"], a["bias"], _CONV, relu=True),
@@ -65,6 +87,10 @@ CHECKS: Mapping[str, Check] = {
     ),
     "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
     "square_sum": lambda k, a: k.numbers([k.square_sum(a["input"], 3.0)]),
+    "adam_step": lambda k, a: _two_steps(k.adam_step, a, [k.zeros(a["image"].shape) for _ in range(2)], (1, 5.0)),
+    "momentum_step": lambda k, a: _two_steps(k.momentum_step, a, [k.zeros(a["image"].shape)], (0.5, 5.0)),
+    "lbfgs_products": lambda k, a: _of_lbfgs(k, a)[0],
+    "lbfgs_direction": lambda k, a: _of_lbfgs(k, a)[1],
     "count_not_finite": lambda k, a: k.numbers([k.count_not_finite(a["bad"])]),
 }
 """What is compared: calls that mean the same for the kernels of both devices."""
@@ -178,5 +204,7 @@ def problem() -> dict[str, Any]:
     arrays["matrix"] += arrays["matrix"].T
     arrays["bad"][::7] = np.inf
     arrays["bad"][::11] = np.nan
-    arrays["image"] = rng.uniform(0, 255, (23, 21, 3))
+    arrays["image"] = rng.uniform(-20, 275, (23, 21, 3)).clip(*_BOUNDS)  # some values stand at a bound
+    arrays["gradient"], arrays["later"] = rng.standard_normal((2, 23, 21, 3))
+    arrays["direction"] = rng.standard_normal(23 * 21 * 3).astype(np.float32)
     return arrays
