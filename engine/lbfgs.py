@@ -214,8 +214,7 @@ class History:
 
     def step(self, image: Array, direction: Array, length: float) -> Array:
         """Return the image at the end of a step, clipped to the bounds."""
-        result: Array = self._kernels.line_step(image, direction, length, self.bounds, workers=self.workers)
-        return result
+        return self._kernels.line_step(image, direction, length, self.bounds, workers=self.workers)
 
     def propose(self, image: Array, gradient: Array) -> None:
         """Launch what is needed to judge a place, and to go on from there."""

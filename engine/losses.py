@@ -41,8 +41,7 @@ def content_loss(F: Array, P: Array, scale: float = 1.0) -> Number:
     """
     if F.shape != P.shape:
         raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
-    value: Number = kernels_of(F).squared_distance(F, P, 2.0 * scale**2)
-    return value
+    return kernels_of(F).squared_distance(F, P, 2.0 * scale**2)
 
 
 def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None) -> Array:
@@ -50,8 +49,7 @@ def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array
 
     With ``add_to``, of F's shape, it is added there in place.
     """
-    gradient: Array = kernels_of(F).weighted_difference(F, P, weight, add_to=add_to)
-    return gradient
+    return kernels_of(F).weighted_difference(F, P, weight, add_to=add_to)
 
 
 def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0) -> Array:
@@ -75,8 +73,7 @@ def style_layer_loss(G: Array, A: Array, M_l: int, M_a: int | None = None) -> Nu
     """
     N_l = G.shape[0]
     kernels = kernels_of(G)
-    value: Number = kernels.square_sum(kernels.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
-    return value
+    return kernels.square_sum(kernels.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
 
 
 def style_layer_loss_gradient(
@@ -106,10 +103,7 @@ def style_layer_loss_gradient(
     N_l, M_l = G.shape[0], F.shape[0] * F.shape[1]
     kernels = kernels_of(F)
     difference = kernels.quotient_difference(G, M_l, A, M_a or M_l)
-    gradient: Array = kernels.gram_product(
-        difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to, workers=workers
-    )
-    return gradient
+    return kernels.gram_product(difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to, workers=workers)
 
 
 def style_loss(E: Mapping[str, Number], w: Mapping[str, float]) -> Number:

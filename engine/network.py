@@ -208,8 +208,7 @@ class Network:
         """Return an image where the network computes: itself, or a copy in double precision on the GPU."""
         if self.device == "cpu" or lives_on_cuda(image):
             return image
-        copy: Array = to_cuda(image.astype(np.float64))
-        return copy
+        return to_cuda(image.astype(np.float64))
 
     @property
     def place(self) -> str:

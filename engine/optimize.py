@@ -255,8 +255,7 @@ class _Run:
     def _begin(self, image: Array) -> Pending:
         """Begin an evaluation; it raises NonFiniteError, at the latest when it is finished, where it is not finite."""
         if self._on_cuda:
-            pending: Pending = self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
-            return pending
+            return self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
         # Within finite bounds it cannot be otherwise.
         if not self._bounded and not np.isfinite(image).all():
             raise NonFiniteError("the last step made the image infinite: try a smaller learning rate")

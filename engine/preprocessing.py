@@ -35,14 +35,12 @@ class Preprocessing:
     def apply(self, image: Array, dtype: np.dtype[Any]) -> Array:
         """Return the network's input for an RGB image of 0..255: (H, W, 3), C-contiguous, of ``dtype``."""
         normalize = kernels_of(image).normalize_pixels
-        result: Array = normalize(image, self.bgr, self.scale, self.mean, self.std, dtype)
-        return result
+        return normalize(image, self.bgr, self.scale, self.mean, self.std, dtype)
 
     def input_gradient(self, output_gradient: Array) -> Array:
         """Return the gradient with respect to the RGB image, per unit of 0..255, in double precision."""
         back = kernels_of(output_gradient).normalize_pixels_input_gradient
-        gradient: Array = back(output_gradient, self.bgr, self.scale, self.std)
-        return gradient
+        return back(output_gradient, self.bgr, self.scale, self.std)
 
 
 PREPROCESSING = {

@@ -30,8 +30,7 @@ def sample_picture() -> Array:
     for side in (1, 4, 32):
         count = SAMPLE_SIZE // side
         layers.append(np.kron(rng.uniform(0.0, 255.0, (count, count, 3)), np.ones((side, side, 1))))
-    picture: Array = np.mean(layers, axis=0)
-    return picture
+    return np.mean(layers, axis=0)
 
 
 def scaled_nodes(nodes: Sequence[Node], largest: Mapping[str, float]) -> tuple[tuple[Node, ...], dict[str, float]]:

@@ -62,8 +62,7 @@ def features_by_definition(network: Network, image: Array, layers: Iterable[str]
 
 def _mean_gram(F: Array) -> Array:
     """Return 1 / M sum_k F_ik F_jk."""
-    gram: Array = np.einsum("hwi,hwj->ij", F, F) / (F.shape[0] * F.shape[1])
-    return gram
+    return np.einsum("hwi,hwj->ij", F, F) / (F.shape[0] * F.shape[1])
 
 
 def _preprocess(preprocessing: Preprocessing, image: Array) -> Array:
@@ -77,8 +76,7 @@ def _preprocess(preprocessing: Preprocessing, image: Array) -> Array:
 
 def _apply(operator: Operator, inputs: Sequence[Array]) -> Array:
     if isinstance(operator, Add):
-        total: Array = sum(inputs[1:], inputs[0])
-        return total
+        return sum(inputs[1:], inputs[0])
     if isinstance(operator, Concat):
         return np.concatenate(inputs, axis=2)
     (x,) = inputs
@@ -91,14 +89,12 @@ def _apply(operator: Operator, inputs: Sequence[Array]) -> Array:
         return x * operator.scale + operator.shift
     if isinstance(operator, AveragePool):
         counted = under_taps(np.ones((*x.shape[:2], 1)), operator.window, fill=float(operator.count_include_pad))
-        mean: Array = sum(under_taps(x, operator.window)) / np.maximum(sum(counted), 1)
-        return mean
+        return sum(under_taps(x, operator.window)) / np.maximum(sum(counted), 1)
     if isinstance(operator, MaxPool):
         # Padding never wins; the first of equal ones does.
         candidates = np.stack(under_taps(x, operator.window, fill=-np.inf, beyond=-np.inf))
         first = np.argmax(candidates.real, axis=0)
-        winners: Array = np.take_along_axis(candidates, first[None], axis=0)[0]
-        return winners
+        return np.take_along_axis(candidates, first[None], axis=0)[0]
     raise ValueError(f"{type(operator).__name__} has no definition here")
 
 

@@ -54,16 +54,14 @@ def _kernel_half_turned(flip: Any) -> Any:
 def _channels_not_swapped(flip: Any) -> Any:
     def faulty(weight: Array, group: int = 1) -> Array:
         square = weight.shape[2] == weight.shape[3]
-        result: Array = np.ascontiguousarray(weight[::-1, ::-1]) if square else flip(weight, group)
-        return result
+        return np.ascontiguousarray(weight[::-1, ::-1]) if square else flip(weight, group)
 
     return faulty
 
 
 def _kernel_turned_in_forward(conv: Any) -> Any:
     def faulty(input: Array, weight: Array, *rest: Any, **named: Any) -> Array:
-        result: Array = conv(input, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
-        return result
+        return conv(input, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
 
     return faulty
 
@@ -71,8 +69,7 @@ def _kernel_turned_in_forward(conv: Any) -> Any:
 def _kernel_turned_in_backward(gradient: Any) -> Any:
     def faulty(g: Array, weight: Array, *rest: Any, **named: Any) -> Array:
         named["flipped"] = None
-        result: Array = gradient(g, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
-        return result
+        return gradient(g, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
 
     return faulty
 
@@ -85,8 +82,7 @@ def _padding_repeats_the_edge(conv: Any) -> Any:
     def faulty(input: Array, weight: Array, bias: Any, window: Window, *rest: Any, **named: Any) -> Array:
         top, left, bottom, right = resolved_pads(window, *input.shape[:2])
         padded = np.pad(input, ((top, bottom), (left, right), (0, 0)), mode="edge")
-        result: Array = conv(padded, weight, bias, Window(window.kernel), *rest, **named)
-        return result
+        return conv(padded, weight, bias, Window(window.kernel), *rest, **named)
 
     return faulty
 
@@ -105,8 +101,7 @@ def _padding_dropped_in_backward(gradient: Any) -> Any:
         cut = g.copy()
         cut[[0, -1]] = 0
         cut[:, [0, -1]] = 0
-        result: Array = gradient(cut, *rest, **named)
-        return result
+        return gradient(cut, *rest, **named)
 
     return faulty
 
@@ -130,16 +125,14 @@ def _mask_left_out(mask: Any) -> Any:
 def _mask_shifted(mask: Any) -> Any:
     def faulty(g: Array, kept: Array, **named: Any) -> Array:
         shifted = np.roll(kept, 1, axis=-1) if kept.dtype != np.uint8 else np.roll(kept, 1)
-        result: Array = mask(g, np.ascontiguousarray(shifted), **named)
-        return result
+        return mask(g, np.ascontiguousarray(shifted), **named)
 
     return faulty
 
 
 def _mean_not_divided(gradient: Any) -> Any:
     def faulty(g: Array, shape: Any, window: Window, **named: Any) -> Array:
-        result: Array = gradient(g * (window.kernel[0] * window.kernel[1]), shape, window, **named)
-        return result
+        return gradient(g * (window.kernel[0] * window.kernel[1]), shape, window, **named)
 
     return faulty
 
@@ -200,8 +193,7 @@ def _style_weight(change: Callable[[float, Array], float]) -> Replacement:
 
     def replacement(gradient: Any) -> Any:
         def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-            result: Array = gradient(F, G, A, M_a, change(weight, F), *rest)
-            return result
+            return gradient(F, G, A, M_a, change(weight, F), *rest)
 
         return faulty
 
@@ -228,8 +220,7 @@ def _style_overwrites(gradient: Any) -> Any:
     def faulty(
         F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, add_to: Any = None, *rest: Any
     ) -> Array:
-        result: Array = gradient(F, G, A, M_a, weight, None, *rest)
-        return result
+        return gradient(F, G, A, M_a, weight, None, *rest)
 
     return faulty
 
@@ -237,8 +228,7 @@ def _style_overwrites(gradient: Any) -> Any:
 def _added_twice(gradient: Any) -> Any:
     def faulty(F: Array, P: Array, weight: float = 1.0, add_to: Any = None) -> Array:
         once = gradient(F, P, weight, add_to)
-        result: Array = once if add_to is None else gradient(F, P, weight, once)
-        return result
+        return once if add_to is None else gradient(F, P, weight, once)
 
     return faulty
 
@@ -275,8 +265,7 @@ def _colours_swapped(apply: Any) -> Any:
 def _mean_in_the_wrong_order(apply: Any) -> Any:
     def faulty(self: Preprocessing, image: Array, dtype: Any) -> Array:
         wrong = Preprocessing(self.name, self.bgr, self.scale, self.mean[::-1], self.std)
-        result: Array = apply(wrong, image, dtype)
-        return result
+        return apply(wrong, image, dtype)
 
     return faulty
 
@@ -287,8 +276,7 @@ def _scale_left_out(gradient: Any) -> Any:
 
 def _deviation_left_out(gradient: Any) -> Any:
     def faulty(self: Preprocessing, g: Array) -> Array:
-        result: Array = gradient(Preprocessing(self.name, self.bgr, self.scale, self.mean, (1.0, 1.0, 1.0)), g)
-        return result
+        return gradient(Preprocessing(self.name, self.bgr, self.scale, self.mean, (1.0, 1.0, 1.0)), g)
 
     return faulty
 
@@ -297,8 +285,7 @@ def _lowest_layer_left_out(backward: Any) -> Any:
     def faulty(self: Network, tape: Any, gradients: Any, **named: Any) -> Array:
         first = next(iter(gradients))
         kept = {layer: gradient for layer, gradient in gradients.items() if layer != first or len(gradients) == 1}
-        result: Array = backward(self, tape, kept, **named)
-        return result
+        return backward(self, tape, kept, **named)
 
     return faulty
 

@@ -105,8 +105,7 @@ def _clamped(F: Array) -> Array:
 
 
 def _gram(F: Array) -> Array:
-    result: Array = np.einsum("ik,jk->ij", F, F)
-    return result
+    return np.einsum("ik,jk->ij", F, F)
 
 
 def _difference(layer: Layer) -> Array:
@@ -181,8 +180,7 @@ def _masked(gradient: Array, F: Array) -> Array:
 
 def _equation_6(layer: Layer) -> Array:
     """Return (G - A) F / (N^2 M^2)."""
-    gradient: Array = _difference(layer) @ layer.F / (layer.N**2 * layer.M**2)
-    return gradient
+    return _difference(layer) @ layer.F / (layer.N**2 * layer.M**2)
 
 
 def _equation_6_behind_relu(layer: Layer) -> Array:
@@ -196,20 +194,17 @@ def _own_layout(F: Array) -> Array:
 
 def _own_content(layer: Layer) -> Array:
     F = relu(_own_layout(layer.F))
-    gradient: Array = relu_input_gradient(losses.content_loss_gradient(F, _own_layout(layer.P)), F)[0].T
-    return gradient
+    return relu_input_gradient(losses.content_loss_gradient(F, _own_layout(layer.P)), F)[0].T
 
 
 def _own_style(layer: Layer) -> Array:
     F = relu(_own_layout(layer.F))
     plain = losses.style_layer_loss_gradient(F, losses.gram_matrix(F), layer.A)
-    gradient: Array = relu_input_gradient(plain, F)[0].T
-    return gradient
+    return relu_input_gradient(plain, F)[0].T
 
 
 def _by_sum_of_magnitudes(gradient: Array) -> Array:
-    scaled: Array = gradient / np.where(gradient.real > 0, gradient, -gradient).sum()
-    return scaled
+    return gradient / np.where(gradient.real > 0, gradient, -gradient).sum()
 
 
 def _variation_gradient(layer: Layer) -> Array:
@@ -222,15 +217,13 @@ def _variation_gradient(layer: Layer) -> Array:
 
 def _doubled_diagonal(layer: Layer) -> Array:
     of_gram = 2 * _difference(layer)
-    gradient: Array = (of_gram + np.diag(np.diag(of_gram))) @ layer.F
-    return gradient
+    return (of_gram + np.diag(np.diag(of_gram))) @ layer.F
 
 
 def _from_above(layer: Layer) -> Array:
     """Return what the next layer's content loss sends down."""
     responses = layer.W @ layer.F
-    gradient: Array = layer.W.T @ _masked(_plus(responses) - layer.P_next, responses)
-    return gradient
+    return layer.W.T @ _masked(_plus(responses) - layer.P_next, responses)
 
 
 PAPER = "Gatys, Ecker and Bethge 2015 (arXiv:1508.06576)"

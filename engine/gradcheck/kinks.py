@@ -91,10 +91,9 @@ class Selection:
 
     def input_gradient(self, output_gradient: Array, output: Array | None, saved: Shape, workers: Workers) -> Array:
         """Return the gradient with respect to the input: each output's goes to its winner."""
-        gradient: Array = kernels_of(output_gradient).max_pool_input_gradient(
+        return kernels_of(output_gradient).max_pool_input_gradient(
             output_gradient, self.winners, saved, self.window, workers=workers
         )
-        return gradient
 
     def astype(self, dtype: np.dtype[Any]) -> Selection:
         """Return itself."""

@@ -14,18 +14,16 @@ SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 def relu(call: Call, X: Array) -> Array:
     """Return max(X, 0). Source: ONNX Relu (opset 14)."""
-    output: Array = kernels_of(X).relu(np.asarray(X, order="C"), workers=call.workers)
-    return output
+    return kernels_of(X).relu(np.asarray(X, order="C"), workers=call.workers)
 
 
 def relu_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
     """Return the gradient with respect to X: 0 where X was not positive."""
 
     def of_x() -> Array:
-        gradient: Array = kernels_of(output).relu_input_gradient(
+        return kernels_of(output).relu_input_gradient(
             np.asarray(output_gradient, order="C"), np.asarray(output, order="C"), workers=call.workers
         )
-        return gradient
 
     return (of_x,)
 
@@ -125,8 +123,7 @@ def sigmoid(call: Call, X: Array) -> Array:
     """Return 1 / (1 + exp(-X)). Source: ONNX Sigmoid (opset 13)."""
     # The exponential of what is not positive cannot overflow.
     small = np.exp(np.where(X.real < 0, X, -X))
-    output: Array = np.where(X.real < 0, small, 1) / (1 + small)
-    return output
+    return np.where(X.real < 0, small, 1) / (1 + small)
 
 
 def sigmoid_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -148,8 +145,7 @@ def hard_sigmoid_input_gradients(call: Call, output_gradient: Array, output: Arr
 
 def hard_swish(call: Call, X: Array) -> Array:
     """Return X times X / 6 + 1 / 2, the latter cut off at 0 and 1. Source: ONNX HardSwish (opset 22)."""
-    output: Array = X * _gate(X)
-    return output
+    return X * _gate(X)
 
 
 def hard_swish_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -166,8 +162,7 @@ def _gate(X: Array) -> Array:
 
 def softplus(call: Call, X: Array) -> Array:
     """Return log(1 + exp X). Source: ONNX Softplus (opset 22)."""
-    output: Array = np.where(X.real > 0, X, 0) + np.log1p(np.exp(np.where(X.real > 0, -X, X)))
-    return output
+    return np.where(X.real > 0, X, 0) + np.log1p(np.exp(np.where(X.real > 0, -X, X)))
 
 
 def softplus_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -177,8 +172,7 @@ def softplus_input_gradients(call: Call, output_gradient: Array, output: Array, 
 
 def softsign(call: Call, X: Array) -> Array:
     """Return X / (1 + |X|). Source: ONNX Softsign (opset 22)."""
-    output: Array = X / (1 + np.where(X.real < 0, -X, X))
-    return output
+    return X / (1 + np.where(X.real < 0, -X, X))
 
 
 def softsign_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -188,8 +182,7 @@ def softsign_input_gradients(call: Call, output_gradient: Array, output: Array, 
 
 def tanh(call: Call, X: Array) -> Array:
     """Return the hyperbolic tangent. Source: ONNX Tanh (opset 13)."""
-    output: Array = np.tanh(X)
-    return output
+    return np.tanh(X)
 
 
 def tanh_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:

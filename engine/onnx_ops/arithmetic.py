@@ -11,8 +11,7 @@ from engine.onnx_ops.operator import Array, Call, Gradients, Operator, summed_to
 
 def add(call: Call, A: Array, B: Array) -> Array:
     """Return A + B. Source: ONNX Add (opset 14)."""
-    total: Array = A + _aligned(call, A, B)
-    return total
+    return A + _aligned(call, A, B)
 
 
 def add_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
@@ -25,8 +24,7 @@ def add_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 def sub(call: Call, A: Array, B: Array) -> Array:
     """Return A - B. Source: ONNX Sub (opset 14)."""
-    difference: Array = A - _aligned(call, A, B)
-    return difference
+    return A - _aligned(call, A, B)
 
 
 def sub_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
@@ -39,8 +37,7 @@ def sub_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 def mul(call: Call, A: Array, B: Array) -> Array:
     """Return A B, element by element. Source: ONNX Mul (opset 14)."""
-    product: Array = A * _aligned(call, A, B)
-    return product
+    return A * _aligned(call, A, B)
 
 
 def mul_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
@@ -55,8 +52,7 @@ def div(call: Call, A: Array, B: Array) -> Array:
     """Return A / B; of integers the part before the point, cut off towards zero. Source: ONNX Div (opset 14)."""
     b = _aligned(call, A, B)
     if A.dtype.kind in "fc":
-        quotient: Array = A / b
-        return quotient
+        return A / b
     floor = A // b
     up = (A % b != 0) & ((A < 0) != (b < 0))
     return np.asarray(floor + up.astype(floor.dtype))
@@ -105,8 +101,7 @@ def sum_input_gradients(call: Call, output_gradient: Array, output: Array, *data
 
 def mean(call: Call, *data: Array) -> Array:
     """Return the mean of one or more arrays. Source: ONNX Mean (opset 13)."""
-    average: Array = reduce(np.add, data) / len(data)
-    return average
+    return reduce(np.add, data) / len(data)
 
 
 def mean_input_gradients(call: Call, output_gradient: Array, output: Array, *data: Array) -> Gradients:

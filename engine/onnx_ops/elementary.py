@@ -19,8 +19,7 @@ def abs_input_gradients(call: Call, output_gradient: Array, output: Array, X: Ar
 
 def exp(call: Call, input: Array) -> Array:
     """Return the exponential. Source: ONNX Exp (opset 13)."""
-    output: Array = np.exp(input)
-    return output
+    return np.exp(input)
 
 
 def exp_input_gradients(call: Call, output_gradient: Array, output: Array, input: Array) -> Gradients:
@@ -30,8 +29,7 @@ def exp_input_gradients(call: Call, output_gradient: Array, output: Array, input
 
 def log(call: Call, input: Array) -> Array:
     """Return the natural logarithm. Source: ONNX Log (opset 13)."""
-    output: Array = np.log(input)
-    return output
+    return np.log(input)
 
 
 def log_input_gradients(call: Call, output_gradient: Array, output: Array, input: Array) -> Gradients:
@@ -51,8 +49,7 @@ def neg_input_gradients(call: Call, output_gradient: Array, output: Array, X: Ar
 
 def reciprocal(call: Call, X: Array) -> Array:
     """Return 1 / X. Source: ONNX Reciprocal (opset 13)."""
-    output: Array = 1 / X
-    return output
+    return 1 / X
 
 
 def reciprocal_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -62,8 +59,7 @@ def reciprocal_input_gradients(call: Call, output_gradient: Array, output: Array
 
 def sqrt(call: Call, X: Array) -> Array:
     """Return the square root. Source: ONNX Sqrt (opset 13)."""
-    output: Array = np.sqrt(X)
-    return output
+    return np.sqrt(X)
 
 
 def sqrt_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:

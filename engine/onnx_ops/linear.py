@@ -41,16 +41,14 @@ def gemm_input_gradients(
         return gradient.T if call.flag("transB") else gradient
 
     def of_c() -> Array:
-        gradient: Array = beta * summed_to(output_gradient, () if C is None else C.shape)
-        return gradient
+        return beta * summed_to(output_gradient, () if C is None else C.shape)
 
     return of_a, of_b, of_c
 
 
 def matmul(call: Call, A: Array, B: Array) -> Array:
     """Return the matrix product of A and B, over their last two axes. Source: ONNX MatMul (opset 13)."""
-    product: Array = np.matmul(A, B)
-    return product
+    return np.matmul(A, B)
 
 
 def matmul_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:

@@ -54,8 +54,7 @@ def instance_normalization(call: Call, input: Array, scale: Array, B: Array) -> 
     Source: ONNX InstanceNormalization (opset 22).
     """
     normalized, _ = _standardized(call, input)
-    output: Array = normalized * at_axis(1, scale, input.ndim) + at_axis(1, B, input.ndim)
-    return output
+    return normalized * at_axis(1, scale, input.ndim) + at_axis(1, B, input.ndim)
 
 
 def instance_normalization_input_gradients(
@@ -68,8 +67,7 @@ def instance_normalization_input_gradients(
         axes = tuple(range(2, input.ndim))
         scaled = output_gradient * at_axis(1, scale, input.ndim)
         along = normalized * (scaled * normalized).mean(axis=axes, keepdims=True)
-        gradient: Array = (scaled - scaled.mean(axis=axes, keepdims=True) - along) / deviation
-        return gradient
+        return (scaled - scaled.mean(axis=axes, keepdims=True) - along) / deviation
 
     return of_input, None, None
 
@@ -92,8 +90,7 @@ def lrn(call: Call, X: Array) -> Array:
 
     Source: ONNX LRN (opset 13).
     """
-    output: Array = X * np.power(_local_sum(call, X), -np.asarray(call.number("beta", 0.75), X.real.dtype))
-    return output
+    return X * np.power(_local_sum(call, X), -np.asarray(call.number("beta", 0.75), X.real.dtype))
 
 
 def lrn_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -105,8 +102,7 @@ def lrn_input_gradients(call: Call, output_gradient: Array, output: Array, X: Ar
         local = _local_sum(call, X)
         power = np.power(local, -beta)
         shared = _neighbours(output_gradient * X * power / local, size, transposed=True)
-        gradient: Array = output_gradient * power - 2 * alpha * beta / size * X * shared
-        return gradient
+        return output_gradient * power - 2 * alpha * beta / size * X * shared
 
     return (of_x,)
 
@@ -118,8 +114,7 @@ def _local_sum(call: Call, X: Array) -> Array:
     """Return bias + alpha / size * S."""
     size = int(call.attributes["size"])
     alpha = np.asarray(call.number("alpha", 1e-4) / size, X.real.dtype)
-    total: Array = np.asarray(call.number("bias", 1.0), X.real.dtype) + alpha * _neighbours(X * X, size)
-    return total
+    return np.asarray(call.number("bias", 1.0), X.real.dtype) + alpha * _neighbours(X * X, size)
 
 
 def _neighbours(values: Array, size: int, transposed: bool = False) -> Array:
@@ -143,8 +138,7 @@ def softmax(call: Call, input: Array) -> Array:
     """
     axes = _softmax_axes(call, input)
     powers = np.exp(input - input.real.max(axis=axes, keepdims=True))
-    output: Array = powers / powers.sum(axis=axes, keepdims=True)
-    return output
+    return powers / powers.sum(axis=axes, keepdims=True)
 
 
 def softmax_input_gradients(call: Call, output_gradient: Array, output: Array, input: Array) -> Gradients:
@@ -157,8 +151,7 @@ def log_softmax(call: Call, input: Array) -> Array:
     """Return the logarithm of Softmax. Source: ONNX LogSoftmax (opset 13)."""
     axes = _softmax_axes(call, input)
     shifted = input - input.real.max(axis=axes, keepdims=True)
-    output: Array = shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))
-    return output
+    return shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))
 
 
 def log_softmax_input_gradients(call: Call, output_gradient: Array, output: Array, input: Array) -> Gradients:

@@ -54,8 +54,7 @@ def max_pool_input_gradients(call: Call, output_gradient: Array, output: Array, 
     def of_image(gradient: Array, image: Array) -> Array:
         kernels = kernels_of(image)
         winners = kernels.max_pool(image, window, workers=call.workers)[1]
-        result: Array = kernels.max_pool_input_gradient(gradient, winners, image.shape, window, workers=call.workers)
-        return result
+        return kernels.max_pool_input_gradient(gradient, winners, image.shape, window, workers=call.workers)
 
     return (lambda: each_image(of_image, output_gradient, X),)
 
@@ -93,8 +92,7 @@ def _flat(X: Array) -> Array:
 
 
 def _largest(X: Array) -> Array:
-    places: Array = np.argmax(_flat(X).real, axis=2, keepdims=True)
-    return places
+    return np.argmax(_flat(X).real, axis=2, keepdims=True)
 
 
 def _window(call: Call, X: Array, operator: str) -> Window:
@@ -114,8 +112,7 @@ def _places(call: Call, image: Array, window: Window) -> Array:
     y = down * window.strides[0] - top + winners // window.kernel[1] * window.dilations[0]
     x = along * window.strides[1] - left + winners % window.kernel[1] * window.dilations[1]
     in_channel = x * height + y if call.number("storage_order", 0) else y * width + x
-    places: Array = in_channel + height * width * np.arange(channels)
-    return places
+    return in_channel + height * width * np.arange(channels)
 
 
 OPERATORS = (

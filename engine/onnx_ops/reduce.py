@@ -62,8 +62,7 @@ def reduce_extreme_input_gradients(
         wins = data == _restored(call, output, data, axes)
         along = _axes(call, data, axes)
         count = wins.sum(axis=along, keepdims=True, dtype=data.real.dtype) if along else 1
-        gradient: Array = np.where(wins, _restored(call, output_gradient, data, axes), 0) / count
-        return gradient
+        return np.where(wins, _restored(call, output_gradient, data, axes), 0) / count
 
     return of_data, None
 

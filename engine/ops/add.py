@@ -24,8 +24,7 @@ class Add(Junction):
 
     def join(self, inputs: Sequence[Array], workers: Workers) -> Array:
         """Return the sum, taken in the order of the inputs."""
-        output: Array = kernels_of(inputs[0]).add(inputs, workers=workers)
-        return output
+        return kernels_of(inputs[0]).add(inputs, workers=workers)
 
     def input_gradients(self, output_gradient: Array, shapes: Sequence[Shape], workers: Workers) -> list[Array]:
         """Return the gradient with respect to each input: the output's, copied for all but the first."""

@@ -37,10 +37,7 @@ class Affine:
 
     def input_gradient(self, output_gradient: Array, output: Array | None, saved: None, workers: Workers) -> Array:
         """Return the gradient with respect to the input."""
-        gradient: Array = kernels_of(output_gradient).affine_input_gradient(
-            output_gradient, self.scale, workers=workers
-        )
-        return gradient
+        return kernels_of(output_gradient).affine_input_gradient(output_gradient, self.scale, workers=workers)
 
     def astype(self, dtype: np.dtype[Any]) -> Affine:
         """Return the map with its constants in ``dtype``."""

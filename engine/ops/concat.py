@@ -29,10 +29,8 @@ class Concat(Junction):
 
     def join(self, inputs: Sequence[Array], workers: Workers) -> Array:
         """Return all channels."""
-        output: Array = kernels_of(inputs[0]).concat(inputs, workers=workers)
-        return output
+        return kernels_of(inputs[0]).concat(inputs, workers=workers)
 
     def input_gradients(self, output_gradient: Array, shapes: Sequence[Shape], workers: Workers) -> list[Array]:
         """Return the gradient with respect to each input: a copy of its channels'."""
-        gradients: list[Array] = kernels_of(output_gradient).split(output_gradient, [shape[2] for shape in shapes])
-        return gradients
+        return kernels_of(output_gradient).split(output_gradient, [shape[2] for shape in shapes])

@@ -68,7 +68,7 @@ class Conv:
             output_gradient = kernels.relu_input_gradient(
                 output_gradient, output if sign is None else sign, out=output_gradient, workers=workers
             )
-        gradient: Array = kernels.conv_input_gradient(
+        return kernels.conv_input_gradient(
             output_gradient,
             self.weight,
             input_shape,
@@ -77,26 +77,22 @@ class Conv:
             flipped=self.flipped_weight,
             workers=workers,
         )
-        return gradient
 
     def scratch_bytes(self, shape: Shape, threads: int) -> int:
         """Return the bytes of intermediate values for an input of ``shape``."""
-        scratch: int = kernels_of(self.weight).conv_scratch_bytes(
+        return kernels_of(self.weight).conv_scratch_bytes(
             shape, self.weight.shape, self.window, self.group, self.weight.dtype.itemsize, threads
         )
-        return scratch
 
     @cached_property
     def flipped_weight(self) -> Array:
         """The weight of the transposed convolution, turned once."""
-        flipped: Array = kernels_of(self.weight).flip_weight(self.weight, self.group)
-        return flipped
+        return kernels_of(self.weight).flip_weight(self.weight, self.group)
 
     @cached_property
     def winograd_weight(self) -> Array:
         """The weight as Winograd's algorithm takes it, transformed once."""
-        transformed: Array = kernels_of(self.weight).transform_weight(self.weight)
-        return transformed
+        return kernels_of(self.weight).transform_weight(self.weight)
 
     @cached_property
     def hopper_weight(self) -> Any:

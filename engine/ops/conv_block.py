@@ -83,7 +83,7 @@ class ConvBlock:
     ) -> Array:
         """Return the gradient with respect to the input."""
         input_shape, sign = saved
-        gradient: Array = kernels_of(output_gradient).conv_block_input_gradient(
+        return kernels_of(output_gradient).conv_block_input_gradient(
             output_gradient,
             self.conv.winograd_weight,
             self.conv.output_shape(input_shape)[:2],
@@ -93,7 +93,6 @@ class ConvBlock:
             sign=sign,
             workers=workers,
         )
-        return gradient
 
     def scratch_bytes(self, shape: Shape, threads: int) -> int:
         """Return the bytes of intermediate values for an input of ``shape``."""

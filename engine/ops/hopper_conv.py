@@ -63,10 +63,7 @@ class HopperConv:
             output_gradient = kernels.relu_input_gradient(
                 output_gradient, output if own is None else own, out=output_gradient, workers=workers
             )
-        result: Array = kernels.hopper_conv(
-            output_gradient, self.conv.hopper_flipped_weight, None, sign=below, workers=workers
-        )
-        return result
+        return kernels.hopper_conv(output_gradient, self.conv.hopper_flipped_weight, None, sign=below, workers=workers)
 
     def astype(self, dtype: np.dtype[Any]) -> HopperConv:
         """Return the same with its parameters in ``dtype``."""

@@ -62,21 +62,18 @@ class ImplicitGemmConv:
             output_gradient = kernels.relu_input_gradient(
                 output_gradient, output if sign is None else sign, out=output_gradient, workers=workers
             )
-        gradient: Array = kernels.implicit_gemm_conv(
+        return kernels.implicit_gemm_conv(
             output_gradient, self._packed_flipped, None, mirrored, split=self.split, workers=workers
         )
-        return gradient
 
     @cached_property
     def _packed(self) -> Array:
-        packed: Array = kernels_of(self.conv.weight).pack_weight(self.conv.weight)
-        return packed
+        return kernels_of(self.conv.weight).pack_weight(self.conv.weight)
 
     @cached_property
     def _packed_flipped(self) -> Array:
         kernels = kernels_of(self.conv.weight)
-        packed: Array = kernels.pack_weight(kernels.flip_weight(self.conv.weight))
-        return packed
+        return kernels.pack_weight(kernels.flip_weight(self.conv.weight))
 
     def astype(self, dtype: np.dtype[Any]) -> ImplicitGemmConv:
         """Return the same with its parameters in ``dtype``."""

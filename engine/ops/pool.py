@@ -39,10 +39,9 @@ class AveragePool:
 
     def input_gradient(self, output_gradient: Array, output: Array | None, saved: Shape, workers: Workers) -> Array:
         """Return the gradient with respect to the input: shared equally among each window."""
-        gradient: Array = kernels_of(output_gradient).average_pool_input_gradient(
+        return kernels_of(output_gradient).average_pool_input_gradient(
             output_gradient, saved, self.window, count_include_pad=self.count_include_pad, workers=workers
         )
-        return gradient
 
     def astype(self, dtype: np.dtype[Any]) -> AveragePool:
         """Return itself: there is nothing to convert."""
@@ -79,10 +78,9 @@ class MaxPool:
     ) -> Array:
         """Return the gradient with respect to the input: each output's goes to its winner."""
         winners, input_shape = saved
-        gradient: Array = kernels_of(output_gradient).max_pool_input_gradient(
+        return kernels_of(output_gradient).max_pool_input_gradient(
             output_gradient, winners, input_shape, self.window, workers=workers
         )
-        return gradient
 
     def astype(self, dtype: np.dtype[Any]) -> MaxPool:
         """Return itself: there is nothing to convert."""

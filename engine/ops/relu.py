@@ -31,10 +31,9 @@ class Relu:
         self, output_gradient: Array, output: Array | None, saved: NDArray[np.uint8] | None, workers: Workers
     ) -> Array:
         """Return the gradient with respect to the input: 0 where the input was not positive."""
-        gradient: Array = kernels_of(output_gradient).relu_input_gradient(
+        return kernels_of(output_gradient).relu_input_gradient(
             output_gradient, output if saved is None else saved, out=output_gradient, workers=workers
         )
-        return gradient
 
     def astype(self, dtype: np.dtype[Any]) -> Relu:
         """Return itself: there is nothing to convert."""

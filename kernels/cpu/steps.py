@@ -14,8 +14,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 def scaled(values: Vector, factor: float, *, out: Vector | None = None) -> Vector:
     """Return ``values * factor``, written to ``out`` if that is given."""
-    result: Vector = np.multiply(np.asarray(values, np.float64), factor, out=out)
-    return result
+    return np.multiply(np.asarray(values, np.float64), factor, out=out)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -44,8 +43,7 @@ def adam_step(
     mean += (1 - BETA_1) * (gradient - mean)
     square += (1 - BETA_2) * (gradient * gradient - square)
     step = mean / (1 - BETA_1**t) / (np.sqrt(square / (1 - BETA_2**t)) + EPSILON)
-    result: Vector = np.clip(image - rate * step, *bounds)
-    return result
+    return np.clip(image - rate * step, *bounds)
 
 
 def momentum_step(
@@ -63,5 +61,4 @@ def momentum_step(
     """
     velocity *= momentum
     velocity -= rate * gradient
-    result: Vector = np.clip(image + velocity, *bounds)
-    return result
+    return np.clip(image + velocity, *bounds)

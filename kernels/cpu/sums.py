@@ -37,8 +37,7 @@ def numbers(sums: Sequence[Any]) -> list[Any]:
 
 def quotient_difference(a: Array, a_divisor: float, b: Array, b_divisor: float) -> Array:
     """Return ``a / a_divisor - b / b_divisor`` for arrays of one shape."""
-    difference: Array = a / a_divisor - b / b_divisor
-    return difference
+    return a / a_divisor - b / b_divisor
 
 
 def weighted_difference(a: Array, b: Array, weight: float, *, add_to: Array | None = None) -> Array:

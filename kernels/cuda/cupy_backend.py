@@ -68,8 +68,7 @@ class CupyBackend:
 
     def download(self, array: Any) -> NDArray[Any]:
         """Return a copy in NumPy; waits for the device."""
-        copy: NDArray[Any] = cupy.asnumpy(array)
-        return copy
+        return cupy.asnumpy(array)
 
     def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
         """Capture a function's launches as a CUDA graph; see ``Backend.record``.

@@ -36,8 +36,7 @@ def numbers(sums: Sequence[Array]) -> list[Any]:
     together = empty((len(sums),), np.float64)
     for index, one in enumerate(sums):
         launch("sums.cu", "place_number", (1, 1, 1), (1, 1, 1), (one, together, index), REAL=np.float32)
-    fetched: list[Any] = to_host(together).tolist()
-    return fetched
+    return to_host(together).tolist()
 
 
 def quotient_difference(a: Array, a_divisor: float, b: Array, b_divisor: float) -> Array:
