@@ -80,7 +80,12 @@ def build_parser() -> Parser:
         )
     parser.add_argument("--pooling", choices=POOLINGS, default="average", help="default average")
     parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="cuda, or auto where there is one: also compare a GPU with float64",
+    )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of pictures and directions")
     parser.add_argument(
@@ -113,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, most in (("directions", MAX_DIRECTIONS), ("iterations", MAX_ITERATIONS)):
         if getattr(arguments, name) > most:
             raise ValueError(f"--{name} must be at most {most}")
-    choose_device(arguments.device)
+    gpu = choose_device(arguments.device) == "cuda"
     if arguments.report is not None:
         _check_folder(arguments.report)
         _check_plots()
     problem = build_problem(arguments)
-    plan = replace(Plan(), directions=arguments.directions, iterations=_stations(arguments.iterations))
+    plan = replace(Plan(), gpu=gpu, directions=arguments.directions, iterations=_stations(arguments.iterations))
     torch = importlib.util.find_spec("torch") is not None and not arguments.without_torch
     obstacle = _torch_obstacle(problem) if torch else None
     began = time.monotonic()
@@ -258,6 +263,8 @@ def render(study: Study, about: dict[str, str]) -> str:
     lines += ["Step sizes: error = a h^order + b / h", *_step_table(study), ""]
     lines += ["Kinks: decisions that change between x - h d and x + h d", *_kink_table(study), ""]
     lines += ["Float32 against float64, gradient", *_precision_table(study), ""]
+    if study.gpu:
+        lines += ["The GPU against float64, gradient", *_gpu_table(study), ""]
     lines += ["Along a run: errors grow, and so does what is allowed, as the gradient shrinks", *_path_table(study), ""]
     lines += ["Random directions against single coordinates", *_detection_table(study), ""]
     lines += [f"Published formulas: {study.formula_summary()}", f"Faults: {study.fault_summary()}", ""]
@@ -327,6 +334,14 @@ def _precision_table(study: Study) -> list[str]:
     rows = [["", "value", "gradient"]]
     rows += [[one.name, f"{one.value:.1e}", f"{one.gradient:.1e}"] for one in study.precision]
     return _columns(rows)
+
+
+def _gpu_table(study: Study) -> list[str]:
+    rows = [["", "value", "gradient"]]
+    for one in study.gpu:
+        errors = ["-" if error is None else f"{error:.1e}" for error in (one.value, one.gradient)]
+        rows.append([one.name, *errors])
+    return [*_columns(rows), *(f"{one.name}: {one.reason}" for one in study.gpu if one.reason)]
 
 
 def _path_table(study: Study) -> list[str]:

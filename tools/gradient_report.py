@@ -207,6 +207,7 @@ def precision_figure(study: Study) -> str:
 def _precision(study: Study) -> str:
     labels = [layer.label for layer in study.precision[0].layers]
     rows = [[one.name, f"{one.value:.1e}", f"{one.gradient:.1e}"] for one in study.precision]
+    rows += [[f"{one.name}, GPU", _number(one.value), _number(one.gradient)] for one in study.gpu]
     layers = [
         [
             label,

@@ -23,6 +23,7 @@ from engine.gradcheck.checks import (
 from engine.gradcheck.confidence import Detection, detection_study
 from engine.gradcheck.fault_study import CHECKS, USUAL, FaultRow, fault_study
 from engine.gradcheck.faults import NO_FAULT
+from engine.gradcheck.gpu import LIMITS, GpuPrecision, gpu_precision
 from engine.gradcheck.kinks import KinkLedger, kink_ledger
 from engine.gradcheck.path import Station, path_study
 from engine.gradcheck.precision import PrecisionStudy, precision_study
@@ -48,6 +49,7 @@ class Plan:
     iterations : iterates at which the checks are repeated.
     fractions : shares of wrong coordinates in the study of confidence.
     trials : of its simulation.
+    gpu : also compare the GPU with float64.
     """
 
     directions: int = 4
@@ -56,6 +58,7 @@ class Plan:
     iterations: tuple[int, ...] = (0, 10, 100)
     fractions: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     trials: int = 2000
+    gpu: bool = False
 
     @property
     def work(self) -> int:
@@ -73,6 +76,7 @@ class Study:
     steps : the step-size study.
     kinks : the decisions that change.
     precision : what float32 loses.
+    gpu : what the GPU's precisions lose, if that was asked for.
     stations : the checks along a run.
     detection : what random directions notice.
     formulas : published formulas against the exact derivative.
@@ -84,6 +88,7 @@ class Study:
     steps: tuple[StepStudy, ...]
     kinks: KinkLedger
     precision: tuple[PrecisionStudy, ...]
+    gpu: tuple[GpuPrecision, ...]
     stations: tuple[Station, ...]
     detection: tuple[Detection, ...]
     formulas: tuple[Verdict, ...]
@@ -132,6 +137,12 @@ class Study:
                     f"{where}{precision.name}: the gradient differs from float64 by {precision.gradient:.2g}, allowed "
                     f"are {PRECISION_LIMIT * allowed:.2g}"
                 )
+        found += [
+            f"the GPU in {one.name}: the gradient differs from float64 by {one.gradient:.2g}, allowed are "
+            f"{LIMITS[one.name]:g}"
+            for one in self.gpu
+            if not one.passed
+        ]
         found += [f"fault {row.name!r} was noticed by no check" for row in self.faults if not row.caught]
         return found
 
@@ -173,6 +184,7 @@ def run_study(
     steps = step_study(problem, np.array(plan.steps), count, random, lambda: on_step("step sizes"))
     kinks = kink_ledger(problem, plan.kink_steps, count, random)
     precision = precision_study(problem)
+    gpu = gpu_precision(problem) if plan.gpu else []
     on_step("kinks")
     stations = path_study(problem, plan.iterations, count, random, lambda: on_step("path"))
     gradient = problem.objective()(problem.image)[1]
@@ -186,6 +198,7 @@ def run_study(
         tuple(steps),
         kinks,
         tuple(precision),
+        tuple(gpu),
         tuple(stations),
         tuple(detection),
         tuple(formulas),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ class Affine:
     scale, shift : (C,), or (1,) for the same number in all channels.
     """
 
-    scale: Array
-    shift: Array
+    scale: Array = field(repr=False)
+    shift: Array = field(repr=False)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape."""

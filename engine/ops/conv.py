@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,8 +30,8 @@ class Conv:
     Source: ONNX Conv (opset 22), Relu (opset 14).
     """
 
-    weight: Array
-    bias: Array | None
+    weight: Array = field(repr=False)
+    bias: Array | None = field(repr=False)
     window: Window
     group: int = 1
     relu: bool = False

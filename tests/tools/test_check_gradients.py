@@ -50,6 +50,26 @@ def test_a_wrong_gradient_fails_with_code_1_and_its_factor(quick, capsys, monkey
     assert "passed:" not in output
 
 
+def test_a_gpu_is_compared_with_float64_too(quick, capsys, emulator):
+    assert main([*SMALL, "--device", "cuda"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.partition("The GPU against float64")[2].splitlines()[2:5]]
+    assert [row[0] for row in rows] == ["float32", "tf32", "float16"]
+    assert all(0 < float(error) < 2e-2 for row in rows for error in row[1:])
+
+    def spoil(results):
+        results[0].values[...] *= 1.01
+
+    emulator.faults["average_pool_input_gradient"] = spoil
+    assert main([*SMALL, "--device", "cuda"]) == 1
+    assert "FAILED: the GPU in float32: the gradient differs from float64 by" in capsys.readouterr().out
+
+
+def test_what_a_gpu_cannot_compute_in_is_said(quick, capsys, emulator):
+    emulator.capability = (7, 5)
+    assert main([*SMALL, "--device", "auto"]) == 0
+    assert "tf32: dtype 'tf32' needs compute capability 8.0 or later, the GPU has 7.5" in capsys.readouterr().out
+
+
 def test_writes_one_page_and_the_numbers(quick, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "report"
