@@ -32,6 +32,9 @@ LEARNING_RATES = {"adam": 10.0, "sgd": 10.0}
 HISTORIES = {"l-bfgs-b": 10, "l-bfgs": 20}
 """Default number of corrections: scipy's own, and what measured best at the same cost for the project's method."""
 
+ITERATIONS = 500
+"""Default number of iterations at most."""
+
 MAX_HISTORY = 1000
 """More corrections than this cost more than they can bring, in time and in memory."""
 
@@ -99,7 +102,7 @@ def minimize(
     objective: DifferentiableFunction,
     initial: Array,
     method: str = "l-bfgs-b",
-    iterations: int = 500,
+    iterations: int = ITERATIONS,
     bounds: tuple[float, float] | None = (0.0, 255.0),
     history: int | None = None,
     callback: Callable[[Iteration], bool | None] | None = None,

@@ -12,14 +12,19 @@ from engine.errors import unknown_name
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
-from engine.optimize import HISTORIES, Iteration, Result, minimize
+from engine.optimize import HISTORIES, ITERATIONS, LEARNING_RATES, Iteration, Result, minimize
 
 INITS = ("noise", "content", "style")
 
 
+def _by_method(defaults: Mapping[str, float]) -> str:
+    """Return in words which optimiser has which default."""
+    return ", ".join(f"{value:g} for {method}" for method, value in defaults.items())
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What a picture depends on beside its input images and its network; each default stands here and nowhere else."""
+    """What a picture depends on beside its input images and its network."""
 
     content_layers: Layers = field(
         default=PAPER_CONTENT_LAYERS, metadata={"help": "layers that keep the photograph's content"}
@@ -34,13 +39,13 @@ class Settings:
         default="noise", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
-    iterations: int = field(default=500, metadata={"help": "iterations at most"})
+    iterations: int = field(default=ITERATIONS, metadata={"help": "iterations at most"})
     optimizer: str = field(default="l-bfgs-b", metadata={"help": "how the loss is minimised"})
     learning_rate: float | None = field(
-        default=None, metadata={"help": "step of adam and sgd in grey levels (default 10)"}
+        default=None, metadata={"help": f"step in grey levels (default {_by_method(LEARNING_RATES)})"}
     )
     history: int | None = field(
-        default=None, metadata={"help": "corrections that L-BFGS keeps (default 10 for l-bfgs-b, 20 for l-bfgs)"}
+        default=None, metadata={"help": f"corrections that L-BFGS keeps (default {_by_method(HISTORIES)})"}
     )
 
 
