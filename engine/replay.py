@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from engine.ops import Array
-from kernels import kernels_of
+from kernels import gpu_name, kernels_of, to_host
 
 Evaluation = tuple[Array, dict[str, dict[str, Any]], Any]
 """The gradient with respect to the image, the terms, and how many values of the gradient are not finite."""
@@ -25,6 +28,9 @@ class _Record:
 class Replay:
     """An evaluation whose launches are recorded, once for each shape of image. Not yet run on a GPU.
 
+    A record is used only if it gives the same bits as the launches themselves; where it does not, or nothing can be
+    recorded, a warning says so and the launches are made one by one.
+
     Parameters
     ----------
     launch : does the evaluation of an image on the GPU without waiting for anything.
@@ -32,17 +38,40 @@ class Replay:
 
     def __init__(self, launch: Callable[[Array], Evaluation]) -> None:
         self._launch = launch
-        self._records: dict[tuple[int, ...], _Record] = {}
+        self._records: dict[tuple[int, ...], _Record | None] = {}
 
     def __call__(self, image: Array) -> Evaluation:
         """Return what ``launch`` does for an image on the GPU, float64."""
-        kernels = kernels_of(image)
         if image.shape not in self._records:
-            place = kernels.scaled(image, 1.0)
-            self._records[image.shape] = _Record(place, *kernels.record(lambda: self._launch(place)))
+            self._records[image.shape] = self._recorded(image)
         record = self._records[image.shape]
+        if record is None:
+            return self._launch(image)
+        kernels = kernels_of(image)
         kernels.scaled(image, 1.0, out=record.image)
         record.again()
         gradient, terms, not_finite = record.result
         # The next evaluation overwrites the record's own gradient, which may still be in use then.
         return kernels.scaled(gradient, 1.0), terms, not_finite
+
+    def _recorded(self, image: Array) -> _Record | None:
+        kernels = kernels_of(image)
+        place = kernels.scaled(image, 1.0)
+        expected = self._launch(place)
+        try:
+            record = _Record(place, *kernels.record(lambda: self._launch(place)))
+            record.again()
+            if _fetched(record.result) == _fetched(expected):
+                return record
+            reason = "a record gives other results than the launches themselves"
+        except (RuntimeError, MemoryError) as error:
+            reason = f"nothing can be recorded ({error})"
+        warnings.warn(f"launches are made one by one on {gpu_name()}: {reason}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _fetched(evaluation: Evaluation) -> tuple[bytes, bytes]:
+    """Return an evaluation's bits."""
+    gradient, terms, not_finite = evaluation
+    numbers = [*(term for of_kind in terms.values() for term in of_kind.values()), not_finite]
+    return to_host(gradient).tobytes(), np.array(kernels_of(gradient).numbers(numbers)).tobytes()

@@ -16,6 +16,9 @@ from engine.optimize import HISTORIES, ITERATIONS, LEARNING_RATES, Iteration, Re
 
 INITS = ("noise", "content", "style")
 
+REPLAYED_PIXELS = 1 << 20
+"""Up to this size launching is expected to take longer than computing on a large GPU; not measured."""
+
 
 def _by_method(defaults: Mapping[str, float]) -> str:
     """Return in words which optimiser has which default."""
@@ -115,6 +118,7 @@ def prepare(
         style_layers=settings.style_layers,
         content_weight=settings.content_weight or 0.0,
         style_weight=settings.style_weight,
+        replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)
 
@@ -170,12 +174,18 @@ def memory(network: Network, height: int, width: int, settings: Settings) -> int
     optimizer = _TRANSFERS * height * width * 3 * 8
     if not optimizer_is_elsewhere(network, settings):
         optimizer = optimizer_memory(height, width, settings)
+    evaluations = 2 if replays(network, height, width) else 1  # a record keeps memory of its own
     return (
-        network.memory(height, width, layers)
+        evaluations * network.memory(height, width, layers)
         + network.weight_bytes(layers)
         + targets * network.dtype.itemsize
         + optimizer
     )
+
+
+def replays(network: Network, height: int, width: int) -> bool:
+    """Say whether a picture of this size is made from recorded launches: a small one on a GPU."""
+    return network.device == "cuda" and height * width <= REPLAYED_PIXELS
 
 
 # What scipy's optimiser has on the GPU: the image, its gradient, and what becomes of them.

@@ -201,6 +201,30 @@ def test_recorded_evaluations_give_the_same_bits(paths, emulator, dtype, monkeyp
     np.testing.assert_array_equal(to_host(kept[1]), kept[0])
 
 
+@pytest.mark.parametrize("fault", ["refuses", "differs"])
+def test_where_recording_fails_the_launches_are_made_one_by_one(load, emulator, monkeypatch, fault):
+    network, _ = load()
+    plain, recorded = (make(network, **SETTINGS["style alone"], replay=replay) for replay in (False, True))
+    record = emulator.record
+
+    def faulty(function):
+        if fault == "refuses":
+            raise RuntimeError("no graphs today")
+        result, again = record(function)
+        return result, lambda: (again(), result[0].values.__imul__(1 + 1e-15))
+
+    monkeypatch.setattr(emulator, "record", faulty)
+    recorded(IMAGE)
+    reason = "no graphs today" if fault == "refuses" else "other results"
+    with pytest.warns(RuntimeWarning, match=f"launches are made one by one on emulated GPU: .*{reason}") as warned:
+        found = [recorded(IMAGE * factor) for factor in (1.0, 0.5)]
+    assert len(warned) == 1
+    for (value, gradient), factor in zip(found, (1.0, 0.5), strict=True):
+        expected, of_plain = plain(IMAGE * factor)
+        assert value == expected
+        np.testing.assert_array_equal(gradient, of_plain)
+
+
 def test_a_recorded_overflow_is_found(load):
     network, _ = load()
     objective = make(network, **SETTINGS["content and style"], replay=True)
