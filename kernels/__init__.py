@@ -121,6 +121,16 @@ def tensor_cores_are_right(precision: str) -> bool:
     return right
 
 
+def gpu_distances() -> dict[str, float]:
+    """Return by how much each kernel's results on the GPU differ from the CPU's, relative to the largest value.
+
+    Raises ValueError where there is no GPU.
+    """
+    from kernels.cuda import trust
+
+    return trust.distances()
+
+
 def gpu_name() -> str:
     """Return the GPU's name; raises ValueError where there is none."""
     from kernels.cuda import runtime

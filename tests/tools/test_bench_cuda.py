@@ -31,6 +31,8 @@ def test_everything_is_measured_and_right(emulator, tmp_path, capsys, quick):
     report = json.loads(file.read_text())
     assert report["card"]["name"] == "emulated GPU"
     assert report["card"]["bandwidth"] > 0
+    assert len(report["card"]["distances"]) == 27
+    assert max(report["card"]["distances"].values()) < 1e-3
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", report["date"])
     assert [one["program"] for one in report["programs"]] == list(VARIANTS)
     for one in report["programs"]:
@@ -113,7 +115,13 @@ def test_matrix_rates_are_operations_a_second():
 
 # ---- the report ----
 
-CARD = Card("a card", {"CUDA driver": "13.0"}, bandwidth=4e12, rates={"float32": 50e12, "16 bits": 800e12})
+CARD = Card(
+    "a card",
+    {"CUDA driver": "13.0"},
+    {"conv": 1e-7, "relu": 0.0},
+    bandwidth=4e12,
+    rates={"float32": 50e12, "16 bits": 800e12},
+)
 
 
 def time_of(program, precision, seconds, size=512):
@@ -157,9 +165,10 @@ def test_limits_are_the_slower_of_arithmetic_and_memory():
 
 def test_the_tables():
     lines = render_cuda(REPORT).splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "GPU: a card, 2026-01-02",
         "versions: CUDA driver 13.0",
+        "kernels: 2 calls compared with the CPU's, the largest difference is 1.0e-07 (conv)",
         "copy: 4.00 TB/s, read and written",
         "matrix product: float32 50, 16 bits 800 TFLOP/s",
     ]

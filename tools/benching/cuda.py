@@ -23,7 +23,7 @@ from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.optimize import minimize
-from kernels import gpu_name, gpu_versions, kernels_of, to_cuda, to_host
+from kernels import gpu_distances, gpu_name, gpu_versions, kernels_of, to_cuda, to_host
 from tools.benching.programs import Evaluate, relative_difference
 from tools.benching.rivals import RIVALS, evaluation, matrix_rates
 from tools.benching.speed import seconds_each, time_in_turn
@@ -81,12 +81,14 @@ class Card:
     ----------
     name : of the GPU.
     versions : of driver and libraries.
+    distances : by kernel, its results' relative distance from the CPU's on a small problem.
     bandwidth : of a copy in bytes a second, those read and those written.
     rates : of a large matrix product in operations a second, by precision; empty without PyTorch.
     """
 
     name: str
     versions: Mapping[str, str]
+    distances: Mapping[str, float]
     bandwidth: float
     rates: Mapping[str, float]
 
@@ -230,7 +232,7 @@ def measure_card(with_rates: bool) -> Card:
     copy = partial(kernels.scaled, source, 1.0, out=target)
     copy()
     bandwidth = 2 * source.nbytes / seconds_each(copy, _wait, LAUNCHES)
-    return Card(gpu_name(), gpu_versions(), bandwidth, matrix_rates() if with_rates else {})
+    return Card(gpu_name(), gpu_versions(), gpu_distances(), bandwidth, matrix_rates() if with_rates else {})
 
 
 def _prepared(

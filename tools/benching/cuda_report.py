@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -41,6 +42,7 @@ def render_cuda(report: CudaReport, markdown: bool = False) -> str:
     facts = [
         f"GPU: {card.name}, {report.date}",
         "versions: " + ", ".join(f"{name} {number}" for name, number in card.versions.items()),
+        f"kernels: {len(card.distances)} calls compared with the CPU's, {_furthest(card.distances)}",
         f"copy: {card.bandwidth / 1e12:.2f} TB/s, read and written",
         f"matrix product: {rates} TFLOP/s" if rates else "matrix product: measured with --against torch only",
     ]
@@ -91,6 +93,11 @@ def _layers(report: CudaReport) -> tuple[list[str], list[list[str]]]:
             row += [_milliseconds(seconds), rate, _share(least, seconds)]
         rows.append(row)
     return header, rows
+
+
+def _furthest(distances: Mapping[str, float]) -> str:
+    name = max(distances, key=lambda name: distances[name])
+    return f"the largest difference is {distances[name]:.1e} ({name})"
 
 
 def _milliseconds(seconds: float) -> str:
