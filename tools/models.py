@@ -40,13 +40,14 @@ from engine.vgg import (
     WIDTHS,
     KnownFile,
     architecture,
+    known_file,
     known_weights,
     layer_names,
 )
 from kernels.geometry import Window
 from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, tell
-from tools.download import RemoteFile, download, sha256_of, verify
-from tools.files import check_writable, make_folder, replacing
+from tools.download import RemoteFile, download, verify
+from tools.files import check_writable, make_folder, replacing, sha256_of
 from tools.memory import available_memory
 from tools.progress import Progress, byte_count
 
@@ -569,7 +570,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     graph = read_onnx(path)
     rows, obstacle = layer_table(graph, arguments.size, arguments.size)
     weights = known_weights(graph.nodes)
-    file = _published(path)
+    file = known_file(path)
     facts = [("file", f"{path} ({byte_count(path.stat().st_size)})")]
     if file is not None:
         facts.append(("published as", f"{file.name}.onnx of the ONNX model zoo (same SHA-256)"))
@@ -614,12 +615,6 @@ def _random(arguments: argparse.Namespace) -> None:
 def _say(arguments: argparse.Namespace, message: str) -> None:
     if not arguments.quiet:
         print(message)
-
-
-def _published(path: Path) -> KnownFile | None:
-    """Return the published file that a file is a copy of."""
-    size = path.stat().st_size
-    return next((file for file in KNOWN_FILES if file.size == size and file.sha256 == sha256_of(path)), None)
 
 
 def _architecture(graph: Graph) -> str:

@@ -43,8 +43,7 @@ from tools.command_line import (
     tell,
     thread_count,
 )
-from tools.download import sha256_of
-from tools.files import check_folder, check_writable, make_folder, replacing
+from tools.files import check_folder, check_writable, make_folder, replacing, sha256_of
 from tools.images import Picture, load_image, read_text, resize, save_image
 from tools.models import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from

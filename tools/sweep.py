@@ -31,7 +31,7 @@ from tools.command_line import (
     tell,
     thread_count,
 )
-from tools.download import sha256_of
+from tools.files import sha256_of
 from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
 from tools.models import announce_draft, default_model, resolve_model

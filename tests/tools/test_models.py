@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import engine.load
+import engine.vgg
 import tools.models
 from engine.errors import ModelError
 from engine.graph import Node
@@ -424,7 +425,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, path: Path, preprocessing: str | No
     """Make a file a published model called ``tiny-1``."""
     data = path.read_bytes()
     file = KnownFile("tiny-1", "vgg16", hashlib.sha256(data).hexdigest(), len(data), preprocessing)
-    for module in (tools.models, engine.load):
+    for module in (tools.models, engine.vgg):
         monkeypatch.setattr(module, "KNOWN_FILES", (file, *KNOWN_FILES))
     return data
 
