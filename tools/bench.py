@@ -35,7 +35,7 @@ from tools.benching.subject import Setup, build_network, description, pictures
 from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_writable, replacing
 from tools.memory import check_free
-from tools.models import resolve_model
+from tools.model_cache import resolve_model
 from tools.progress import Progress
 from tools.torch_vgg import import_torch
 

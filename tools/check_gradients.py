@@ -35,7 +35,7 @@ from tools.files import check_folder, check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
 from tools.memory import check_free
-from tools.models import resolve_model
+from tools.model_cache import resolve_model
 from tools.options import Options
 from tools.progress import Progress, duration
 from tools.rendering import check_layers

@@ -32,8 +32,9 @@ from engine.stylize import Settings, stylize
 from tools.command_line import Parser, given_path, positive_float, positive_int, run, thread_count
 from tools.files import replacing
 from tools.images import load_image, save_image
-from tools.models import DRAFT_FILE, random_vgg
+from tools.model_cache import DRAFT_FILE
 from tools.progress import Progress, duration
+from tools.random_vgg import random_vgg
 from tools.training.pictures import FREE_PICTURES
 from tools.training.scales import mean_responses, scaled, unit_scales
 

@@ -45,7 +45,7 @@ from tools.command_line import (
 )
 from tools.files import check_folder, check_writable, make_folder, replacing, sha256_of
 from tools.images import Picture, load_image, read_text, resize, save_image
-from tools.models import announce_draft, default_model, resolve_model
+from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
 from tools.record import PROJECT, versions

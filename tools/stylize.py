@@ -33,7 +33,7 @@ from tools.command_line import (
 from tools.curve import Curve
 from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, resize, save_image
-from tools.models import DRAFT_FILE, announce_draft, default_model, resolve_model
+from tools.model_cache import DRAFT_FILE, announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size

@@ -34,7 +34,7 @@ from tools.command_line import (
 from tools.files import sha256_of
 from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
-from tools.models import announce_draft, default_model, resolve_model
+from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration

@@ -20,7 +20,7 @@ from engine.reconstruct import content_reconstruction, feature_errors, gram_erro
 from engine.stylize import Settings
 from tests.tools.calling import called
 from tools.images import load_image
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 from tools.reconstruct import Target, main, sheet_columns
 
 CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
