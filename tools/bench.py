@@ -23,7 +23,7 @@ from kernels.cpu.threads import available_cores
 from tools.benching.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.benching.cuda_report import as_json as cuda_as_json
 from tools.benching.cuda_report import render_cuda
-from tools.benching.machine import cpu_name, versions
+from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.memory import Memory, measure_memory, memory_of_this_process
 from tools.benching.optimiser import OptimiserRun, measure_run
 from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
@@ -186,7 +186,7 @@ def measure(setup: Setup, arguments: Any) -> Report:
         network=description(setup, network),
         threads=threads,
         machine={"cpu": cpu_name(), "cores": available_cores(), "system": platform.platform()},
-        versions=versions(bool(layouts)),
+        versions=measured_versions(bool(layouts)),
         speed=speed,
         memory=memory,
         precision=precision,

@@ -28,7 +28,7 @@ from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
-from tools.benching.machine import cpu_name, versions
+from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.subject import Setup, build_network, pictures
 from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
 from tools.files import check_folder, check_writable, replacing
@@ -39,6 +39,7 @@ from tools.model_cache import resolve_model
 from tools.options import Options
 from tools.progress import Progress, duration
 from tools.rendering import check_layers
+from tools.text_table import aligned
 from tools.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
@@ -236,7 +237,7 @@ def describe(
         model = f"VGG-19 with random weights, {arguments.width or 0.25:g} of its width"
     else:
         model = Path(arguments.model).name
-    found = versions(torch)
+    found = measured_versions(torch)
     return {
         "model": f"{model}, {arguments.pooling} pooling",
         "image": f"{width} x {height} pixels",
@@ -278,7 +279,7 @@ def _check_table(checks: Sequence[Check]) -> list[str]:
     rows = [["", *methods]]
     for subject, found in by_subject(checks).items():
         rows.append([subject, *(_cell(found.get(method)) for method in methods)])
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _cell(check: Check | None) -> str:
@@ -301,7 +302,7 @@ def _step_table(study: Study) -> list[str]:
                 f"{one.best_error:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _kink_table(study: Study) -> list[str]:
@@ -316,7 +317,7 @@ def _kink_table(study: Study) -> list[str]:
                 f"{step.error_held:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _or_none(error: float | None, directions: int) -> str:
@@ -326,7 +327,7 @@ def _or_none(error: float | None, directions: int) -> str:
 def _precision_table(study: Study) -> list[str]:
     rows = [["", "value", "gradient"]]
     rows += [[one.name, f"{one.value:.1e}", f"{one.gradient:.1e}"] for one in study.precision]
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _path_table(study: Study) -> list[str]:
@@ -341,7 +342,7 @@ def _path_table(study: Study) -> list[str]:
                 f"{station.precision[-1].gradient:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _detection_table(study: Study) -> list[str]:
@@ -356,18 +357,7 @@ def _detection_table(study: Study) -> list[str]:
                 f"{one.coordinates:g}",
             ]
         )
-    return _columns(rows)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, "<>")
 
 
 # ---- the report ----

@@ -52,6 +52,7 @@ from tools.record import PROJECT, versions
 from tools.rendering import check_memory, first_evaluation, load, picture_size
 from tools.sheet import Tile, draw_sheet
 from tools.sweeping.axes import parse_axis
+from tools.text_table import aligned
 
 NAME = "reconstruct"
 
@@ -572,17 +573,10 @@ def listing(targets: Sequence[Target], found: Mapping[Target, Mapping[str, Any]]
         decibels = "" if facts["psnr"] is None else f"{facts['psnr']:.1f} dB"
         counts = [str(facts["iterations"]), str(facts["evaluations"]), facts["stop"]]
         lines.append([f"{target.kind} {target.label}", decibels, *errors, *counts])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
     note = (
         "Relative errors by layer: of the responses for content, of the Gram matrices for style. * was to be matched."
     )
-    return "\n".join([*(row.rstrip() for row in rows), note])
+    return "\n".join([*aligned(lines, "<>"), note])
 
 
 if __name__ == "__main__":

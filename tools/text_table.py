@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""Tables as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,8 +14,25 @@ def aligned(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
     alignment : ``<`` for a column to the left, ``>`` for one to the right; the last one counts for all further columns.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = alignment.ljust(len(widths), alignment[-1])
+    sides = _of_each(alignment, len(widths))
     return [
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def markdown(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
+    """Return the lines of a table in Markdown.
+
+    Parameters
+    ----------
+    rows : the header, then the others.
+    alignment : as in ``aligned``.
+    """
+    header, *others = rows
+    rule = ["---" if side == "<" else "---:" for side in _of_each(alignment, len(header))]
+    return ["| " + " | ".join(row) + " |" for row in (header, rule, *others)]
+
+
+def _of_each(alignment: str, columns: int) -> str:
+    return alignment.ljust(columns, alignment[-1])
