@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,15 @@ from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
 from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.subject import Setup, build_network, pictures
-from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
+from tools.command_line import (
+    Parser,
+    add_shared,
+    given_path,
+    natural_int,
+    positive_float,
+    positive_int,
+    run,
+)
 from tools.files import check_folder, check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
@@ -82,7 +89,6 @@ def build_parser() -> Parser:
     parser.add_argument("--pooling", choices=POOLINGS, default="average", help="default average")
     parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of pictures and directions")
     parser.add_argument(
         "--directions", type=positive_int, default=Plan().directions, metavar="N", help="for each check (default 4)"
@@ -101,8 +107,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--without-torch", action="store_true", help="do not compare with PyTorch where it is installed"
     )
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the result and errors")
+    add_shared(parser, shown="the result and errors")
     return parser
 
 
@@ -142,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_FAILED if study.failures() else 0
 
 
-def build_problem(arguments: Any) -> Problem:
+def build_problem(arguments: argparse.Namespace) -> Problem:
     """Return the problem that the command line describes; raises ValueError when it does not fit."""
     network = _network(arguments)
     if not arguments.content_layers and not arguments.style_layers:
@@ -175,7 +180,7 @@ def build_problem(arguments: Any) -> Problem:
     return problem
 
 
-def _network(arguments: Any) -> Network:
+def _network(arguments: argparse.Namespace) -> Network:
     setup = Setup(
         model=arguments.model,
         width=arguments.width or 0.25,
@@ -229,7 +234,7 @@ def _torch_gradient(problem: Problem) -> tuple[float, Array]:
 
 
 def describe(
-    arguments: Any, problem: Problem, torch: bool, seconds: float, argv: Sequence[str] | None
+    arguments: argparse.Namespace, problem: Problem, torch: bool, seconds: float, argv: Sequence[str] | None
 ) -> dict[str, str]:
     """Return what was checked and where, as names and texts."""
     height, width, _ = problem.image.shape

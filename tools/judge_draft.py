@@ -29,7 +29,7 @@ from engine.onnx_writer import write_onnx
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from engine.stylize import Settings, stylize
-from tools.command_line import Parser, given_path, positive_float, positive_int, run, thread_count
+from tools.command_line import Parser, add_shared, given_path, positive_float, positive_int, run
 from tools.files import replacing
 from tools.images import load_image, save_image
 from tools.model_cache import DRAFT_FILE
@@ -219,8 +219,7 @@ def build_parser() -> Parser:
     parser.add_argument("--random-weight", type=positive_float, default=RANDOM_WEIGHT, metavar="ALPHA")
     parser.add_argument("-s", "--size", type=positive_int, default=256, metavar="N", help="long side (default 256)")
     parser.add_argument("-n", "--iterations", type=positive_int, default=200, metavar="N", help="default 200")
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only the table")
+    add_shared(parser, cache=False, shown="the table and errors")
     return parser
 
 

@@ -28,7 +28,7 @@ from engine.vgg import (
     known_weights,
     layer_names,
 )
-from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run
+from tools.command_line import Parser, add_shared, given_path, natural_int, positive_float, positive_int, run
 from tools.files import check_writable, replacing
 from tools.model_cache import (
     ALIASES,
@@ -106,21 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     """Add what all commands take, before or behind the command's name."""
-    # Suppressed: a command's own default would overwrite what was given before its name.
-    parser.add_argument(
-        "--cache",
-        type=given_path,
-        default=argparse.SUPPRESS,
-        metavar="DIR",
-        help="folder of the fetched models (default: one in the user's cache folder)",
-    )
-    parser.add_argument(
-        "-q",
-        "--quiet",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print neither progress nor messages, only errors and what was asked for",
-    )
+    add_shared(parser, threads=None, shown="errors and what was asked for", suppressed=True)
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -26,12 +26,12 @@ from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_shared,
     describe,
     given_name,
     given_path,
     run,
     tell,
-    thread_count,
 )
 from tools.files import replacing
 from tools.images import Picture, load_image, resize, save_image
@@ -90,9 +90,7 @@ def build_parser() -> Parser:
         metavar="noise|grey|FILE",
         help="picture to begin with (default noise)",
     )
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_shared(parser)
     return parser
 
 
