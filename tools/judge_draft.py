@@ -314,10 +314,8 @@ class _Contest:
             if name not in known:
                 if name != "random" and "random" not in known:
                     raise ValueError(f"{entry} has no verdict on the random network, which {name} is compared with")
-                wanted = None if name == "random" else known["random"].content
-                known[name], image = self._made(
-                    name, Pair(self.judges, self.pictures[content], self.pictures[style]), wanted
-                )
+                pair = Pair(self.judges, self.pictures[content], self.pictures[style])
+                known[name], image = self._made(name, pair, None if name == "random" else known["random"].content)
                 save_image(entry.with_name(f"{entry.stem}-{name}.png"), image)
                 _write(entry, known)
             self.weights[name] = known[name].content_weight
