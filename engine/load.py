@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from engine.network import Network
 from engine.onnx_reader import read_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Operator, Relu, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.vgg import KNOWN_FILES, PAPER_CONTENT_WEIGHT, known_weights, layer_names
+from engine.vgg import PAPER_CONTENT_WEIGHT, known_file, known_weights, layer_names
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
@@ -99,10 +98,9 @@ def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
     stated = metadata_preprocessing(graph.metadata)
     if stated is not None:
         return stated
-    size = path.stat().st_size
-    for file in KNOWN_FILES:
-        if file.preprocessing and file.size == size and file.sha256 == _sha256(path):
-            return PREPROCESSING[file.preprocessing]
+    file = known_file(path)
+    if file is not None and file.preprocessing is not None:
+        return PREPROCESSING[file.preprocessing]
     known = known_weights(graph.nodes)
     if known is not None:
         return PREPROCESSING[known.preprocessing]
@@ -173,8 +171,3 @@ def _check_channels(network: Network, path: Path) -> None:
             shapes[node.output] = (size, size, node.output_shape(shapes)[2])
         except ValueError as error:
             raise ModelError(f"{path}: {node.label}: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -61,6 +62,12 @@ KNOWN_FILES = (
         "vgg16-bn-7", "vgg16", "4fdceabf1ef715c9ed3020fa2eac1cb2a448296c086b03633c80cf47e1c5afce", 553512191, "torch"
     ),
 )
+
+
+def known_file(path: Path) -> KnownFile | None:
+    """Return the published file that a file is a copy of, by its size and SHA-256; raises OSError as reading does."""
+    size = path.stat().st_size
+    return next((file for file in KNOWN_FILES if file.size == size and file.sha256 == _sha256(path)), None)
 
 
 @dataclass(frozen=True)
@@ -156,3 +163,8 @@ def architecture(names: Sequence[str]) -> str:
         return "VGG-19"
     # Block 4 begins only after block 3 has ended.
     return "VGG-16" if "conv4_1" in names else "VGG"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -153,7 +153,7 @@ def test_nothing_is_steered_by_environment_variables(name):
     Where the system keeps caches, and where a child process finds this project, is not for an argument to say.
     """
     expected = {
-        "tools/models.py": {"?", "XDG_CACHE_HOME", "LOCALAPPDATA"},
+        "tools/model_cache.py": {"?", "XDG_CACHE_HOME", "LOCALAPPDATA"},
         "tools/benching/memory.py": {"?", "PYTHONPATH"},
     }
     assert environment_variables(FILES[name]) <= expected.get(name, set())

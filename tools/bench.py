@@ -12,7 +12,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from engine.load import CONVOLUTIONS, POOLINGS
 from engine.network import Network
@@ -23,7 +22,7 @@ from kernels.cpu.threads import available_cores
 from tools.benching.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.benching.cuda_report import as_json as cuda_as_json
 from tools.benching.cuda_report import render_cuda
-from tools.benching.machine import cpu_name, versions
+from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.memory import Memory, measure_memory, memory_of_this_process
 from tools.benching.optimiser import OptimiserRun, measure_run
 from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
@@ -32,10 +31,18 @@ from tools.benching.report import Report, as_json, render
 from tools.benching.rivals import RIVALS
 from tools.benching.speed import Speed, measure_speed
 from tools.benching.subject import Setup, build_network, description, pictures
-from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
+from tools.command_line import (
+    Parser,
+    add_shared,
+    given_path,
+    natural_int,
+    positive_float,
+    positive_int,
+    run,
+)
 from tools.files import check_writable, replacing
 from tools.memory import check_free
-from tools.models import resolve_model
+from tools.model_cache import resolve_model
 from tools.progress import Progress
 from tools.torch_vgg import import_torch
 
@@ -67,7 +74,6 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda times a GPU instead: see docs/gpu.md"
     )
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=defaults.seed, metavar="N", help="of weights and images")
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="rounds to time (default 5)")
     parser.add_argument("--against", choices=("torch",), help="also measure the same in PyTorch")
@@ -77,8 +83,7 @@ def build_parser() -> Parser:
     parser.add_argument("--optimizer", choices=METHODS, default=METHODS[0], help="of the whole run (default l-bfgs-b)")
     parser.add_argument("--json", type=given_path, metavar="FILE", help="write all numbers")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the result and errors")
+    add_shared(parser, shown="the result and errors")
     parser.add_argument("--memory-of", choices=(ENGINE, *TORCH), help=argparse.SUPPRESS)
     return parser
 
@@ -129,7 +134,7 @@ OF_THE_CPU = ("memory", "precision", "iterations", "optimizer", "convolution")
 """Options that have no meaning where a GPU is timed: it is timed with all algorithms, precision and optimiser too."""
 
 
-def _measure_on_cuda(setup: Setup, arguments: Any) -> CudaReport:
+def _measure_on_cuda(setup: Setup, arguments: argparse.Namespace) -> CudaReport:
     given = [f"--{name}" for name in OF_THE_CPU if getattr(arguments, name) != build_parser().get_default(name)]
     if given:
         raise ValueError(f"{given[0]} is for the CPU, leave it out with --device cuda")
@@ -146,7 +151,7 @@ def _measure_on_cuda(setup: Setup, arguments: Any) -> CudaReport:
         )
 
 
-def measure(setup: Setup, arguments: Any) -> Report:
+def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
     """Measure what the command line asks for."""
     network = build_network(setup)
     _check_sizes(network, arguments)
@@ -186,7 +191,7 @@ def measure(setup: Setup, arguments: Any) -> Report:
         network=description(setup, network),
         threads=threads,
         machine={"cpu": cpu_name(), "cores": available_cores(), "system": platform.platform()},
-        versions=versions(bool(layouts)),
+        versions=measured_versions(bool(layouts)),
         speed=speed,
         memory=memory,
         precision=precision,
@@ -194,7 +199,7 @@ def measure(setup: Setup, arguments: Any) -> Report:
     )
 
 
-def _check_sizes(network: Network, arguments: Any) -> None:
+def _check_sizes(network: Network, arguments: argparse.Namespace) -> None:
     """Raise ValueError for a size that is too small for the network or too large for the memory."""
     layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
     for size in arguments.size:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,17 +27,26 @@ from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
-from tools.benching.machine import cpu_name, versions
+from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.subject import Setup, build_network, pictures
-from tools.command_line import Parser, given_path, natural_int, positive_float, positive_int, run, thread_count
+from tools.command_line import (
+    Parser,
+    add_shared,
+    given_path,
+    natural_int,
+    positive_float,
+    positive_int,
+    run,
+)
 from tools.files import check_folder, check_writable, replacing
 from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
 from tools.memory import check_free
-from tools.models import resolve_model
+from tools.model_cache import resolve_model
 from tools.options import Options
 from tools.progress import Progress, duration
 from tools.rendering import check_layers
+from tools.text_table import aligned
 from tools.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
@@ -86,7 +94,6 @@ def build_parser() -> Parser:
         default="auto",
         help="cuda, or auto where there is one: also compare a GPU with float64",
     )
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of pictures and directions")
     parser.add_argument(
         "--directions", type=positive_int, default=Plan().directions, metavar="N", help="for each check (default 4)"
@@ -105,8 +112,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--without-torch", action="store_true", help="do not compare with PyTorch where it is installed"
     )
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the result and errors")
+    add_shared(parser, shown="the result and errors")
     return parser
 
 
@@ -146,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_FAILED if study.failures() else 0
 
 
-def build_problem(arguments: Any) -> Problem:
+def build_problem(arguments: argparse.Namespace) -> Problem:
     """Return the problem that the command line describes; raises ValueError when it does not fit."""
     network = _network(arguments)
     if not arguments.content_layers and not arguments.style_layers:
@@ -179,7 +185,7 @@ def build_problem(arguments: Any) -> Problem:
     return problem
 
 
-def _network(arguments: Any) -> Network:
+def _network(arguments: argparse.Namespace) -> Network:
     setup = Setup(
         model=arguments.model,
         width=arguments.width or 0.25,
@@ -233,7 +239,7 @@ def _torch_gradient(problem: Problem) -> tuple[float, Array]:
 
 
 def describe(
-    arguments: Any, problem: Problem, torch: bool, seconds: float, argv: Sequence[str] | None
+    arguments: argparse.Namespace, problem: Problem, torch: bool, seconds: float, argv: Sequence[str] | None
 ) -> dict[str, str]:
     """Return what was checked and where, as names and texts."""
     height, width, _ = problem.image.shape
@@ -241,7 +247,7 @@ def describe(
         model = f"VGG-19 with random weights, {arguments.width or 0.25:g} of its width"
     else:
         model = Path(arguments.model).name
-    found = versions(torch)
+    found = measured_versions(torch)
     return {
         "model": f"{model}, {arguments.pooling} pooling",
         "image": f"{width} x {height} pixels",
@@ -285,7 +291,7 @@ def _check_table(checks: Sequence[Check]) -> list[str]:
     rows = [["", *methods]]
     for subject, found in by_subject(checks).items():
         rows.append([subject, *(_cell(found.get(method)) for method in methods)])
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _cell(check: Check | None) -> str:
@@ -308,7 +314,7 @@ def _step_table(study: Study) -> list[str]:
                 f"{one.best_error:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _kink_table(study: Study) -> list[str]:
@@ -323,7 +329,7 @@ def _kink_table(study: Study) -> list[str]:
                 f"{step.error_held:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _or_none(error: float | None, directions: int) -> str:
@@ -333,7 +339,7 @@ def _or_none(error: float | None, directions: int) -> str:
 def _precision_table(study: Study) -> list[str]:
     rows = [["", "value", "gradient"]]
     rows += [[one.name, f"{one.value:.1e}", f"{one.gradient:.1e}"] for one in study.precision]
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _gpu_table(study: Study) -> list[str]:
@@ -341,7 +347,7 @@ def _gpu_table(study: Study) -> list[str]:
     for one in study.gpu:
         errors = ["-" if error is None else f"{error:.1e}" for error in (one.value, one.gradient)]
         rows.append([one.name, *errors])
-    return [*_columns(rows), *(f"{one.name}: {one.reason}" for one in study.gpu if one.reason)]
+    return [*aligned(rows, "<>"), *(f"{one.name}: {one.reason}" for one in study.gpu if one.reason)]
 
 
 def _path_table(study: Study) -> list[str]:
@@ -356,7 +362,7 @@ def _path_table(study: Study) -> list[str]:
                 f"{station.precision[-1].gradient:.1e}",
             ]
         )
-    return _columns(rows)
+    return aligned(rows, "<>")
 
 
 def _detection_table(study: Study) -> list[str]:
@@ -371,18 +377,7 @@ def _detection_table(study: Study) -> list[str]:
                 f"{one.coordinates:g}",
             ]
         )
-    return _columns(rows)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, "<>")
 
 
 # ---- the report ----

@@ -40,6 +40,44 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_ERROR, f"{self.prog}: {message} (--help lists the options)\n")
 
 
+def add_shared(
+    parser: argparse.ArgumentParser,
+    *,
+    threads: str | None = "threads to use (default: all cores)",
+    cache: bool = True,
+    shown: str = "errors",
+    suppressed: bool = False,
+) -> None:
+    """Add the options that most tools have: ``--threads``, ``--cache`` and ``--quiet``.
+
+    Parameters
+    ----------
+    threads : what the help says of them; None for a tool that has no choice.
+    cache : whether the tool looks for models.
+    shown : what is printed in spite of ``--quiet``.
+    suppressed : leave what is not given out of the result. For a command behind a tool's own options: its defaults
+        would overwrite what was given before its name.
+    """
+    nothing = argparse.SUPPRESS if suppressed else None
+    if threads is not None:
+        parser.add_argument("--threads", type=thread_count, default=nothing, metavar="N", help=threads)
+    if cache:
+        parser.add_argument(
+            "--cache",
+            type=given_path,
+            default=nothing,
+            metavar="DIR",
+            help="folder of the fetched models (default: one in the user's cache folder)",
+        )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS if suppressed else False,
+        help=f"print nothing but {shown}",
+    )
+
+
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
     last = -math.inf

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import os
 import re
 import shutil
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -21,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tools.files import check_writable
+from tools.files import check_writable, exclusive, sha256_of
 from tools.progress import byte_count
 
 PAUSES = (1.0, 2.0, 4.0)
@@ -130,25 +128,13 @@ def download(
     """
     check_writable(destination)
     part = destination.with_name(destination.name + ".part")
-    with _exclusive(part.with_name(part.name + ".lock"), remote.name):
+    with exclusive(part.with_name(part.name + ".lock"), f"another download of {remote.name}"):
         if _present(part) > remote.size:
             part.unlink()
         if not _complete_already(part, remote, progress):
             _check_space(remote, part)
             _fetch(remote, part, progress, timeout, sleep)
         part.replace(destination)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 lower-case hexadecimal digits, reading it in pieces.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
@@ -413,65 +399,6 @@ def _check_space(remote: RemoteFile, part: Path) -> None:
             f"not enough disk space in {str(part.parent)!r} for {remote.name}: "
             f"{byte_count(missing)} needed, {byte_count(free)} free"
         )
-
-
-@contextlib.contextmanager
-def _exclusive(lock: Path, name: str) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends; raise ValueError if another process holds it."""
-    handle = _take_lock(lock, name)
-    while handle is None:
-        handle = _take_lock(lock, name)
-    try:
-        yield
-    finally:
-        if sys.platform == "win32":
-            # An open file cannot be removed there; one that another process has just opened stays and harms nothing.
-            os.close(handle)
-            with contextlib.suppress(OSError):
-                lock.unlink()
-        else:
-            # Removed while still locked: afterwards it could be the next process' lock.
-            with contextlib.suppress(OSError):
-                lock.unlink()
-            os.close(handle)
-
-
-def _take_lock(lock: Path, name: str) -> int | None:
-    """Return the handle of the locked file, or None if its last owner removed it meanwhile."""
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock_handle(handle)
-        there = lock.stat()
-        if os.path.samestat(os.fstat(handle), there):
-            return handle
-    except BlockingIOError:
-        os.close(handle)
-        raise ValueError(f"another download of {name} is running, wait for it to end ({str(lock)!r})") from None
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        os.close(handle)
-        raise ValueError(
-            f"cannot lock {str(lock)!r}, choose a folder on a local disk: {error.strerror or error}"
-        ) from None
-    os.close(handle)
-    return None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock_handle(handle: int) -> None:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(error.errno, error.strerror) from None
-
-else:
-    import fcntl
-
-    def _lock_handle(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _difference(path: Path, remote: RemoteFile) -> str:

@@ -1,10 +1,12 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files written so that a reader never sees half of one, hashed, and held against other processes."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,3 +176,79 @@ class Lines:
 def _check_unprotected(path: Path) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f"cannot write {str(path)!r}: it is protected against writing")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 lower-case hexadecimal digits, reading it in pieces.
+
+    Raises OSError if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, holder: str) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends.
+
+    Parameters
+    ----------
+    lock : the file that is locked; it is there only while somebody holds it.
+    holder : what messages call another process that holds it, as "another download of FILE".
+
+    Raises ValueError if another process holds the lock or the folder cannot have one.
+    """
+    handle = _take_lock(lock, holder)
+    while handle is None:
+        handle = _take_lock(lock, holder)
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":
+            # An open file cannot be removed there; one that another process has just opened stays and harms nothing.
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                lock.unlink()
+        else:
+            # Removed while still locked: afterwards it could be the next process' lock.
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            os.close(handle)
+
+
+def _take_lock(lock: Path, holder: str) -> int | None:
+    """Return the handle of the locked file, or None if its last owner removed it meanwhile."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock_handle(handle)
+        there = lock.stat()
+        if os.path.samestat(os.fstat(handle), there):
+            return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"{holder} is running, wait for it to end ({str(lock)!r})") from None
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        os.close(handle)
+        raise ValueError(
+            f"cannot lock {str(lock)!r}, choose a folder on a local disk: {error.strerror or error}"
+        ) from None
+    os.close(handle)
+    return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_handle(handle: int) -> None:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from None
+
+else:
+    import fcntl
+
+    def _lock_handle(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

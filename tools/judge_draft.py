@@ -8,7 +8,7 @@ compared.
 
 from __future__ import annotations
 
-import hashlib
+import argparse
 import json
 import math
 import time
@@ -29,11 +29,12 @@ from engine.onnx_writer import write_onnx
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from engine.stylize import Settings, stylize
-from tools.command_line import Parser, given_path, positive_float, positive_int, run, thread_count
-from tools.files import replacing
+from tools.command_line import Parser, add_shared, given_path, positive_float, positive_int, run
+from tools.files import make_folder, replacing, sha256_of
 from tools.images import load_image, save_image
-from tools.models import DRAFT_FILE, random_vgg
+from tools.model_cache import DRAFT_FILE
 from tools.progress import Progress, duration
+from tools.random_vgg import random_vgg
 from tools.training.pictures import FREE_PICTURES
 from tools.training.scales import mean_responses, scaled, unit_scales
 
@@ -218,72 +219,116 @@ def build_parser() -> Parser:
     parser.add_argument("--random-weight", type=positive_float, default=RANDOM_WEIGHT, metavar="ALPHA")
     parser.add_argument("-s", "--size", type=positive_int, default=256, metavar="N", help="long side (default 256)")
     parser.add_argument("-n", "--iterations", type=positive_int, default=200, metavar="N", help="default 200")
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only the table")
+    add_shared(parser, cache=False, shown="the table and errors")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge all pairs, those left from an interrupted run first; return the exit code."""
     arguments = build_parser().parse_args(argv)
-    judges = Judges(
-        load_network(arguments.front, threads=arguments.threads),
-        load_network(arguments.slim, threads=arguments.threads),
-    )
-    draft = load_network(arguments.model, threads=arguments.threads)
-    for path, network, layers in (
-        (arguments.front, judges.front, FRONT_LAYERS),
-        (arguments.slim, judges.slim, (*SLIM_LAYERS, CONTENT_LAYER)),
-        (arguments.model, draft, (*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS)),
-    ):
-        missing = [layer for layer in layers if layer not in network.layers]
-        if missing:
-            raise ValueError(f"{path} has no {missing[0]}, which is needed here")
+    judges, draft = _networks(arguments)
     pairs = [(content, style) for content in arguments.contents.split(",") for style in arguments.styles.split(",")]
     pictures = {
         name: load_image(arguments.pictures / name, long_side=arguments.size).pixels
         for name in dict.fromkeys(name for pair in pairs for name in pair)
     }
-    chosen = arguments.contestants.split(",")
-    for name in chosen:
-        if name not in CONTESTANTS:
-            raise ValueError(unknown_name("contestant", name, CONTESTANTS))
-    contestants = [name for name in CONTESTANTS if name in chosen]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    networks = {"draft": draft, "slim": judges.slim}
-    if "random" in contestants:
-        networks["random"] = random_network(list(pictures.values()), arguments.threads)
-    weights = {"random": arguments.random_weight, "draft": draft.content_weight, "slim": judges.slim.content_weight}
-    models = dict.fromkeys(CONTESTANTS, "") | {"draft": hashlib.sha256(arguments.model.read_bytes()).hexdigest()}
+    chosen = _contestants(arguments.contestants)
+    make_folder(arguments.output)
+    contest = _Contest(arguments, judges, draft, pictures, chosen)
     verdicts: dict[str, dict[str, Verdict]] = {}
-    with Progress(len(pairs) * len(contestants), "pictures", NAME, quiet=arguments.quiet) as progress:
+    with Progress(len(pairs) * len(chosen), "pictures", NAME, quiet=arguments.quiet) as progress:
         for content, style in pairs:
-            label = f"{Path(content).stem} {Path(style).stem}"
-            entry = arguments.output / f"{Path(content).stem}-{Path(style).stem}.json"
-            known = {name: verdict for name, verdict in _read(entry).items() if verdict.model == models[name]}
-            for name in contestants:
-                if name not in known:
-                    if name != "random" and "random" not in known:
-                        raise ValueError(f"{entry} has no verdict on the random network, which {name} is compared with")
-                    make = _Maker(
-                        Pair(judges, pictures[content], pictures[style]), networks[name], arguments.iterations
-                    )
-                    if name == "random":
-                        verdict = make(weights[name])
-                    else:
-                        verdict = balanced(make, known["random"].content, weights[name])
-                    known[name] = replace(verdict, model=models[name])
-                    save_image(entry.with_name(f"{entry.stem}-{name}.png"), make.images[verdict.content_weight])
-                    with replacing(entry) as temporary:
-                        temporary.write_text(json.dumps({key: asdict(value) for key, value in known.items()}, indent=1))
-                weights[name] = known[name].content_weight
-                seconds = duration(known[name].seconds)
-                progress.update(1, f"{label}: {name} style {known[name].style:.3g}, {seconds}")
+            known = contest.judge(content, style, progress)
             if set(known) == set(CONTESTANTS):
-                verdicts[label] = {name: known[name] for name in CONTESTANTS}
+                verdicts[_label(content, style)] = {name: known[name] for name in CONTESTANTS}
     if verdicts:
         print(table(verdicts))
     return 0
+
+
+def _networks(arguments: argparse.Namespace) -> tuple[Judges, Network]:
+    """Return the judges and the draft network; raises ValueError where one has not the layers that are needed."""
+    front, slim, draft = (
+        load_network(path, threads=arguments.threads) for path in (arguments.front, arguments.slim, arguments.model)
+    )
+    for path, network, layers in (
+        (arguments.front, front, FRONT_LAYERS),
+        (arguments.slim, slim, (*SLIM_LAYERS, CONTENT_LAYER)),
+        (arguments.model, draft, (*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS)),
+    ):
+        missing = [layer for layer in layers if layer not in network.layers]
+        if missing:
+            raise ValueError(f"{path} has no {missing[0]}, which is needed here")
+    return Judges(front, slim), draft
+
+
+def _contestants(text: str) -> list[str]:
+    """Return the contestants named, the one that the others are compared with first."""
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in CONTESTANTS:
+            raise ValueError(unknown_name("contestant", name, CONTESTANTS))
+    return [name for name in CONTESTANTS if name in chosen]
+
+
+def _label(content: str, style: str) -> str:
+    return f"{Path(content).stem} {Path(style).stem}"
+
+
+class _Contest:
+    """The contestants, and where each pair's search begins: with the weight found for the pair before.
+
+    Parameters
+    ----------
+    arguments : the command line.
+    judges, draft : the networks given.
+    pictures : by name, those of all pairs.
+    chosen : who is judged now.
+    """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        judges: Judges,
+        draft: Network,
+        pictures: Mapping[str, Pixels],
+        chosen: Sequence[str],
+    ) -> None:
+        self.judges = judges
+        self.pictures = pictures
+        self.chosen = chosen
+        self.folder: Path = arguments.output
+        self.iterations: int = arguments.iterations
+        self.networks = {"draft": draft, "slim": judges.slim}
+        if "random" in chosen:
+            self.networks["random"] = random_network(list(pictures.values()), arguments.threads)
+        self.weights = {name: network.content_weight for name, network in self.networks.items()}
+        self.weights["random"] = arguments.random_weight
+        self.models = dict.fromkeys(CONTESTANTS, "") | {"draft": sha256_of(arguments.model)}
+
+    def judge(self, content: str, style: str, progress: Progress) -> dict[str, Verdict]:
+        """Return the verdicts on a pair, those of earlier runs among them; what is new is kept in the folder."""
+        entry = self.folder / f"{Path(content).stem}-{Path(style).stem}.json"
+        known = {name: verdict for name, verdict in _read(entry).items() if verdict.model == self.models[name]}
+        for name in self.chosen:
+            if name not in known:
+                if name != "random" and "random" not in known:
+                    raise ValueError(f"{entry} has no verdict on the random network, which {name} is compared with")
+                pair = Pair(self.judges, self.pictures[content], self.pictures[style])
+                known[name], image = self._made(name, pair, None if name == "random" else known["random"].content)
+                save_image(entry.with_name(f"{entry.stem}-{name}.png"), image)
+                _write(entry, known)
+            self.weights[name] = known[name].content_weight
+            seconds = duration(known[name].seconds)
+            progress.update(1, f"{_label(content, style)}: {name} style {known[name].style:.3g}, {seconds}")
+        return known
+
+    def _made(self, name: str, pair: Pair, content: float | None) -> tuple[Verdict, npt.NDArray[np.float64]]:
+        """Return a contestant's picture and the verdict on it, at a content distance or, with None, at its weight."""
+        make = _Maker(pair, self.networks[name], self.iterations)
+        weight = self.weights[name]
+        verdict = make(weight) if content is None else balanced(make, content, weight)
+        return replace(verdict, model=self.models[name]), make.images[verdict.content_weight]
 
 
 class _Maker:
@@ -307,10 +352,16 @@ class _Maker:
 
 
 def _read(entry: Path) -> dict[str, Verdict]:
+    """Return the verdicts that an earlier run has kept of a pair."""
     if not entry.is_file():
         return {}
     stored = json.loads(entry.read_text())
     return {name: Verdict(**{**facts, "styles": tuple(facts["styles"])}) for name, facts in stored.items()}
+
+
+def _write(entry: Path, verdicts: Mapping[str, Verdict]) -> None:
+    with replacing(entry) as temporary:
+        temporary.write_text(json.dumps({name: asdict(verdict) for name, verdict in verdicts.items()}, indent=1))
 
 
 def table(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:

@@ -12,7 +12,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, l
 from engine.optimize import Iteration, Result
 from engine.stylize import Settings, prepare
 from tools.images import Picture, fit, resize
-from tools.models import DRAFT_FILE
+from tools.model_cache import DRAFT_FILE
 
 LONG_SIDE = 256
 ITERATIONS = 100

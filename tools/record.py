@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 PROJECT = "neural-style-by-hand"
 
+OF_A_PICTURE = ("scipy", "onnx", "pillow")
+"""The packages that a picture depends on, besides NumPy and the project itself."""
 
-def versions() -> dict[str, str]:
-    """Return the versions that a picture depends on."""
+
+def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
+    """Return the versions of Python, NumPy, the project and those of the packages that are installed."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
-    for package in (PROJECT, "scipy", "onnx", "pillow"):
+    for package in (PROJECT, *packages):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -24,7 +24,7 @@ def load(options: Options, path: Path, threads: int | None) -> Network:
 
     Parameters
     ----------
-    path : of the model, from ``tools.models.resolve_model``.
+    path : of the model, from ``tools.model_cache.resolve_model``.
     threads : to compute with; None means all cores.
     """
     return load_network(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import unknown_name
-from tools.command_line import Parser, given_path, natural_int, positive_int, run
+from tools.command_line import Parser, add_shared, given_path, natural_int, positive_int, run
 from tools.drawing.dots import dots
 from tools.drawing.fields import SMALLEST_SIDE
 from tools.drawing.landscape import landscape
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the random numbers: another one, another picture (default 0)",
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    add_shared(parser, threads=None, cache=False)
     return parser
 
 

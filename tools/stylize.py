@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -23,17 +24,17 @@ from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_shared,
     describe,
     given_path,
     positive_int,
     run,
     tell,
-    thread_count,
 )
 from tools.curve import Curve
 from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, resize, save_image
-from tools.models import DRAFT_FILE, announce_draft, default_model, resolve_model
+from tools.model_cache import DRAFT_FILE, announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, check_blend, options_from
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
@@ -71,7 +72,6 @@ def build_parser() -> Parser:
         action="store_true",
         help="first make a small picture with the draft network, in seconds, beside OUT: OUT-preview",
     )
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
     parser.add_argument("--save-every", type=positive_int, metavar="N", help="also write a snapshot every N iterations")
     parser.add_argument(
         "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
@@ -83,8 +83,7 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_shared(parser)
     return parser
 
 
@@ -98,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _make(arguments: Any) -> int:
+def _make(arguments: argparse.Namespace) -> int:
     """Make the picture that was asked for; return the exit code. Raises KeyboardInterrupt where there is none yet."""
     options = options_from(arguments)
     _check_files(arguments)
@@ -144,7 +143,7 @@ def _make(arguments: Any) -> int:
 
 
 def _preview(
-    arguments: Any,
+    arguments: argparse.Namespace,
     options: Options,
     model: Path,
     network: Network,
@@ -185,7 +184,7 @@ def _preview(
 
 
 def _coarse_picture(
-    arguments: Any,
+    arguments: argparse.Namespace,
     options: Options,
     network: Network,
     content: Picture,
@@ -228,7 +227,7 @@ class _Session:
 
     def __init__(
         self,
-        arguments: Any,
+        arguments: argparse.Namespace,
         options: Options,
         job: Job,
         content: Picture,
@@ -399,7 +398,7 @@ class _Session:
         self.progress.write(f"{NAME}: {line}")
 
 
-def _check_files(arguments: Any) -> None:
+def _check_files(arguments: argparse.Namespace) -> None:
     """Raise ValueError for an output that cannot be written, before anything is computed."""
     check_output(arguments.output)
     if arguments.preview:
@@ -425,14 +424,14 @@ def _check_files(arguments: Any) -> None:
             raise ValueError(f"--log {str(log)!r} is also a picture's name: choose another")
 
 
-def _check_not_written(arguments: Any, path: Path) -> None:
+def _check_not_written(arguments: argparse.Namespace, path: Path) -> None:
     """Raise ValueError when the run would write over ``path``, one of its inputs."""
     targets = [*_pictures(arguments), *(file for file in (arguments.log, arguments.plot) if file is not None)]
     if any(_same(path, target) for target in targets) or _is_snapshot(arguments, path):
         raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another name for the output")
 
 
-def _pictures(arguments: Any) -> list[Path]:
+def _pictures(arguments: argparse.Namespace) -> list[Path]:
     """Return the pictures that are written whatever happens, so without the snapshots."""
     output: Path = arguments.output
     return [output, preview_path(output)] if arguments.preview else [output]
@@ -444,7 +443,7 @@ def _same(first: Path, second: Path) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-def _is_snapshot(arguments: Any, path: Path) -> bool:
+def _is_snapshot(arguments: argparse.Namespace, path: Path) -> bool:
     """Say whether ``path`` is called as a snapshot would be."""
     # Not Path.resolve, which raises on a loop of links.
     output, path = Path(os.path.realpath(arguments.output)), Path(os.path.realpath(path))

@@ -24,17 +24,17 @@ from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_shared,
     describe,
     given_path,
     positive_int,
     run,
     tell,
-    thread_count,
 )
-from tools.download import sha256_of
+from tools.files import sha256_of
 from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
-from tools.models import announce_draft, default_model, resolve_model
+from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
@@ -109,12 +109,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads of each cell (default: shared out)")
     parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
     parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
-    parser.add_argument("--cache", type=given_path, metavar="DIR", help="folder of the fetched models")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_shared(parser, threads="threads of each cell (default: shared out)")
     return parser
 
 

@@ -13,7 +13,7 @@ from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import named_preprocessing, preprocessing_metadata
 from kernels.cpu.threads import Workers
-from tools.command_line import Parser, given_path, natural_int, run, thread_count
+from tools.command_line import Parser, add_shared, given_path, natural_int, run
 from tools.files import check_writable, replacing
 from tools.images import load_image
 from tools.progress import Progress, duration
@@ -36,8 +36,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("-o", "--output", type=given_path, required=True, metavar="PATH", help="ONNX file to write")
     parser.add_argument("--seed", type=natural_int, default=Recipe().seed, metavar="N", help="of all random numbers")
-    parser.add_argument("--threads", type=thread_count, metavar="N", help="threads to use (default: all cores)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_shared(parser, cache=False)
     return parser
 
 

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from engine import load as load_module
+from engine import vgg
 from engine.errors import ModelError
 from engine.load import load_network
 from engine.onnx_reader import read_onnx
@@ -161,7 +161,7 @@ def test_a_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
     path, other = unlabelled(tmp_path), unlabelled(tmp_path, seed=1)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     entry = KnownFile("test", "vgg16", digest, path.stat().st_size, "torch")
-    monkeypatch.setattr(load_module, "KNOWN_FILES", (entry,))
+    monkeypatch.setattr(vgg, "KNOWN_FILES", (entry,))
     assert load_network(path).preprocessing == PREPROCESSING["torch"]
     assert other.stat().st_size == path.stat().st_size
     with pytest.raises(ModelError, match="nothing tells"):

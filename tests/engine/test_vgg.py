@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from engine import vgg
 from engine.graph import Node
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
@@ -14,7 +15,9 @@ from engine.vgg import (
     KNOWN_FILES,
     KNOWN_WEIGHTS,
     WIDTHS,
+    KnownFile,
     architecture,
+    known_file,
     known_weights,
     layer_hash,
     layer_names,
@@ -181,6 +184,19 @@ def test_table_of_files_is_well_formed():
         assert file.architecture in CONVOLUTIONS, file.name
         assert file.name.startswith(file.architecture), file.name
         assert file.preprocessing is None or file.preprocessing in PREPROCESSING, file.name
+
+
+def test_a_file_is_known_by_its_size_and_hash(tmp_path, monkeypatch):
+    data = b"published"
+    entry = KnownFile("test", "vgg16", hashlib.sha256(data).hexdigest(), len(data), None)
+    monkeypatch.setattr(vgg, "KNOWN_FILES", (*KNOWN_FILES, entry))
+    for name, content, expected in (
+        ("copy", data, entry),
+        ("as_long", b"PUBLISHED", None),
+        ("longer", data + b"!", None),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert known_file(tmp_path / name) is expected
 
 
 def test_sizes_in_the_table_of_files_hold_the_parameters():

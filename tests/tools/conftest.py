@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -34,6 +34,14 @@ def folder(tmp_path, monkeypatch) -> Path:
     nodes = random_vgg("vgg19", width=0.05)
     write_onnx(tmp_path / "model.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
     return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache that is also the default one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    return tmp_path / "caches" / "neural-style-by-hand"
 
 
 @pytest.fixture

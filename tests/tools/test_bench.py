@@ -23,7 +23,7 @@ from tools.benching.memory import Memory, measure_memory
 from tools.benching.optimiser import OptimiserRun, measure_run
 from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.benching.programs import ENGINE, TORCH, build_twin, check_agreement, relative_difference
-from tools.benching.report import Report, aligned_table, as_json, markdown_table, render
+from tools.benching.report import Report, as_json, render
 from tools.benching.speed import Speed, measure_speed, speed_ratio, time_in_turn
 from tools.benching.subject import Setup, build_network, pictures
 
@@ -434,20 +434,6 @@ def test_the_report_is_markdown_when_asked_for():
     tables = [line for line in lines if line.startswith("|")]
     assert len([line for line in tables if set(line) <= set("|-: ")]) == 4
     assert lines[0].startswith("- network: VGG-19")
-
-
-def test_columns_are_aligned():
-    rows = [["64", "engine", "1.0"], ["1024", "torch, contiguous", "100.0"]]
-    assert aligned_table(["size", "program", "time"], rows) == [
-        "size  program             time",
-        "  64  engine               1.0",
-        "1024  torch, contiguous  100.0",
-    ]
-    assert markdown_table(["size", "program"], [["64", "engine"]]) == [
-        "| size | program |",
-        "| ---: | --- |",
-        "| 64 | engine |",
-    ]
 
 
 def test_json_has_what_follows_from_the_numbers():

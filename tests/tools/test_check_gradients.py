@@ -18,7 +18,7 @@ from tests.engine.onnx_models import light_model, with_random_weights
 from tools import check_gradients
 from tools.check_gradients import main
 from tools.images import save_image
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 
 SMALL = ["--size", "32", "--width", "0.1", "--directions", "2", "--iterations", "1", "--without-torch", "-q"]
 

@@ -12,6 +12,7 @@ from tests.tools.conftest import ROOT
 from tools.command_line import (
     MAX_COUNT,
     MAX_THREADS,
+    add_shared,
     given_name,
     given_path,
     natural_int,
@@ -52,6 +53,24 @@ def test_a_name_that_is_empty_is_not_the_folder_where_one_is():
     for parse in (given_name, given_path):
         with pytest.raises(argparse.ArgumentTypeError, match="the name is empty"):
             parse("")
+
+
+# ---- what most tools have ----
+
+
+def test_shared_options_are_none_unless_given_and_left_out_where_that_is_asked_for():
+    for suppressed, expected in ((False, {"threads": None, "cache": None, "quiet": False}), (True, {})):
+        parser = argparse.ArgumentParser()
+        add_shared(parser, suppressed=suppressed)
+        assert vars(parser.parse_args([])) == expected
+        given = parser.parse_args(["--threads", "2", "--cache", "a", "-q"])
+        assert vars(given) == {"threads": 2, "cache": Path("a"), "quiet": True}
+
+
+def test_a_tool_without_threads_or_models_has_no_such_options():
+    parser = argparse.ArgumentParser()
+    add_shared(parser, threads=None, cache=False)
+    assert vars(parser.parse_args([])) == {"quiet": False}
 
 
 # ---- where output goes ----

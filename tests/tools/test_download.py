@@ -21,8 +21,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import tools.download
-from tools.download import PAUSES, RemoteFile, download, sha256_of, verify
+import tools.files
+from tools.download import PAUSES, RemoteFile, download, verify
 
 DATA = random.Random(0).randbytes(3_000_001)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3000001\n"
@@ -609,17 +609,17 @@ def test_many_downloads_at_once_leave_a_whole_file(site, target):
 def test_a_lock_that_its_owner_has_just_removed_does_not_count(target, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     lock = part_of(target).with_name("model.onnx.part.lock")
-    take = tools.download._lock_handle
+    take = tools.files._lock_handle
     with contextlib.ExitStack() as stack:
 
         def late(handle: int) -> None:
             # Between opening and locking, one download ends and removes the file, and another begins with a new one.
-            monkeypatch.setattr(tools.download, "_lock_handle", take)
+            monkeypatch.setattr(tools.files, "_lock_handle", take)
             lock.unlink()
             fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
             take(handle)
 
-        monkeypatch.setattr(tools.download, "_lock_handle", late)
+        monkeypatch.setattr(tools.files, "_lock_handle", late)
         with pytest.raises(ValueError, match="another download of the model is running"):
             download(remote("http://127.0.0.1:1/m"), target)
 
@@ -628,7 +628,7 @@ def test_a_folder_without_locks_is_told(target, monkeypatch):
     def unable(handle: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(tools.download, "_lock_handle", unable)
+    monkeypatch.setattr(tools.files, "_lock_handle", unable)
     with pytest.raises(ValueError, match="choose a folder on a local disk: No locks available"):
         download(remote("http://127.0.0.1:1/m"), target)
 
@@ -774,11 +774,6 @@ def test_only_http_addresses(url):
 def test_impossible_remote_files(digest, size, urls, message):
     with pytest.raises(ValueError, match=message):
         RemoteFile("the model", digest, size, urls)
-
-
-def test_sha256_of(tmp_path):
-    (tmp_path / "a").write_bytes(DATA)
-    assert sha256_of(tmp_path / "a") == hashlib.sha256(DATA).hexdigest()
 
 
 def test_verify(tmp_path):

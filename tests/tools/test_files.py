@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,17 @@ import pytest
 
 from tests.tools.disk import full_disk
 from tools import files
-from tools.files import Lines, check_folder, check_lines, check_writable, creating, make_folder, replacing
+from tools.files import (
+    Lines,
+    check_folder,
+    check_lines,
+    check_writable,
+    creating,
+    exclusive,
+    make_folder,
+    replacing,
+    sha256_of,
+)
 
 # ---- files that appear whole ----
 
@@ -159,3 +171,23 @@ def test_where_no_lines_can_be_written_is_told_before_and_does_not_wait(tmp_path
         with pytest.raises(ValueError, match=f"cannot write '.*': .*{message}"):
             check(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+# ---- what is in a file, and who holds it ----
+
+
+def test_the_hash_of_a_file(tmp_path):
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
+    lock = tmp_path / "lock"
+    message = re.escape(f"the other is running, wait for it to end ({str(lock)!r})")
+    for _ in range(2):
+        with exclusive(lock, "the first"):
+            with pytest.raises(ValueError, match=f"^{message}$"), exclusive(lock, "the other"):
+                pass
+            assert lock.exists()
+        assert not lock.exists()

@@ -13,7 +13,7 @@ from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from tools.judge_draft import TOLERANCE, Judges, Pair, Verdict, balanced, gap_closed, geometric_mean, main
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 
 
 def verdict(weight: float, content: float) -> Verdict:

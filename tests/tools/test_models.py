@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import os
 import re
-import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,32 +15,22 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import engine.load
+import tools.model_cache
+import tools.model_part
 import tools.models
-from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import load_network
-from engine.network import Network, Tape
 from engine.onnx_reader import read_onnx
 from engine.onnx_writer import write_onnx
-from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
-from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from engine.vgg import KNOWN_FILES, KnownFile, KnownWeights
+from engine.ops import Add, AveragePool, Concat, Conv, Relu
+from engine.preprocessing import PREPROCESSING
+from engine.vgg import KNOWN_FILES, KnownWeights
 from kernels.geometry import Window
 from tests.tools.calling import called
-from tools.models import DRAFT_FILE, convolution_part, default_cache, layer_table, main, random_vgg, resolve_model
+from tests.tools.model_files import CAFFE, IMAGE, WIDTH, classifier, features, interrupted_vgg, publish, small_vgg
+from tools.model_cache import DRAFT_FILE, resolve_model
+from tools.models import main
 from tools.progress import Progress
-
-WIDTH = 0.05
-CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
-IMAGE = np.random.default_rng(0).uniform(0, 255, (40, 48, 3))
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache that is also the default one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(sys, "platform", "linux")
-    return tmp_path / "caches" / "neural-style-by-hand"
 
 
 @pytest.fixture
@@ -60,278 +46,6 @@ def call(capsys, monkeypatch) -> Callable[..., str]:
         return output
 
     return call
-
-
-def small_vgg(path: Path, name: str = "vgg16", metadata: dict[str, str] = CAFFE, **options: Any) -> Path:
-    write_onnx(path, random_vgg(name, width=WIDTH), metadata, **options)
-    return path
-
-
-def classifier(path: Path, metadata: dict[str, str], channels: int = 26) -> Path:
-    """A VGG-16 with pooling, a classifier and names of its own, as published ones are."""
-    small_vgg(path, metadata=metadata)
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.name = f"old_{node.name}"
-    weights = np.zeros((channels, 10, 40), np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(weights.reshape(channels * 10, 40), "classes"))
-    model.graph.node.extend(
-        [
-            helper.make_node("MaxPool", ["conv5_3"], ["pool5"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("Flatten", ["pool5"], ["flat"], name="flatten"),
-            helper.make_node("MatMul", ["flat", "classes"], ["scores"]),
-            helper.make_node("Relu", ["scores"], ["end"]),
-        ]
-    )
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.FLOAT, [1, 40]))
-    onnx.save(model, path)
-    return path
-
-
-def interrupted_vgg(path: Path) -> Path:
-    """A VGG-16 with an operator between conv2_1 and conv2_2 that the engine does not have."""
-    small_vgg(path)
-    model = onnx.load(path)
-    index = next(index for index, node in enumerate(model.graph.node) if node.name == "conv2_2")
-    model.graph.node[index].input[0] = "strange"
-    model.graph.node.insert(index, helper.make_node("HardSwish", ["conv2_1"], ["strange"], name="swish"))
-    model.opset_import[0].version = 14
-    onnx.save(model, path)
-    return path
-
-
-def features(path: Path, layer: str = "conv3_1", **options: Any) -> np.ndarray:
-    return load_network(path, **options).features(IMAGE, layer)[layer]
-
-
-# ---- the cache ----
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
-    [
-        ("linux", {}, "home/.cache/neural-style-by-hand"),
-        ("linux", {"XDG_CACHE_HOME": "relative"}, "home/.cache/neural-style-by-hand"),
-        ("linux", {"XDG_CACHE_HOME": "{}/xdg"}, "xdg/neural-style-by-hand"),
-        ("darwin", {}, "home/Library/Caches/neural-style-by-hand"),
-        ("win32", {}, "home/AppData/Local/neural-style-by-hand"),
-        ("win32", {"LOCALAPPDATA": "{}/local"}, "local/neural-style-by-hand"),
-    ],
-)
-def test_the_cache_lies_where_the_system_has_caches(tmp_path, monkeypatch, platform, variables, expected):
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value.format(tmp_path))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    monkeypatch.setattr(sys, "platform", platform)
-    assert default_cache() == tmp_path / expected
-    assert list(tmp_path.iterdir()) == []
-
-
-def no_home() -> Path:
-    raise RuntimeError("Could not determine home directory.")
-
-
-def test_without_a_home_folder_only_the_cache_is_out_of_reach(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 0)
-    path = small_vgg(tmp_path / "model.onnx")
-    assert resolve_model(str(path)) == path
-    with pytest.raises(ValueError, match="home folder"):
-        resolve_model("vgg19")
-
-
-# ---- resolve_model ----
-
-
-def test_a_file_that_exists_is_returned_and_nothing_cached(cache, tmp_path):
-    path = small_vgg(tmp_path / "model.onnx")
-    assert resolve_model(str(path)) == path
-    assert not cache.exists()
-
-
-def test_a_file_goes_before_a_name_and_a_name_before_a_folder(cache, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cache.mkdir(parents=True)
-    cached = small_vgg(cache / "vgg16-7.onnx")
-    (tmp_path / "vgg16").mkdir()
-    assert resolve_model("vgg16") == cached
-    (tmp_path / "vgg16").rmdir()
-    small_vgg(tmp_path / "vgg16")
-    assert resolve_model("vgg16") == Path("vgg16")
-
-
-@pytest.mark.parametrize("name", ["vgg19", "vgg19-7", "vgg19-7.onnx", "vgg19.onnx"])
-def test_a_name_stands_for_its_file_in_the_cache(cache, tmp_path, name):
-    for folder in (cache, tmp_path / "other"):
-        folder.mkdir(parents=True)
-        small_vgg(folder / "vgg19-7.onnx", "vgg19")
-    assert resolve_model(name) == cache / "vgg19-7.onnx"
-    assert resolve_model(name, tmp_path / "other") == tmp_path / "other" / "vgg19-7.onnx"
-
-
-@pytest.mark.parametrize("name", ["vgg19", "vgg16", *(file.name for file in KNOWN_FILES)])
-def test_a_name_that_is_not_cached_is_answered_with_the_command_that_fetches_it(cache, name):
-    with pytest.raises(ValueError, match=rf"{name}' is not in the cache, .*: python -m tools.models fetch {name}$"):
-        resolve_model(name)
-
-
-def test_the_command_names_the_cache_it_was_looked_for_in(tmp_path):
-    with pytest.raises(ValueError) as error:
-        resolve_model("vgg16", tmp_path / "my models")
-    command = shlex.split(str(error.value).split(": ")[1])
-    assert command == ["python", "-m", "tools.models", "fetch", "vgg16", "--cache", str(tmp_path / "my models")]
-
-
-def test_an_unknown_name_is_answered_with_the_nearest_and_that_there_is_no_such_file(cache):
-    with pytest.raises(ValueError, match=r"unknown model 'vgg91'; did you mean 'vgg19'\?.*there is none of this name"):
-        resolve_model("vgg91")
-
-
-@pytest.mark.parametrize("name", ["./vgg19", "models/vgg19-7.onnx"])
-def test_a_path_is_no_name(cache, name):
-    with pytest.raises(ValueError, match=f"there is no model file '{name}'"):
-        resolve_model(name)
-
-
-def test_a_folder_is_left_to_the_reader_to_refuse(cache, tmp_path):
-    assert resolve_model(str(tmp_path)) == tmp_path
-    with pytest.raises(ModelError, match="is a directory"):
-        load_network(resolve_model(str(tmp_path)))
-
-
-@pytest.mark.parametrize("pooling", ["average", "model"])
-def test_of_a_large_file_the_convolution_part_is_used_from_then_on(cache, tmp_path, monkeypatch, pooling):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 100_000)
-    path = classifier(tmp_path / "big.onnx", CAFFE)
-    part = resolve_model(str(path))
-    assert part.is_relative_to(cache)
-    assert part.stat().st_size < path.stat().st_size
-    assert "Flatten" not in read_onnx(part).operators
-    np.testing.assert_array_equal(features(part, pooling=pooling), features(path, pooling=pooling))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert read_onnx(part).metadata == CAFFE | {"source": f"big.onnx, SHA-256 {sha256}"}
-
-    monkeypatch.setattr(tools.models, "read_onnx", None)
-    assert resolve_model(str(path)) == part
-    monkeypatch.chdir(tmp_path)
-    assert resolve_model("big.onnx") == part
-
-
-def test_of_a_large_file_in_float64_nothing_is_rounded(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 100_000)
-    nodes = list(random_vgg("vgg16", width=WIDTH))
-    weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
-    nodes[0] = Node("conv1_1", Conv(weight, None, Window((3, 3), pads=(1, 1, 1, 1)), relu=True), "image", "a")
-    nodes[1] = Node("conv1_2", nodes[1].operator, "a", "conv1_2")
-    path = tmp_path / "big.onnx"
-    write_onnx(path, nodes, CAFFE, dtype="float64")
-    part = resolve_model(str(path))
-    assert part != path
-    np.testing.assert_array_equal(features(part, dtype="float64"), features(path, dtype="float64"))
-
-
-def test_a_large_file_that_changed_is_read_again_and_the_outdated_part_removed(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    path, other = small_vgg(tmp_path / "big.onnx"), small_vgg(tmp_path / "other.onnx")
-    first, unrelated = resolve_model(str(path)), resolve_model(str(other))
-    write_onnx(path, random_vgg("vgg16", seed=1, width=WIDTH), CAFFE)
-    os.utime(path, ns=(0, 1_000_000_000))
-    second = resolve_model(str(path))
-    np.testing.assert_array_equal(features(second), features(path))
-    assert sorted(cache.rglob("*.onnx")) == sorted([second, unrelated])
-    assert first not in (second, unrelated)
-
-
-@pytest.mark.parametrize("obstacle", ["a file", "a read-only disk"])
-def test_where_the_cache_cannot_be_written_the_file_itself_is_used(cache, tmp_path, monkeypatch, obstacle):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    if obstacle == "a file":
-        cache.parent.mkdir(parents=True)
-        cache.write_text("in the way")
-    else:
-
-        def refuse(path: Path, *arguments: object, **options: object) -> None:
-            raise OSError(30, "Read-only file system", str(path))
-
-        monkeypatch.setattr(tools.models, "write_onnx", refuse)
-    path = small_vgg(tmp_path / "big.onnx")
-    assert resolve_model(str(path)) == path
-    assert not list(cache.rglob("*.onnx"))
-
-
-@pytest.mark.parametrize("content", [b"garbage" * 200, b"\x08\x08" * 600])
-def test_what_is_wrong_with_a_large_file_is_left_to_loading_it(cache, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    path = tmp_path / "big.onnx"
-    path.write_bytes(content)
-    assert resolve_model(str(path)) == path
-    assert not list(cache.rglob("*.onnx"))
-
-
-def test_a_part_does_not_tell_more_about_its_preprocessing_than_the_file(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    path = small_vgg(tmp_path / "silent.onnx", metadata={"author": "A. N. Other"})
-    part = resolve_model(str(path))
-    assert part != path
-    assert set(read_onnx(part).metadata) == {"author", "source"}
-    with pytest.raises(ModelError, match="nothing tells which input"):
-        load_network(part)
-
-    contradictory = small_vgg(tmp_path / "wrong.onnx", metadata={"Image.BitmapPixelFormat": "Gray8"})
-    part = resolve_model(str(contradictory))
-    assert part != contradictory
-    with pytest.raises(ModelError, match="Gray8"):
-        load_network(part)
-
-
-def test_a_part_keeps_the_preprocessing_that_only_its_file_s_hash_tells(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    path = classifier(tmp_path / "published.onnx", {})
-    publish(monkeypatch, path, "torch")
-    part = resolve_model(str(path))
-    assert part != path
-    assert load_network(part).preprocessing == PREPROCESSING["torch"]
-    np.testing.assert_array_equal(features(part), features(path))
-
-
-def test_a_large_file_cut_short_in_the_middle_keeps_telling_why(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    path = interrupted_vgg(tmp_path / "big.onnx")
-    assert resolve_model(str(path)) == path
-    with pytest.raises(ValueError, match="HardSwish 'swish': operator HardSwish is not supported"):
-        load_network(resolve_model(str(path))).features(IMAGE, "conv4_2")
-
-
-def test_the_layers_of_a_large_file_that_is_no_vgg_keep_their_names(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.models, "LARGE_FILE", 1000)
-    weight = np.random.default_rng(0).standard_normal((5, 5, 3, 20)).astype(np.float32)
-    nodes = [
-        Node("a", Conv(weight, None, Window((5, 5)), relu=True), "x", "stem/out"),
-        Node("b", MaxPool(Window((2, 2))), "stem/out", "pooled"),
-        Node("c", Relu(), "pooled", "second"),
-        Node("d", MaxPool(Window((2, 2))), "second", "end"),
-    ]
-    path = tmp_path / "big.onnx"
-    write_onnx(path, nodes, CAFFE)
-    part = resolve_model(str(path))
-    assert part != path
-    assert load_network(part).layers == load_network(path).layers == ("stem/out", "second")
-    np.testing.assert_array_equal(features(part, "second"), features(path, "second"))
-
-
-def test_the_convolution_part_ends_with_the_last_layer_and_is_called_by_the_layers_names(tmp_path):
-    nodes = convolution_part(read_onnx(classifier(tmp_path / "model.onnx", {})))
-    assert nodes[-1].label == "Conv 'conv5_3'"
-    assert [node.label for node in nodes if isinstance(node.operator, MaxPool)] == [
-        f"MaxPool 'pool{number}'" for number in (1, 2, 3, 4)
-    ]
-    pools = [Node("p", MaxPool(Window((2, 2))), "image", "p")]
-    write_onnx(tmp_path / "pools.onnx", pools, {})
-    with pytest.raises(ModelError, match="no convolution followed by a ReLU"):
-        convolution_part(read_onnx(tmp_path / "pools.onnx"))
 
 
 # ---- list ----
@@ -410,7 +124,7 @@ def site(monkeypatch) -> Iterator[Site]:
         thread = threading.Thread(target=site.serve_forever, args=(0.01,))
         thread.start()
         monkeypatch.setattr(
-            tools.models, "ADDRESSES", (site.url("/first/{name}.onnx"), site.url("/second/{name}.onnx"))
+            tools.model_cache, "ADDRESSES", (site.url("/first/{name}.onnx"), site.url("/second/{name}.onnx"))
         )
         monkeypatch.setattr("tools.download.PAUSES", ())
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -418,15 +132,6 @@ def site(monkeypatch) -> Iterator[Site]:
         site.over.set()
         site.shutdown()
         thread.join()
-
-
-def publish(monkeypatch: pytest.MonkeyPatch, path: Path, preprocessing: str | None) -> bytes:
-    """Make a file a published model called ``tiny-1``."""
-    data = path.read_bytes()
-    file = KnownFile("tiny-1", "vgg16", hashlib.sha256(data).hexdigest(), len(data), preprocessing)
-    for module in (tools.models, engine.load):
-        monkeypatch.setattr(module, "KNOWN_FILES", (file, *KNOWN_FILES))
-    return data
 
 
 @pytest.fixture
@@ -459,15 +164,6 @@ def test_fetch_tries_the_mirrors_given_before_the_known_addresses(cache, publish
     site.seen.clear()
     call("fetch", "tiny-1", "--url", site.url("/mine/a"), "--cache", cache / "other")
     assert [path for path, _ in site.seen] == ["/mine/a"]
-
-
-def test_the_known_addresses_are_the_zoo_s_new_and_old_place():
-    paths = [address.format(name="vgg19-7").partition("://")[2] for address in tools.models.ADDRESSES]
-    inside = "validated/vision/classification/vgg/model/vgg19-7.onnx"
-    assert paths == [
-        f"huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{inside}",
-        f"github.com/onnx/models/raw/main/{inside}",
-    ]
 
 
 def test_fetch_of_what_is_in_the_cache_says_so_and_asks_nobody(cache, published, site, call):
@@ -522,7 +218,7 @@ def test_an_interruption_while_the_part_is_written_leaves_the_download(cache, pu
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tools.models, "write_onnx", interrupt)
+        patch.setattr(tools.model_part, "write_onnx", interrupt)
         call("fetch", "tiny-1", code=130)
     (whole,) = cache.iterdir()
     assert whole.read_bytes() == published.read_bytes()
@@ -733,62 +429,6 @@ def test_where_branches_meet_the_one_that_sees_the_most_tells(tmp_path, call):
     assert rows["(row)"][:2] == ["Concat", "8 x 31 x 31"]
 
 
-def support(network: Network, tape: Tape, layer: str, unit: tuple[int, int]) -> list[tuple[int, int]]:
-    """First and one-past-last row and column of the image that one value of a layer depends on, by its gradient."""
-    one = np.zeros_like(tape.features[layer])
-    one[unit] = 1
-    reached = (network.backward(tape.copy(), {layer: lambda flowing: one}) != 0).any(2)
-    touched = [np.flatnonzero(reached.any(axis)) for axis in (1, 0)]
-    return [(int(indices[0]), int(indices[-1]) + 1) for indices in touched]
-
-
-def assert_reach_is_the_gradient_s(nodes: list[Node], path: Path, size: int) -> list[tuple[int, int]]:
-    """Compare field and stride with the support of gradients; return the fields."""
-    positive = [
-        Node(node.name, Conv(np.abs(node.operator.weight), None, node.operator.window, relu=True), *values)
-        if isinstance(node.operator, Conv)
-        else node
-        for node, values in ((node, (node.input, node.output)) for node in nodes)
-    ]
-    write_onnx(path, positive, preprocessing_metadata(PREPROCESSING["raw"]))
-    rows, _ = layer_table(read_onnx(path), size, size)
-    network = load_network(path, dtype="float64")
-    tape = network.forward(np.ones((size, size, 3)), network.layers)
-    for row in rows:
-        if row.is_layer:
-            assert row.shape is not None
-            middle = (row.shape[0] // 2, row.shape[1] // 2)
-            here = support(network, tape, row.name, middle)
-            there = support(network, tape, row.name, (middle[0] + 1, middle[1] + 1))
-            assert row.field == tuple(end - begin for begin, end in here), row.name
-            assert row.stride == tuple(b[0] - a[0] for a, b in zip(here, there, strict=True)), row.name
-    return [row.field for row in rows if row.is_layer]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("vgg16", (3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196)),
-        ("vgg19", (3, 5, 10, 14, 24, 32, 40, 48, 68, 84, 100, 116, 156, 188, 220, 252)),
-    ],
-)
-def test_the_receptive_field_is_the_support_of_the_gradient(tmp_path, name, expected):
-    nodes = list(random_vgg(name, width=1 / 64))
-    fields = assert_reach_is_the_gradient_s(nodes, tmp_path / "model.onnx", 304)
-    assert fields == [(size, size) for size in expected]
-
-
-def test_the_receptive_field_counts_dilations_and_uneven_strides(tmp_path):
-    weights = [np.ones((*kernel, channels, 1), np.float32) for kernel, channels in (((3, 5), 3), ((3, 2), 1))]
-    nodes = [
-        Node("a", Conv(weights[0], None, Window((3, 5), (2, 3), dilations=(2, 1)), relu=True), "x", "a"),
-        Node("b", AveragePool(Window((2, 3), (1, 2))), "a", "b"),
-        Node("c", Conv(weights[1], None, Window((3, 2), dilations=(1, 3)), relu=True), "b", "c"),
-    ]
-    fields = assert_reach_is_the_gradient_s(nodes, tmp_path / "model.onnx", 80)
-    assert fields == [(5, 5), (11, 29)]
-
-
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08", b"\x89PNG\r\n\x1a\n" * 50])
 def test_inspect_of_garbage_is_one_line(tmp_path, call, content):
     (tmp_path / "model.onnx").write_bytes(content)
@@ -796,29 +436,6 @@ def test_inspect_of_garbage_is_one_line(tmp_path, call, content):
 
 
 # ---- random ----
-
-
-@pytest.mark.parametrize(("name", "convolutions", "last"), [("vgg16", 13, "conv5_3"), ("vgg19", 16, "conv5_4")])
-def test_a_random_vgg_has_the_full_size_and_he_s_variance(name, convolutions, last):
-    nodes = random_vgg(name)
-    convs = {node.output: node.operator for node in nodes if isinstance(node.operator, Conv)}
-    assert len(convs) == convolutions
-    assert nodes[-1].output == last
-    assert [node.operator for node in nodes if not isinstance(node.operator, Conv)] == [
-        MaxPool(Window((2, 2), (2, 2)))
-    ] * 4
-    assert sum(conv.parameters for conv in convs.values()) == {"vgg16": 14_714_688, "vgg19": 20_024_384}[name]
-    for label, conv in convs.items():
-        assert conv.weight.dtype == np.float32
-        assert conv.window == Window((3, 3), pads=(1, 1, 1, 1))
-        assert conv.relu
-        assert conv.bias is not None
-        assert not conv.bias.any()
-        inputs = math.prod(conv.weight.shape[:3])
-        # Five standard errors of a normal sample's mean and standard deviation.
-        tolerance = 5 / math.sqrt(conv.weight.size)
-        assert conv.weight.mean(dtype=float) == pytest.approx(0, abs=tolerance * math.sqrt(2 / inputs)), label
-        assert conv.weight.std(dtype=float) == pytest.approx(math.sqrt(2 / inputs), rel=tolerance), label
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path, call):

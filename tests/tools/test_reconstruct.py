@@ -20,8 +20,8 @@ from engine.reconstruct import content_reconstruction, feature_errors, gram_erro
 from engine.stylize import Settings
 from tests.tools.calling import called
 from tools.images import load_image
-from tools.models import random_vgg
-from tools.reconstruct import Target, main, sheet_columns
+from tools.random_vgg import random_vgg
+from tools.reconstruct import main
 
 CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
 PAPER = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -231,29 +231,6 @@ def test_the_sheet_has_all_pictures_in_the_papers_order(folder, call):
     assert [x for [(_, x)] in content] == [x for [(_, x)] in style]
     assert content[0][0][0] < style[0][0][0]
     assert len(stands_in(sheet, pixels(folder / "photo.png"))) == 2
-
-
-def targets(kind: str, *sets: tuple[str, ...]) -> list[Target]:
-    return [Target(kind, dict.fromkeys(layers, 1.0)) for layers in sets]
-
-
-def test_a_set_stands_below_its_deepest_layer():
-    content = targets("content", ("conv3_1",), ("conv1_1",))
-    style = targets("style", ("conv2_1", "conv1_1"), ("conv3_1",))
-    columns = sheet_columns(content + style, PAPER)
-    assert [label for label, _ in columns] == ["(a) conv1_1", "(b) conv2_1", "(c) conv3_1"]
-    assert [places for _, places in columns] == [
-        {"content": content[1]}, {"style": style[0]}, {"content": content[0], "style": style[1]},
-    ]  # fmt: skip
-
-
-def test_sets_with_the_same_deepest_layer_stand_in_the_order_asked_for():
-    style = targets("style", ("conv2_1",), ("conv1_1", "conv2_1"), ("conv1_1",))
-    content = targets("content", ("conv1_1",))
-    columns = sheet_columns(content + style, PAPER)
-    assert columns == [
-        ("(a)", {"content": content[0], "style": style[0]}), ("(b)", {"style": style[1]}), ("(c)", {"style": style[2]}),
-    ]  # fmt: skip
 
 
 # ---- what is there already ----

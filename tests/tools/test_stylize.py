@@ -22,7 +22,8 @@ from tests.tools.disk import full_disk
 from tools.colours import with_colours_of
 from tools.files import Lines
 from tools.images import Picture, load_image, resize
-from tools.models import DRAFT_FILE, random_vgg
+from tools.model_cache import DRAFT_FILE
+from tools.random_vgg import random_vgg
 from tools.stylize import main
 
 CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])

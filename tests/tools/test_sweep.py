@@ -25,7 +25,7 @@ from tests.tools.sweeping.test_workers import ROOT, appeared
 from tools import sweep
 from tools.files import UNFINISHED
 from tools.images import load_image
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 from tools.sweep import main
 from tools.sweeping.folder import Folder
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tools import text_table
 from tools.benching.cuda import VARIANTS, CudaReport, ProgramTime
-from tools.benching.report import aligned_table, markdown_table
+from tools.benching.report import alignment
 from tools.benching.rivals import RIVALS
 from tools.benching.speed import Ratio, speed_ratio
 
@@ -52,13 +53,13 @@ def render_cuda(report: CudaReport, markdown: bool = False) -> str:
         "ratio: time of the fastest PyTorch at the same precision by this time, above 1 the engine is faster",
         "value, gradient: relative distance from float64",
     ]
-    make = markdown_table if markdown else aligned_table
+    table = text_table.markdown if markdown else text_table.aligned
     parts = [f"- {fact}" if markdown else fact for fact in facts]
     for title, (header, rows) in {
         "One value and gradient": _programs(report),
         "Layer by layer": _layers(report),
     }.items():
-        parts += ["", f"**{title}**\n" if markdown else title, *make(header, rows)]
+        parts += ["", f"**{title}**\n" if markdown else title, *table([header, *rows], alignment(header))]
     return "\n".join([*parts, "", *notes])
 
 

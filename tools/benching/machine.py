@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_info
+
+from tools.record import versions
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -20,14 +20,9 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return names[0] if names else platform.processor() or platform.machine() or "unknown"
 
 
-def versions(with_torch: bool) -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "numpy": np.__version__}
-    for package in ("neural-style-by-hand", "scipy", *(("torch",) if with_torch else ())):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+def measured_versions(with_torch: bool) -> dict[str, str]:
+    """Return the versions of what the numbers depend on, NumPy's BLAS among them."""
+    found = versions(("scipy", "torch") if with_torch else ("scipy",))
     for library in threadpool_info():
         # NumPy's: scipy may bring a copy of its own.
         if library["user_api"] == "blas" and "scipy.libs" not in library["filepath"]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tools import text_table
 from tools.benching.memory import Memory
 from tools.benching.optimiser import OptimiserRun
 from tools.benching.precision import PRECISION_IMAGES, Precision
@@ -63,29 +64,16 @@ def render(report: Report, markdown: bool = False) -> str:
         facts = [textwrap.fill(fact, COLUMNS, subsequent_indent="  ") for fact in facts]
     parts = ["\n".join(f"- {fact}" if markdown else fact for fact in facts)]
     for title, header, rows, notes in _tables(report):
-        table = markdown_table(header, rows) if markdown else aligned_table(header, rows)
-        parts.append("\n".join([f"**{title}**\n" if markdown else title, *table]))
+        table = text_table.markdown if markdown else text_table.aligned
+        lines = table([header, *rows], alignment(header))
+        parts.append("\n".join([f"**{title}**\n" if markdown else title, *lines]))
         parts.extend("\n".join(notes) for _ in range(bool(notes)))
     return "\n\n".join(parts)
 
 
-def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in columns: names to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        cells = [
-            cell.ljust(width) if title in _TEXT_COLUMNS else cell.rjust(width)
-            for title, cell, width in zip(header, row, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
-    rule = ["---" if title in _TEXT_COLUMNS else "---:" for title in header]
-    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+def alignment(header: Sequence[str]) -> str:
+    """Return how the columns of these titles are aligned: names to the left, numbers to the right."""
+    return "".join("<" if title in _TEXT_COLUMNS else ">" for title in header)
 
 
 _TEXT_COLUMNS = ("program", "layer")

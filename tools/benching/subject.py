@@ -14,7 +14,7 @@ from engine.ops import Array
 from engine.preprocessing import named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.download import sha256_of
-from tools.files import UNFINISHED, check_folder, check_writable, creating, make_folder, replacing
+from tools.files import UNFINISHED, check_folder, check_writable, creating, make_folder, replacing, sha256_of
 from tools.images import save_image
 from tools.record import PROJECT, versions
 from tools.sweeping.axes import Axis

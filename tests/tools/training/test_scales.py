@@ -6,7 +6,7 @@ import pytest
 from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tools.models import random_vgg
+from tools.random_vgg import random_vgg
 from tools.training.scales import mean_responses, scaled, unit_scales
 
 CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
