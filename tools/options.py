@@ -16,6 +16,9 @@ from engine.preprocessing import PREPROCESSING
 from engine.stylize import Settings
 from tools.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
+MAX_LEVELS = 12
+"""Of the largest picture that is read, the smallest level has a few pixels."""
+
 COLORS = ("painting", "photograph")
 PRECISIONS = ("float32", "float64", "float16", "tf32")
 """What a picture may be computed in; the last two on a GPU only."""
@@ -49,7 +52,10 @@ class Options(Settings):
         default="painting", metadata={"help": "photograph gives the painting the photograph's colours beforehand"}
     )
     levels: int = field(
-        default=1, metadata={"help": "pictures, each twice as large as the last and begun with it: large shapes first"}
+        default=1,
+        metadata={
+            "help": "sizes: first a small picture, then one twice as large begun with it, and so on, -n each time"
+        },
     )
     device: str = field(default="auto", metadata={"help": "where to compute"})
     dtype: str = field(default="float32", metadata={"help": "precision of the network; float16 and tf32 need a GPU"})
@@ -124,6 +130,13 @@ def _weights(text: str) -> tuple[float, ...]:
     return tuple(weight(part.strip()) for part in text.split(","))
 
 
+def _levels(text: str) -> int:
+    levels = positive_int(text)
+    if levels > MAX_LEVELS:
+        raise argparse.ArgumentTypeError(f"{levels} is more than {MAX_LEVELS}")
+    return levels
+
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "model": {"flags": ["-m"], "metavar": "NAME|FILE"},
     "size": {"flags": ["-s"], "type": positive_int, "metavar": "N"},
@@ -141,7 +154,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "style_size": {"type": positive_int, "metavar": "N"},
     "blend": {"type": argument(_weights), "metavar": "W,W,..."},
     "colors": {"type": choice("colours", COLORS), "metavar": "|".join(COLORS)},
-    "levels": {"type": positive_int, "metavar": "N"},
+    "levels": {"type": _levels, "metavar": "N"},
     "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
     "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},
     "dtype": {"type": choice("dtype", PRECISIONS), "metavar": "|".join(PRECISIONS)},
@@ -183,4 +196,5 @@ def check_history(options: Options) -> None:
 def check_blend(options: Options, paintings: int) -> None:
     """Raise ValueError unless there is one weight for each painting, or none at all."""
     if options.blend is not None and len(options.blend) != paintings:
-        raise ValueError(f"--blend has {len(options.blend)} weights for {paintings} paintings")
+        count = "one painting" if paintings == 1 else f"{paintings} paintings"
+        raise ValueError(f"--blend has {len(options.blend)} weights for {count}")

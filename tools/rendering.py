@@ -119,11 +119,19 @@ def rendering(
     content = resize(content, height, width)
     sizes = painting_sizes([style.size for style in styles], options)
     blend = options.blend or (1.0,) * len(styles)
-    paintings = [(resize(style, *size).pixels, share) for style, size, share in zip(styles, sizes, blend, strict=True)]
-    if options.colors == "photograph":
-        paintings = [(with_colours_of(pixels, content.pixels), share) for pixels, share in paintings]
+    paintings = [
+        (coloured(resize(style, *size), content, options).pixels, share)
+        for style, size, share in zip(styles, sizes, blend, strict=True)
+    ]
     initial = None if first is None else resize(first, height, width).pixels
     return content, prepare(network, content.pixels, paintings, options, initial)
+
+
+def coloured(style: Picture, content: Picture, options: Options) -> Picture:
+    """Return a painting in the colours that the options want: its own, or the photograph's."""
+    if options.colors == "painting":
+        return style
+    return Picture(with_colours_of(style.pixels, content.pixels), style.alpha)
 
 
 def check_layers(network: Network, options: Options) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,12 +36,11 @@ from tools.options import Options, add_options, check_blend, options_from
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
-from tools.record import PROJECT, versions
 from tools.rendering import (
     check_layers,
     check_levels,
     check_memory,
-    first_evaluation,
+    coloured,
     first_picture,
     level_options,
     load,
@@ -52,12 +48,10 @@ from tools.rendering import (
     picture_size,
     rendering,
 )
+from tools.stylizing.account import Log, facts_of, settings_of, standing, start_of_log, texts
+from tools.stylizing.estimate import seconds_of_evaluation, seconds_of_run
 
 NAME = "stylize"
-
-# Seconds that an optimiser takes for itself, at the start and in each iteration, by value of the image. Measured at 512
-# pixels on the machine that the README's figures are from.
-OPTIMIZER_SECONDS = {"l-bfgs-b": (3e-6, 2.5e-7), "l-bfgs": (0.0, 4e-8), "adam": (0.0, 3e-8), "sgd": (0.0, 2e-8)}
 
 
 def build_parser() -> Parser:
@@ -119,27 +113,46 @@ def _make(arguments: argparse.Namespace) -> int:
     check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
     check_levels(network, options, content.size, [style.size for style in styles])
-    begins_early = arguments.preview or options.levels > 1
-    if begins_early:
+    begins_small = arguments.preview or options.levels > 1
+    if begins_small:
         announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+        if not arguments.quiet:
+            for line in _introduction(options, network, size, needed):
+                tell(f"{NAME}: {line}")
     if arguments.preview and _preview(arguments, options, model, network, content, styles, first):
         return EXIT_INTERRUPTED
-    if options.levels > 1:
-        first, stopped = _coarse_picture(arguments, options, network, content, styles, first)
-        if stopped:
-            return EXIT_INTERRUPTED
-    photograph, job = rendering(network, options, content, styles, first)
-    if not begins_early:
-        announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+    with contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as lines:
+        log = Log(lines)
+        if options.levels > 1:
+            log.write(start_of_log(arguments, _with_weight(options, network), needed))
+            first, stopped = _coarse_picture(arguments, options, network, content, styles, first, log)
+            if stopped:
+                return EXIT_INTERRUPTED
+        photograph, job = rendering(network, options, content, styles, first)
+        if not begins_small:
+            announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+        with Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress:
+            session = _Session(arguments, _with_weight(options, network), job, photograph, progress, log)
+            session.start(needed, begins_small)
+            result = job.run(session.iteration)
+            return session.finish(result)
 
-    with (
-        contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as log,
-        Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress,
-    ):
-        session = _Session(arguments, options, job, photograph, progress, log)
-        session.start(needed)
-        result = job.run(session.iteration)
-        return session.finish(result)
+
+def _with_weight(options: Options, network: Network) -> Options:
+    """Return the options with the content weight that is meant where none is given."""
+    weight = network.content_weight if options.content_weight is None else options.content_weight
+    return dataclasses.replace(options, content_weight=weight)
+
+
+def _introduction(options: Options, network: Network, size: tuple[int, int], needed: int) -> list[str]:
+    """Return what is known before anything is computed."""
+    height, width = size
+    levels = f", in {options.levels} sizes of {options.iterations} iterations each" if options.levels > 1 else ""
+    return [
+        f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
+        f"{network.place}, {network.precision}",
+        f"{width}x{height} pixels, about {byte_count(needed)} of memory{levels}",
+    ]
 
 
 def _preview(
@@ -163,8 +176,12 @@ def _preview(
     settings = draft_settings(options, network, draft)
     # The paintings stand to the preview as they will stand to the picture.
     style_side = max(1, round((options.style_size or options.size) * max(height, width) / options.size))
-    blended = list(zip(styles, options.blend or (1.0,) * len(styles), strict=True))
+    paintings = [coloured(style, small, options) for style in styles]
+    blended = list(zip(paintings, options.blend or (1.0,) * len(styles), strict=True))
     path = preview_path(arguments.output)
+    made_with = settings_of(arguments, options) | dataclasses.asdict(settings)
+    made_with |= {"model": "draft", "size": max(height, width), "style_size": style_side, "levels": 1}
+    made_with |= {"content_weight": settings.content_weight or draft.content_weight, "dtype": "float32"}
     with Progress(settings.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:
         result = preview(
             draft, small, blended, settings, style_side, first, lambda state: progress.update(1, f"{state.value:.4g}")
@@ -172,9 +189,7 @@ def _preview(
         stopped = result.stop == "interrupted"
         if stopped and result.iterations == 0:
             raise KeyboardInterrupt
-        save_image(
-            path, result.image, small.alpha, {"Software": PROJECT, "Settings": json.dumps(dataclasses.asdict(settings))}
-        )
+        save_image(path, result.image, small.alpha, texts(made_with, facts_of(result, began)))
         took = duration(time.perf_counter() - began)
         progress.write(
             f"{NAME}: preview by the draft network, {width}x{height} pixels, {result.iterations} iterations, {took}: "
@@ -190,36 +205,59 @@ def _coarse_picture(
     content: Picture,
     styles: Sequence[Picture],
     first: Picture | None,
+    log: Log,
 ) -> tuple[Picture | None, bool]:
     """Make the smaller pictures, one begun with the other.
 
     Returns what the picture itself begins with, and whether it was interrupted: then that has been written, enlarged.
     Raises KeyboardInterrupt where there is nothing to write.
     """
-    for number, level in enumerate(level_options(options, network)[:-1], 1):
+    levels = level_options(options, network)
+    for number, level in enumerate(levels[:-1], 1):
         began = time.perf_counter()
         photograph, job = rendering(network, level, content, styles, first)
+        height, width = photograph.size
+        name = f"level {number} of {options.levels}, {width}x{height} pixels"
         with Progress(level.iterations, "iterations", f"level {number}", quiet=arguments.quiet) as progress:
-            result = job.run(_shown(progress))
-            height, width = photograph.size
+            _, seconds = seconds_of_evaluation(job)
+            took = seconds_of_run(job, level, seconds, 0)
+            # An evaluation takes four times as long from level to level.
+            remaining = took * sum(4**more for more in range(len(levels) - number + 1))
             progress.write(
-                f"{NAME}: level {number} of {options.levels}, {width}x{height} pixels: {result.iterations} iterations, "
-                f"loss {result.initial_value:.4g} -> {result.value:.4g}, {duration(time.perf_counter() - began)}"
+                f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(took)} for {level.iterations} "
+                f"iterations, about {duration(remaining)} to the end"
             )
+            result = job.run(_followed(progress, log, job, number, began))
+            progress.write(
+                f"{NAME}: {name}: {result.iterations} iterations, loss {result.initial_value:.4g} -> "
+                f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
+            )
+        facts = {"level": number, "levels": options.levels, "width": width, "height": height, **facts_of(result, began)}
+        log.write({"event": "level", **facts})
         first = Picture(result.image.astype(np.float32), photograph.alpha)
         if result.stop == "interrupted":
             if number == 1 and result.iterations == 0:
                 raise KeyboardInterrupt
             enlarged = resize(first, *picture_size(content.size, options))
-            settings = json.dumps(dataclasses.asdict(level))
-            save_image(arguments.output, enlarged.pixels, enlarged.alpha, {"Software": PROJECT, "Settings": settings})
-            tell(f"{NAME}: interrupted at level {number} of {options.levels}; wrote its picture, {arguments.output}")
+            settings = settings_of(arguments, _with_weight(options, network))
+            save_image(arguments.output, enlarged.pixels, enlarged.alpha, texts(settings, facts))
+            unwritten = "" if arguments.plot is None else "; nothing was drawn"
+            tell(
+                f"{NAME}: interrupted at level {number} of {options.levels}; wrote its picture, enlarged, "
+                f"{arguments.output}{unwritten}"
+            )
             return first, True
     return first, False
 
 
-def _shown(progress: Progress) -> Callable[[Iteration], None]:
-    return lambda state: progress.update(1, f"loss {state.value:.4g}")
+def _followed(progress: Progress, log: Log, job: Job, level: int, began: float) -> Callable[[Iteration], None]:
+    """Return what shows and logs each iteration of a level."""
+
+    def follow(state: Iteration) -> None:
+        log.write({"event": "iteration", "level": level, **standing(job, state, began)})
+        progress.update(1, f"loss {state.value:.4g}")
+
+    return follow
 
 
 class _Session:
@@ -232,10 +270,10 @@ class _Session:
         job: Job,
         content: Picture,
         progress: Progress,
-        log: Lines | None,
+        log: Log,
     ) -> None:
         self.arguments = arguments
-        self.options = dataclasses.replace(options, content_weight=job.settings.content_weight)
+        self.options = options
         self.job = job
         self.content = content
         self.progress = progress
@@ -243,59 +281,33 @@ class _Session:
         self.curve = Curve(job.objective)
         self.began = time.perf_counter()
 
-    def start(self, needed: int) -> None:
+    def start(self, needed: int, introduced: bool) -> None:
         """Say what will be done, how long it will take and how the terms stand at the start."""
-        network: Network = self.job.objective.network
-        height, width = self.job.initial.shape[:2]
-        before = time.perf_counter()
-        value = first_evaluation(self.job)
-        for _ in range(2 if network.device == "cuda" else 0):  # there the first compiles, and the second may record
-            before = time.perf_counter()
-            self.job.objective(self.job.initial)
-        seconds = time.perf_counter() - before
-        self._say(
-            f"model {self.options.model}, {network.preprocessing.name} input, {self.options.pooling} pooling; "
-            f"{network.place}, {network.precision}"
-        )
-        self._say(
-            f"{width}x{height} pixels, about {byte_count(needed)} of memory, {seconds:.2g} s an evaluation: "
-            f"about {duration(self._estimate(seconds))} for {self.options.iterations} iterations"
-        )
-        self._record(
-            {"event": "start", "settings": self._settings(), "versions": versions(), "estimated_bytes": needed}
-        )
+        value, seconds = seconds_of_evaluation(self.job)
+        reports = 2 + self.options.iterations // self.arguments.report_every
+        takes = duration(seconds_of_run(self.job, self.options, seconds, reports))
+        time_needed = f"{seconds:.2g} s an evaluation: about {takes} for {self.options.iterations} iterations"
+        if introduced:
+            self._say(time_needed)
+        else:
+            height, width = self.job.initial.shape[:2]
+            model, memory = _introduction(self.options, self.job.objective.network, (height, width), needed)
+            self._say(model)
+            self._say(f"{memory}, {time_needed}")
+        if self.options.levels == 1:
+            self._record(start_of_log(self.arguments, self.options, needed))
         self._report("start", 0, value, self.job.initial)
-
-    def _estimate(self, seconds: float) -> float:
-        """Return how long the run takes if an evaluation takes ``seconds``."""
-        iterations = self.options.iterations
-        # A report is a backward pass for each term, of which most are short: about as long as two evaluations.
-        reports = 2 + iterations // self.arguments.report_every
-        start, each = OPTIMIZER_SECONDS.get(self.options.optimizer, (0.0, 0.0))
-        if self.job.objective.network.device == "cuda" and self.options.optimizer != "l-bfgs-b":
-            start, each = 0.0, 0.0  # on the GPU as well, in a small part of an evaluation's time
-        values: int = self.job.initial.size
-        return float(seconds * (iterations + 2 * reports) + values * (start + each * iterations))
 
     def iteration(self, state: Iteration) -> None:
         """Follow one iteration."""
-        self._record(
-            {
-                "event": "iteration",
-                "iteration": state.iteration,
-                "evaluations": state.evaluations,
-                "seconds": round(time.perf_counter() - self.began, 3),
-                "loss": state.value,
-                "terms": self.job.objective.terms,
-            }
-        )
+        self._record({"event": "iteration", **standing(self.job, state, self.began)})
         self.curve.follow(state)
         every = self.arguments.save_every
         if every and state.iteration % every == 0 and state.iteration < self.options.iterations:
             output: Path = self.arguments.output
             digits = len(str(self.options.iterations))
             try:
-                self._save(output.with_stem(f"{output.stem}-{state.iteration:0{digits}d}"), state.image, {})
+                self._save(output.with_stem(f"{output.stem}-{state.iteration:0{digits}d}"), state.image, None)
             except ValueError as error:  # a full disk shall not cost the picture itself
                 self._say(f"snapshot left out: {describe(error)}")
         self.progress.update(1, f"loss {state.value:.4g}")
@@ -308,15 +320,7 @@ class _Session:
         Raises KeyboardInterrupt when there is no picture, for the run was interrupted before its first iteration.
         """
         self.progress.close()
-        facts = {
-            "loss": result.value,
-            "initial_loss": result.initial_value,
-            "iterations": result.iterations,
-            "evaluations": result.evaluations,
-            "stop": result.stop,
-            "stop_reason": result.stop_reason,
-            "seconds": round(time.perf_counter() - self.began, 3),
-        }
+        facts = facts_of(result, self.began)
         if result.stop == "interrupted" and result.iterations == 0:
             self._record({"event": "end", **facts})
             raise KeyboardInterrupt
@@ -324,7 +328,7 @@ class _Session:
             return self._finish(result, facts)
         except KeyboardInterrupt:
             # What has been made is not lost; a further Ctrl-C does end this.
-            self._save(self.arguments.output, result.image, {"Result": json.dumps(facts)})
+            self._save(self.arguments.output, result.image, facts)
             tell(f"{NAME}: interrupted at the end; wrote {self.arguments.output}")
             return EXIT_INTERRUPTED
 
@@ -332,7 +336,7 @@ class _Session:
         if result.stop not in ("interrupted", "non-finite"):
             value, _ = self.job.objective(result.image)
             facts |= self._report("end", result.iterations, value, result.image)
-        self._save(self.arguments.output, result.image, {"Result": json.dumps(facts)})
+        self._save(self.arguments.output, result.image, facts)
         self._record({"event": "end", **facts})
         self._say(
             f"{result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in {result.evaluations} "
@@ -367,32 +371,13 @@ class _Session:
         self._record({"event": "shares", "iteration": iteration, **facts})
         return facts
 
-    def _save(self, path: Path, image: Any, text: Mapping[str, str]) -> None:
-        command = ["python", "-m", "tools.stylize", *sys.argv[1:]]
-        record = {
-            "Software": PROJECT,
-            "Command": shlex.join(command),
-            "Settings": json.dumps(self._settings()),
-            "Versions": json.dumps(versions()),
-        }
-        save_image(path, image, self.content.alpha, record | dict(text))
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "content": str(self.arguments.content),
-            "style": [str(path) for path in self.arguments.style],
-            **dataclasses.asdict(self.options),
-        }
+    def _save(self, path: Path, image: Any, facts: Mapping[str, Any] | None) -> None:
+        save_image(path, image, self.content.alpha, texts(settings_of(self.arguments, self.options), facts))
 
     def _record(self, entry: Mapping[str, Any]) -> None:
-        if self.log is not None:
-            try:
-                self.log.write(json.dumps(entry))
-            except ValueError as error:
-                if entry["event"] == "start":
-                    raise
-                self.log = None
-                self._say(f"{error}; going on without a log")
+        problem = self.log.write(entry)
+        if problem is not None:
+            self._say(f"{problem}; going on without a log")
 
     def _say(self, line: str) -> None:
         self.progress.write(f"{NAME}: {line}")

@@ -207,7 +207,7 @@ def test_interrupted_before_the_first_iteration_nothing_is_written_and_that_is_s
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    for name in ("load_image", "load", "rendering", "first_evaluation"):
+    for name in ("load_image", "load", "rendering", "seconds_of_evaluation"):
         with monkeypatch.context() as patch:
             patch.setattr(tools.stylize, name, stopped)
             said = call(*WITH_MODEL, "--log", "{}/run.jsonl", code=130)
@@ -411,7 +411,7 @@ def test_a_picture_that_does_not_fit_on_the_disk_is_told_by_its_name(folder, cal
         ((*SMALL, "--init", "nose"), "unknown init 'nose'; did you mean 'noise'"),
         ((*SMALL, "--optimizer", "lbfgs"), "unknown optimiser 'lbfgs'; did you mean 'l-bfgs'"),
         ((*SMALL, "--pooling", "avg"), "unknown pooling 'avg'"),
-        ((*SMALL, "--blend", "1,2"), "--blend has 2 weights for 1 paintings"),
+        ((*SMALL, "--blend", "1,2"), "--blend has 2 weights for one painting"),
         ((*SMALL, "--style-layers", "conv9_1"), "unknown layer 'conv9_1'; did you mean 'conv5_1'"),
         (
             (*SMALL, "-m", "{}/short.onnx"),
@@ -488,15 +488,46 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
         return run(job, stop)
 
     monkeypatch.setattr(Job, "run", interrupted)
-    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, code=130)
-    assert "interrupted at level 2 of 3; wrote its picture" in said
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, "--log", "{}/log.jsonl", code=130)
+    assert "interrupted at level 2 of 3; wrote its picture, enlarged, " in said
     assert opened(folder / "out.png").size == (96, 72)
     assert len(jobs) == 2
+    # It says of itself what was asked for, and where that ended.
+    settings, result = (facts(folder / "out.png", name) for name in ("Settings", "Result"))
+    assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, str(folder / "photo.png"))
+    assert settings["content_weight"] == 1e-3
+    assert (result["level"], result["stop"], result["iterations"]) == (2, "interrupted", 2)
+    assert "tools.stylize" in opened(folder / "out.png").text["Command"]
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [entry["event"] for entry in entries if entry["event"] != "iteration"] == ["start", "level", "level"]
+    assert [entry["level"] for entry in entries if entry["event"] == "iteration"] == [1] * 4 + [2] * 2
+    assert entries[0]["settings"] == settings
+
+
+def test_what_is_known_beforehand_is_said_before_the_small_pictures(folder, call):
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 2, "--preview").splitlines()
+    order = [
+        "; cpu with 1 threads, float32",
+        "of memory, in 2 sizes of 4 iterations each",
+        "preview by the draft network",
+    ]
+    order += ["level 1 of 2, 48x36 pixels, ", " s an evaluation: about ", "wrote "]
+    places = [next(place for place, line in enumerate(said) if part in line) for part in order]
+    assert places == sorted(places)
+    preview = facts(folder / "out-preview.png", "Settings")
+    assert (preview["model"], preview["levels"], preview["size"]) == ("draft", 1, 96)
+    assert preview["content_weight"] > 0
+    assert facts(folder / "out-preview.png", "Result")["iterations"] == 4
 
 
 @pytest.mark.parametrize(
     ("levels", "reason"),
-    [(4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"), (9, "nothing is left")],
+    [
+        ("9" * 5000, "is more than"),
+        (13, "13 is more than 12"),
+        (4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"),
+        (9, "nothing is left"),
+    ],
 )
 def test_too_many_levels_are_refused_before_anything_is_made(folder, call, levels, reason):
     said = call(*WITH_MODEL, "--levels", levels, code=2)
