@@ -17,6 +17,9 @@ from typing import NoReturn
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""What ends a run early: Ctrl-C, a scheduler's limit, a closed terminal."""
+
 PATIENCE_SECONDS = 0.5
 """A second signal within this time of the first is taken for the same wish."""
 
@@ -93,7 +96,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
 
     # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
     # A closed terminal and a scheduler's limit shall keep the best picture just as well.
-    for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for signal_name in SIGNALS:
         if hasattr(signal, signal_name):
             signal.signal(getattr(signal, signal_name), interrupt)
     name = main.__module__.rsplit(".", 1)[-1]
@@ -114,6 +117,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except (ValueError, OSError, ArithmeticError) as error:
         tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
+    if main.__module__ == "__main__":  # the program ends: one more Ctrl-C shall not change how
+        for signal_name in SIGNALS:
+            if hasattr(signal, signal_name):
+                signal.signal(getattr(signal, signal_name), signal.SIG_IGN)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

@@ -129,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.suggest:
         if arguments.rows is not None or arguments.columns is not None:
             raise ValueError("--suggest names content weights for a grid of yours: leave out --rows and --columns")
+        if arguments.content_weight is not None:
+            raise ValueError("--suggest finds the content weight: leave out --content-weight")
         return _suggest(arguments, options)
     rows, columns = _axes(arguments, options)
     count = len(rows.values) * len(columns.values)

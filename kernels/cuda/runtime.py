@@ -98,7 +98,7 @@ def backend() -> Backend:
     try:
         from kernels.cuda.cupy_backend import CupyBackend
     except ImportError as error:
-        raise ValueError(f"CuPy cannot be loaded ({error}), install cupy-cuda12x or cupy-cuda13x") from None
+        raise ValueError(f"CuPy cannot be loaded ({error}): pip install '.[cuda13]' or '.[cuda12]'") from None
     return CupyBackend()
 
 

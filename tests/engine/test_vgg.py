@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine import vgg
+from engine import load_network, vgg
 from engine.graph import Node
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
@@ -216,3 +217,8 @@ def test_table_of_weights_is_well_formed():
         assert re.fullmatch("[0-9a-f]{40}", key), known.title
         assert known.preprocessing in PREPROCESSING, known.title
         assert known.content_weight > 0, known.title
+
+
+def test_the_draft_network_is_known():
+    draft = load_network(Path(__file__).parents[2] / "tools" / "draft.onnx", threads=1)
+    assert known_weights(draft.nodes).title == "the draft network of this project"

@@ -523,7 +523,7 @@ def test_what_is_known_beforehand_is_said_before_the_small_pictures(folder, call
 @pytest.mark.parametrize(
     ("levels", "reason"),
     [
-        ("9" * 5000, "is more than"),
+        ("9" * 5000, "is not a whole number"),
         (13, "13 is more than 12"),
         (4, "begins at 1/8 of the size: an image of 6x5 pixels is too small"),
         (9, "nothing is left"),

@@ -42,7 +42,7 @@ def test_without_cupy_the_reason_is_one_sentence(monkeypatch):
     reason = runtime.unavailable()
     runtime.backend.cache_clear()
     assert reason.startswith("CuPy cannot be loaded (")
-    assert reason.endswith("), install cupy-cuda12x or cupy-cuda13x")
+    assert reason.endswith("): pip install '.[cuda13]' or '.[cuda12]'")
 
 
 def test_each_array_goes_to_the_kernels_of_its_device(emulator):
