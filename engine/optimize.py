@@ -79,7 +79,7 @@ class Result:
     ----------
     image : the iterate with the lowest finite loss, (H, W, 3), float64.
     value : its loss.
-    initial_value : the loss of the first image, clipped to the bounds.
+    initial_value : the loss of the first image, before it is clipped to the bounds.
     iterations, evaluations : how many were made.
     stop : ``"iterations"``, ``"converged"``, ``"stalled"``, ``"callback"``, ``"interrupted"`` or ``"non-finite"``.
     stop_reason : the same in words.
@@ -160,12 +160,15 @@ def minimize(
         raise ValueError(f"the lower bound must be below the upper one, got {bounds}")
 
     on_cuda = method != "l-bfgs-b" and lives_on_cuda(initial)
-    start = np.clip(np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64, order="C"), low, high)
+    given = np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64, order="C")
+    start = np.clip(given, low, high)
     run = _Run(objective, to_cuda(start) if on_cuda else start, (low, high), iterations, callback, on_cuda)
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
         with SERIAL.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
+            if not np.array_equal(start, given):
+                run.begin_outside(to_cuda(given) if on_cuda else given)
             if method == "l-bfgs-b":
                 _l_bfgs_b(run, low, high, history, value_tolerance, gradient_tolerance)
             elif method == "l-bfgs":
@@ -177,11 +180,11 @@ def minimize(
     except _StopError as early:
         stop, reason = early.args
     except NonFiniteError as error:
-        if not run.evaluations:
+        if np.isinf(run.best_value):
             raise
         stop, reason = "non-finite", str(error)
     except KeyboardInterrupt:
-        if not run.evaluations:
+        if np.isinf(run.best_value):
             raise
         stop, reason = "interrupted", f"interrupted after {run.iteration} iterations"
     return Result(
@@ -242,18 +245,27 @@ class _Run:
         fetched for the scale.
         """
         pending = self._begin(image)
-        if not self.evaluations:
-            self.initial_value = float(pending.finish())
-            largest = float(np.abs(to_host(pending.gradient)).max())
-            self.scale = 1 / largest if largest > 0 else 1.0
+        first = not self.evaluations
+        if first:
+            self._take_scale(pending)
         gradient = kernels_of(pending.gradient).scaled(pending.gradient, self.scale)
         if launch is not None:
             launch(gradient)
-        self.value = float(pending.finish()) if self.evaluations else self.initial_value
+        self.value = self.initial_value if first else float(pending.finish())
         if self.value < self.best_value:
             self.best_value, self.best_image = self.value, image
         self.evaluations += 1
         return self.value * self.scale, gradient
+
+    def begin_outside(self, image: Array) -> None:
+        """Evaluate a first image that the bounds will move: the scale is taken from it as it was given."""
+        self._take_scale(self._begin(image))
+        self.evaluations += 1
+
+    def _take_scale(self, pending: Pending) -> None:
+        self.initial_value = float(pending.finish())
+        largest = float(np.abs(to_host(pending.gradient)).max())
+        self.scale = 1 / largest if largest > 0 else 1.0
 
     def _begin(self, image: Array) -> Pending:
         """Begin an evaluation; it raises NonFiniteError, at the latest when it is finished, where it is not finite."""

@@ -378,7 +378,7 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
             ("--rows", "seed=0..100", "--columns", "style-weight=1,2", "--rows", "seed=0..9999"),
             "20,000 cells: give --yes",
         ),
-        (("--columns", "blend=1+2"), "2 weights for 1 paintings"),
+        (("--columns", "blend=1+2"), "2 weights for one painting"),
         (("--columns", "history=5,100000"), "--history must be at most"),
         (("--columns", "size=48,1000000"), "of memory"),
         (("--columns", "size=48,2"), "too small"),
