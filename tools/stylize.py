@@ -128,14 +128,22 @@ def _make(arguments: argparse.Namespace) -> int:
             first, stopped = _coarse_picture(arguments, options, network, content, styles, first, log)
             if stopped:
                 return EXIT_INTERRUPTED
-        photograph, job = rendering(network, options, content, styles, first)
-        if not begins_small:
-            announce_draft(NAME, arguments.model, chosen, arguments.quiet)
-        with Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress:
-            session = _Session(arguments, _with_weight(options, network), job, photograph, progress, log)
-            session.start(needed, begins_small)
-            result = job.run(session.iteration)
-            return session.finish(result)
+        try:
+            photograph, job = rendering(network, options, content, styles, first)
+            if not begins_small:
+                announce_draft(NAME, arguments.model, chosen, arguments.quiet)
+            with Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress:
+                session = _Session(arguments, _with_weight(options, network), job, photograph, progress, log)
+                session.start(needed, begins_small)
+                result = job.run(session.iteration)
+                return session.finish(result)
+        except KeyboardInterrupt:
+            if options.levels == 1 or first is None:
+                raise
+            # Before the first iteration of the last size, the picture of the one before is the best there is.
+            facts = {"stop": "interrupted", "level": options.levels - 1, "levels": options.levels}
+            _write_enlarged(arguments, _with_weight(options, network), first, size, facts)
+            return EXIT_INTERRUPTED
 
 
 def _with_weight(options: Options, network: Network) -> Options:
@@ -238,23 +246,32 @@ def _coarse_picture(
         if result.stop == "interrupted":
             if number == 1 and result.iterations == 0:
                 raise KeyboardInterrupt
-            enlarged = resize(first, *picture_size(content.size, options))
-            settings = settings_of(arguments, _with_weight(options, network))
-            save_image(arguments.output, enlarged.pixels, enlarged.alpha, texts(settings, facts))
-            unwritten = "" if arguments.plot is None else "; nothing was drawn"
-            tell(
-                f"{NAME}: interrupted at level {number} of {options.levels}; wrote its picture, enlarged, "
-                f"{arguments.output}{unwritten}"
-            )
+            size = picture_size(content.size, options)
+            _write_enlarged(arguments, _with_weight(options, network), first, size, facts)
             return first, True
     return first, False
+
+
+def _write_enlarged(
+    arguments: argparse.Namespace, options: Options, level: Picture, size: tuple[int, int], facts: Mapping[str, Any]
+) -> None:
+    """Write the picture of a level at the size that was asked for, and say so."""
+    enlarged = resize(level, *size)
+    save_image(arguments.output, enlarged.pixels, enlarged.alpha, texts(settings_of(arguments, options), facts))
+    unwritten = "" if arguments.plot is None else "; nothing was drawn"
+    tell(
+        f"{NAME}: interrupted; wrote the picture of level {facts['level']} of {facts['levels']}, enlarged, "
+        f"{arguments.output}{unwritten}"
+    )
 
 
 def _followed(progress: Progress, log: Log, job: Job, level: int, began: float) -> Callable[[Iteration], None]:
     """Return what shows and logs each iteration of a level."""
 
     def follow(state: Iteration) -> None:
-        log.write({"event": "iteration", "level": level, **standing(job, state, began)})
+        problem = log.write({"event": "iteration", "level": level, **standing(job, state, began)})
+        if problem is not None:
+            progress.write(f"{NAME}: {problem}; going on without a log")
         progress.update(1, f"loss {state.value:.4g}")
 
     return follow

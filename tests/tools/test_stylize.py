@@ -489,7 +489,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
 
     monkeypatch.setattr(Job, "run", interrupted)
     said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, "--log", "{}/log.jsonl", code=130)
-    assert "interrupted at level 2 of 3; wrote its picture, enlarged, " in said
+    assert "interrupted; wrote the picture of level 2 of 3, enlarged, " in said
     assert opened(folder / "out.png").size == (96, 72)
     assert len(jobs) == 2
     # It says of itself what was asked for, and where that ended.
@@ -502,6 +502,17 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
     assert [entry["event"] for entry in entries if entry["event"] != "iteration"] == ["start", "level", "level"]
     assert [entry["level"] for entry in entries if entry["event"] == "iteration"] == [1] * 4 + [2] * 2
     assert entries[0]["settings"] == settings
+
+
+def test_an_interruption_before_the_last_size_has_begun_leaves_the_one_before(folder, call, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tools.stylize._Session, "start", interrupted)
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 2, code=130)
+    assert "interrupted; wrote the picture of level 1 of 2, enlarged, " in said
+    assert opened(folder / "out.png").size == (96, 72)
+    assert facts(folder / "out.png", "Result")["stop"] == "interrupted"
 
 
 def test_what_is_known_beforehand_is_said_before_the_small_pictures(folder, call):
