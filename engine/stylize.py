@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,9 @@ class Settings:
     history: int | None = field(
         default=None, metadata={"help": f"corrections that L-BFGS keeps (default {_by_method(HISTORIES)})"}
     )
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +107,7 @@ def prepare(
 
     Raises ValueError for settings or images that do not fit.
     """
-    settings = settings or Settings()
-    if settings.content_weight is None:
-        settings = replace(settings, content_weight=network.content_weight)
+    settings = with_content_weight(settings or Settings(), network)
     if initial is None:
         painting = style if isinstance(style, np.ndarray) else style[0][0]
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
@@ -121,6 +123,13 @@ def prepare(
         replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)
+
+
+def with_content_weight(settings: AnySettings, network: Network) -> AnySettings:
+    """Return the settings with the content weight recommended for the network where none is given."""
+    if settings.content_weight is not None:
+        return settings
+    return replace(settings, content_weight=network.content_weight)
 
 
 def stylize(

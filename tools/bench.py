@@ -15,7 +15,6 @@ from pathlib import Path
 
 from engine.load import CONVOLUTIONS, POOLINGS
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import METHODS
 from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import available_cores
@@ -30,7 +29,7 @@ from tools.benching.programs import ENGINE, TORCH
 from tools.benching.report import Report, as_json, render
 from tools.benching.rivals import RIVALS
 from tools.benching.speed import Speed, measure_speed
-from tools.benching.subject import Setup, build_network, description, pictures
+from tools.benching.subject import LAYERS, Setup, build_network, description, pictures
 from tools.command_line import (
     Parser,
     add_shared,
@@ -135,7 +134,8 @@ OF_THE_CPU = ("memory", "precision", "iterations", "optimizer", "convolution")
 
 
 def _measure_on_cuda(setup: Setup, arguments: argparse.Namespace) -> CudaReport:
-    given = [f"--{name}" for name in OF_THE_CPU if getattr(arguments, name) != build_parser().get_default(name)]
+    parser = build_parser()
+    given = [f"--{name}" for name in OF_THE_CPU if getattr(arguments, name) != parser.get_default(name)]
     if given:
         raise ValueError(f"{given[0]} is for the CPU, leave it out with --device cuda")
     against_torch = arguments.against is not None
@@ -201,10 +201,9 @@ def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
 
 def _check_sizes(network: Network, arguments: argparse.Namespace) -> None:
     """Raise ValueError for a size that is too small for the network or too large for the memory."""
-    layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
     for size in arguments.size:
-        network.shapes(size, size, layers)
-        needed = network.memory(size, size, layers) + network.weight_bytes(layers)
+        network.shapes(size, size, LAYERS)
+        needed = network.memory(size, size, LAYERS) + network.weight_bytes(LAYERS)
         # Float64 takes twice as much; autograd keeps all that the engine recomputes or stores as bits.
         needed *= 2 if arguments.precision or arguments.against else 1
         check_free(network.device, needed, (size, size), "choose a smaller --size")

@@ -38,10 +38,11 @@ from tools.images import Picture, load_image, resize, save_image
 from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
-from tools.reconstructing.folder import INITS, SHEET, TABLE, Folder, finished, origin
+from tools.reconstructing.folder import INITS, SHEET, TABLE, Folder, finished
 from tools.reconstructing.sheet import draw
 from tools.reconstructing.table import listing, measures, table
 from tools.reconstructing.target import KINDS, Sets, Target, targets_of
+from tools.record import origin
 from tools.rendering import check_memory, first_evaluation, load, picture_size
 from tools.sheet import Tile
 from tools.sweeping.axes import parse_axis
@@ -282,7 +283,7 @@ class _Session:
             f"{self.arguments.image.stem} by layer: {model}, {self.options.pooling} pooling, "
             f"{width}x{height} pixels, {self.options.iterations} iterations from {start}",
         )
-        save_image(self.folder.path / SHEET, pixels, None, origin())
+        save_image(self.folder.path / SHEET, pixels, None, origin("reconstruct"))
 
 
 def _pictures(count: int) -> str:

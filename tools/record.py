@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,3 +24,8 @@ def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def origin(tool: str) -> dict[str, str]:
+    """Return what every picture says of itself: the program, and how it was called."""
+    return {"Software": PROJECT, "Command": shlex.join(["python", "-m", f"tools.{tool}", *sys.argv[1:]])}

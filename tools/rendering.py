@@ -10,7 +10,7 @@ from engine.errors import NonFiniteError
 from engine.load import load_network
 from engine.network import Network
 from engine.objective import layer_names
-from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare, with_content_weight
 from tools.colours import with_colours_of
 from tools.images import Picture, fit, load_image, resize
 from tools.memory import check_free
@@ -74,7 +74,7 @@ def level_options(options: Options, network: Network) -> list[Options]:
     The content loss is a sum over the pixels, the style loss is not: the content weight grows as the pixels become
     fewer, so that the balance between the two is the same at each level.
     """
-    weight = network.content_weight if options.content_weight is None else options.content_weight
+    weight = with_content_weight(options, network).content_weight or 0.0
     levels = []
     for shift in reversed(range(options.levels)):
         size, style_size = options.size >> shift, options.style_size

@@ -16,7 +16,7 @@ import numpy as np
 from engine.errors import unknown_name
 from engine.network import Network
 from engine.optimize import Iteration, Result
-from engine.stylize import INITS, Job, shares
+from engine.stylize import INITS, Job, shares, with_content_weight
 from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -124,7 +124,7 @@ def _make(arguments: argparse.Namespace) -> int:
     with contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as lines:
         log = Log(lines)
         if options.levels > 1:
-            log.write(start_of_log(arguments, _with_weight(options, network), needed))
+            log.write(start_of_log(arguments, with_content_weight(options, network), needed))
             first, stopped = _coarse_picture(arguments, options, network, content, styles, first, log)
             if stopped:
                 return EXIT_INTERRUPTED
@@ -133,7 +133,7 @@ def _make(arguments: argparse.Namespace) -> int:
             if not begins_small:
                 announce_draft(NAME, arguments.model, chosen, arguments.quiet)
             with Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress:
-                session = _Session(arguments, _with_weight(options, network), job, photograph, progress, log)
+                session = _Session(arguments, with_content_weight(options, network), job, photograph, progress, log)
                 session.start(needed, begins_small)
                 result = job.run(session.iteration)
                 return session.finish(result)
@@ -142,14 +142,8 @@ def _make(arguments: argparse.Namespace) -> int:
                 raise
             # Before the first iteration of the last size, the picture of the one before is the best there is.
             facts = {"stop": "interrupted", "level": options.levels - 1, "levels": options.levels}
-            _write_enlarged(arguments, _with_weight(options, network), first, size, facts)
+            _write_enlarged(arguments, with_content_weight(options, network), first, size, facts)
             return EXIT_INTERRUPTED
-
-
-def _with_weight(options: Options, network: Network) -> Options:
-    """Return the options with the content weight that is meant where none is given."""
-    weight = network.content_weight if options.content_weight is None else options.content_weight
-    return dataclasses.replace(options, content_weight=weight)
 
 
 def _introduction(options: Options, network: Network, size: tuple[int, int], needed: int) -> list[str]:
@@ -247,7 +241,7 @@ def _coarse_picture(
             if number == 1 and result.iterations == 0:
                 raise KeyboardInterrupt
             size = picture_size(content.size, options)
-            _write_enlarged(arguments, _with_weight(options, network), first, size, facts)
+            _write_enlarged(arguments, with_content_weight(options, network), first, size, facts)
             return first, True
     return first, False
 

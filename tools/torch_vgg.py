@@ -75,12 +75,8 @@ class TorchObjective:
 
     def evaluate(self, pixels: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient, (1, 3, H, W), for an image that ``tensor`` made."""
-        import torch
-
-        pixels = pixels.detach().requires_grad_()
-        loss = self.loss(pixels)
-        (gradient,) = torch.autograd.grad(loss, pixels)
-        return loss.item(), gradient
+        total, gradient = loss_with_gradient(self.loss, pixels)
+        return total.item(), gradient
 
     def loss(self, pixels: Tensor) -> Tensor:
         """Return the total loss; autograd can follow it."""
@@ -244,6 +240,16 @@ def minimize_with_torch(
     except _EnoughError:
         pass
     return TorchRun(values[0], min(values), len(values), clock() - began, evaluating)
+
+
+def loss_with_gradient(loss: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a loss and its gradient with respect to an image, without waiting for a device."""
+    import torch
+
+    pixels = pixels.detach().requires_grad_()
+    total = loss(pixels)
+    (gradient,) = torch.autograd.grad(total, pixels)
+    return total.detach(), gradient
 
 
 def import_torch() -> Any:

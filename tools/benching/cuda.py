@@ -18,16 +18,15 @@ import numpy as np
 
 from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
-from engine.graph import convolution_of
+from engine.graph import convolution_of, value_shapes
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.optimize import minimize
 from kernels import gpu_distances, gpu_name, gpu_versions, kernels_of, to_cuda, to_host
 from tools.benching.programs import Evaluate, relative_difference
 from tools.benching.rivals import RIVALS, evaluation, matrix_rates
 from tools.benching.speed import seconds_each, time_in_turn
-from tools.benching.subject import build_objective
+from tools.benching.subject import LAYERS, build_objective
 from tools.memory import check_free
 
 
@@ -240,9 +239,8 @@ def _prepared(
 ) -> tuple[ProgramTime, Evaluate]:
     """Return what is known of a variant before its rounds, and what they call."""
     content, style, image = given
-    layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
     height, width = image.shape[:2]
-    needed = network.memory(height, width, layers) + network.weight_bytes(layers)
+    needed = network.memory(height, width, LAYERS) + network.weight_bytes(LAYERS)
     check_free("cuda", needed, (height, width), "choose a smaller --size")
     objective = build_objective(network, content, style, variant.replay)
     entry = _entry(network, name, variant.precision, objective(image), expected, len(image))
@@ -273,8 +271,7 @@ def _entry(
     expected: tuple[Any, Array] | None,
     size: int,
 ) -> ProgramTime:
-    layers = dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS])
-    operations = 2 * 2 * network.multiply_adds(size, size, layers)
+    operations = 2 * 2 * network.multiply_adds(size, size, LAYERS)
     value, gradient = (None, None) if expected is None else relative_difference(found, expected)
     return ProgramTime(name, precision, size, (), None, operations, value, gradient)
 
@@ -282,11 +279,10 @@ def _entry(
 def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
     """Time each node alone, on random numbers."""
     rng = np.random.default_rng(0)
-    shapes = {network.nodes[0].input: (size, size, 3)}
+    shapes = value_shapes(network.nodes, (size, size, 3))
     times = []
     for node in network.nodes:
         operator, shape = node.operator, shapes[node.input]
-        shapes[node.output] = node.output_shape(shapes)
         rows, columns, _ = shapes[node.output]
         given, flowing = (
             to_cuda(rng.standard_normal(one).astype(network.dtype)) for one in (shape, shapes[node.output])

@@ -12,7 +12,7 @@ from functools import partial
 from engine.network import Network
 from engine.ops import Array
 from tools.benching.speed import seconds_each
-from tools.torch_vgg import Tensor, TorchObjective, import_torch, torch_objective
+from tools.torch_vgg import Tensor, TorchObjective, import_torch, loss_with_gradient, torch_objective
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def evaluation(
 
     def evaluate() -> tuple[float, Tensor]:
         _allow_tf32(rival.precision != "float32")  # others may have been called since
-        total, gradient = _with_gradient(loss, pixels)
+        total, gradient = loss_with_gradient(loss, pixels)
         return total.item(), gradient
 
     return evaluate
@@ -105,25 +105,17 @@ def _recorded(objective: TorchObjective, pixels: Tensor) -> Evaluation:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            _with_gradient(objective.loss, pixels)
+            loss_with_gradient(objective.loss, pixels)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        total, gradient = _with_gradient(objective.loss, pixels)
+        total, gradient = loss_with_gradient(objective.loss, pixels)
 
     def evaluate() -> tuple[float, Tensor]:
         graph.replay()
         return total.item(), gradient
 
     return evaluate
-
-
-def _with_gradient(loss: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    torch = import_torch()
-    pixels = pixels.detach().requires_grad_()
-    total = loss(pixels)
-    (gradient,) = torch.autograd.grad(total, pixels)
-    return total.detach(), gradient
 
 
 def matrix_rates(side: int = 8192, repeats: int = 10, device: str = "cuda") -> dict[str, float]:

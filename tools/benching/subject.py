@@ -9,12 +9,15 @@ import numpy as np
 
 from engine.load import load_network, with_pooling
 from engine.network import Network
-from engine.objective import Objective
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers
 from tools.random_vgg import random_vgg
+
+LAYERS = tuple(dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS]))
+"""What the measured loss looks at."""
 
 
 @dataclass(frozen=True)

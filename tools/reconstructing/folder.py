@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tools.files import check_folder, check_writable, make_folder, sha256_of
 from tools.images import read_text, save_image
 from tools.options import Options
 from tools.reconstructing.target import KINDS, Target
-from tools.record import PROJECT, versions
+from tools.record import origin, versions
 
 RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
 """The options that a picture depends on; model and image files count by what is in them."""
@@ -81,7 +79,7 @@ class Folder:
     def save(self, target: Target, image: NDArray[np.float64], facts: Mapping[str, Any]) -> None:
         """Keep a picture with what came of it."""
         text = {
-            **origin(),
+            **origin("reconstruct"),
             "Settings": json.dumps(self.settings(target)),
             "Names": json.dumps(self._names),
             "Versions": json.dumps(versions()),
@@ -112,11 +110,6 @@ class Folder:
         for name in (SHEET, TABLE):
             if not pictures and (self.path / name).exists():
                 raise ValueError(f"{str(self.path / name)!r} is there already, of other origin: give another --output")
-
-
-def origin() -> dict[str, str]:
-    """Return the text of every picture that is written: the program and how it was called."""
-    return {"Software": PROJECT, "Command": shlex.join(["python", "-m", "tools.reconstruct", *sys.argv[1:]])}
 
 
 def finished(facts: Mapping[str, Any] | None) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +13,7 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job
 from tools.files import Lines
 from tools.options import Options
-from tools.record import PROJECT, versions
+from tools.record import origin, versions
 
 
 def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, Any]:
@@ -29,12 +27,7 @@ def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, An
 
 def texts(settings: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, str]:
     """Return what a picture says of itself; ``facts`` are None for a snapshot."""
-    texts = {
-        "Software": PROJECT,
-        "Command": shlex.join(["python", "-m", "tools.stylize", *sys.argv[1:]]),
-        "Settings": json.dumps(settings),
-        "Versions": json.dumps(versions()),
-    }
+    texts = origin("stylize") | {"Settings": json.dumps(settings), "Versions": json.dumps(versions())}
     return texts if facts is None else texts | {"Result": json.dumps(facts)}
 
 
