@@ -47,7 +47,7 @@ def planned_for_hopper(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def planned_for_tensor_cores(nodes: Sequence[Node], split: bool) -> tuple[Node, ...]:
-    """Return ``nodes`` with convolutions replaced by ``ImplicitGemmConv`` where it suits; see above.
+    """Return ``nodes`` with convolutions replaced by ``ImplicitGemmConv`` where it suits.
 
     Parameters
     ----------
