@@ -1,4 +1,4 @@
-"""Fetching a file of known size and SHA-256 over HTTP: resumed, verified, and put in place whole or not at all."""
+"""Fetching a file of known size and digest over HTTP: resumed, verified, and put in place whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tools.files import check_writable, exclusive, sha256_of
+from tools.files import check_writable, digest_of, exclusive
 from tools.progress import byte_count
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait before each further try at the same address."""
 
+_ALGORITHMS = {"sha256": (64, "SHA-256"), "md5": (32, "MD5")}
 _CHUNK = 1 << 18
 # A try that got this many bytes further than any before it makes the tries count from the beginning.
 _PROGRESS = 1 << 20
@@ -43,13 +44,15 @@ class RemoteFile:
     ----------
     name
         What messages call it.
-    sha256
-        Its SHA-256 as 64 hexadecimal digits.
+    digest
+        Its SHA-256 as 64 hexadecimal digits, or what ``algorithm`` gives of it.
     size
         Its length in bytes, at least 1.
     urls
         The http or https addresses that have it, the preferred first. A name and password in an address
         (``https://name:password@host/file``) are sent as basic authentication, to that host only.
+    algorithm
+        ``"sha256"``, or ``"md5"`` where the publisher tells no other. Two files of one MD5 can be made: check the contents.
 
     Raises
     ------
@@ -58,14 +61,16 @@ class RemoteFile:
     """
 
     name: str
-    sha256: str
+    digest: str
     size: int
     # Out of the representation: an address may hold a password.
     urls: tuple[str, ...] = field(repr=False)
+    algorithm: str = "sha256"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
-            raise ValueError(f"the SHA-256 of {self.name} must be 64 hexadecimal digits, got {self.sha256!r}")
+        digits, label = _ALGORITHMS[self.algorithm]
+        if not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", self.digest):
+            raise ValueError(f"the {label} of {self.name} must be {digits} hexadecimal digits, got {self.digest!r}")
         if self.size < 1:
             raise ValueError(f"the size of {self.name} must be at least 1 byte, got {self.size}")
         if not self.urls:
@@ -138,7 +143,7 @@ def download(
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
-    """Check the size and the SHA-256 of a local file.
+    """Check the size and the digest of a local file.
 
     Raises
     ------
@@ -405,10 +410,10 @@ def _difference(path: Path, remote: RemoteFile) -> str:
     """Return how a file differs from ``remote``, empty if it does not."""
     size = path.stat().st_size
     if size == remote.size:
-        found = sha256_of(path)
-        if found == remote.sha256.lower():
+        found, label = digest_of(path, remote.algorithm), _ALGORITHMS[remote.algorithm][1]
+        if found == remote.digest.lower():
             return ""
-        text = f"its SHA-256 is {found} where {remote.sha256.lower()} is expected"
+        text = f"its {label} is {found} where {remote.digest.lower()} is expected"
     else:
         text = f"it has {_exactly(size)} where {_exactly(remote.size)} are expected"
     kind = _kind(_head(path))

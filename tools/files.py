@@ -183,8 +183,20 @@ def sha256_of(path: Path) -> str:
 
     Raises OSError if the file cannot be read.
     """
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Return a file's digest as lower-case hexadecimal digits, reading it in pieces.
+
+    Parameters
+    ----------
+    algorithm : ``"sha256"`` or ``"md5"``.
+
+    Raises OSError if the file cannot be read.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 @contextlib.contextmanager

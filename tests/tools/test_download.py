@@ -643,7 +643,7 @@ def test_a_killed_download_leaves_no_lock_behind(site, target):
         "download(RemoteFile('m', digest, int(size), (url,)), pathlib.Path(target), progress=show)\n"
     )
     wanted = remote(url)
-    command = [sys.executable, "-c", program, url, wanted.sha256, str(wanted.size), str(target)]
+    command = [sys.executable, "-c", program, url, wanted.digest, str(wanted.size), str(target)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
@@ -783,12 +783,12 @@ def test_verify(tmp_path):
         verify(path, wanted)
     path.write_bytes(DATA)
     verify(path, wanted)
-    verify(path, RemoteFile("the model", wanted.sha256.upper(), wanted.size, wanted.urls))
+    verify(path, RemoteFile("the model", wanted.digest.upper(), wanted.size, wanted.urls))
     path.write_bytes(POINTER)
     expected = f"{str(path)!r} is not the model: it has {len(POINTER)} bytes where 3,000,001 bytes are expected"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}, it looks like a Git LFS pointer$"):
         verify(path, wanted)
     path.write_bytes(bytes(len(DATA)))
     found = hashlib.sha256(bytes(len(DATA))).hexdigest()
-    with pytest.raises(ValueError, match=f"its SHA-256 is {found} where {wanted.sha256} is expected$"):
+    with pytest.raises(ValueError, match=f"its SHA-256 is {found} where {wanted.digest} is expected$"):
         verify(path, wanted)
