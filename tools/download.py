@@ -52,7 +52,7 @@ class RemoteFile:
         The http or https addresses that have it, the preferred first. A name and password in an address
         (``https://name:password@host/file``) are sent as basic authentication, to that host only.
     algorithm
-        ``"sha256"``, or ``"md5"`` where the publisher tells no other. Two files of one MD5 can be made: check the contents.
+        ``"sha256"``, or ``"md5"`` where the publisher tells no other: two files of one MD5 can be made, so look inside.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """The cache of fetched models, and what a model's name stands for.
 
 Of a classifier only the convolution part is of use here. Published files are therefore kept as that part alone, in a
-cache folder: about 80 MB instead of 575, and read in a fraction of the time.
+cache folder: about 80 MB instead of 575, and read in a fraction of the time. A weight file of another program is
+converted there once.
 """
 
 from __future__ import annotations
@@ -10,64 +11,36 @@ import contextlib
 import hashlib
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import unknown_name
 from engine.onnx_reader import read_onnx
 from engine.vgg import KNOWN_FILES, KnownFile
+from tools.cache import default_cache, make_cache
 from tools.command_line import tell
 from tools.download import RemoteFile, download, verify
-from tools.files import make_folder
 from tools.model_part import left_out, write_part
+from tools.originals import ORIGINALS, ZOO_ADDRESSES
 from tools.progress import Progress
-
-ALIASES = {"vgg19": "vgg19-7", "vgg16": "vgg16-7"}
-"""What a network's bare name stands for."""
+from tools.weights.convert import convert
+from tools.weights.kind import kind_of
 
 DRAFT = "draft"
 """The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
 
 DRAFT_FILE = Path(__file__).with_name("draft.onnx")
 
-# The first address is inferred from the model zoo's announcement of July 2025, when its large files moved there; it
-# has not been tried from the machine this was written on.
-ADDRESSES = (
-    "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/validated/vision/classification/vgg/model/{name}.onnx",
-    "https://github.com/onnx/models/raw/main/validated/vision/classification/vgg/model/{name}.onnx",
-)
-
 LARGE_FILE = 200_000_000
 """From this many bytes on, a file's convolution part is kept in the cache."""
 
 
-def default_cache() -> Path:
-    """Return the user's folder for cached models, whether it exists or not.
-
-    ``~/.cache/neural-style-by-hand`` (below ``XDG_CACHE_HOME`` where that is set), on macOS and Windows the place for
-    such files there. Raises ValueError where the user has no home folder.
-    """
-    try:
-        home = Path.home()
-    except RuntimeError:
-        raise ValueError("the home folder, where the cache of models belongs, cannot be found: set HOME") from None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        base = given if given.is_absolute() else home / ".cache"
-    return base / "neural-style-by-hand"
-
-
 def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
-    """Return the file to load for a name or a path.
+    """Return the ONNX file to load for a name or a path.
 
-    Of a file above 200 MB the convolution part is written into the cache on first use and returned from then on, until
-    the file changes. It gives the same features to the bit. Where that part cannot be written, the file itself is
-    returned.
+    Of an ONNX file above 200 MB the convolution part is written into the cache on first use and returned from then on,
+    until the file changes. It gives the same features to the bit. Where that part cannot be written, the file itself is
+    returned. A weight file of another program is converted into the cache in the same way.
 
     Parameters
     ----------
@@ -75,10 +48,12 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
         (``vgg19``, ``vgg16``, ``vgg19-7`` ...) in the cache. A file that exists goes before a name.
     cache : folder of the cached models; None means ``default_cache()``.
 
-    Raises ValueError for a name that is not in the cache, with the command that fetches it, and for what is neither a
-    name nor a file.
+    Raises ValueError for a name that is not in the cache, with the command that fetches it, for what is neither a name
+    nor a file, and for a weight file that cannot be converted.
     """
     path = model_file(name_or_path, cache)
+    if path.is_file() and is_foreign(path):
+        return _converted(path, cache)
     try:
         if path.stat().st_size > LARGE_FILE:
             return _cached_part(path, cache or default_cache())
@@ -86,6 +61,17 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
         # Whatever is wrong with the file, loading it will say; without a cache it only takes longer.
         pass
     return path
+
+
+def is_foreign(path: Path) -> bool:
+    """Tell whether a file has weights in the format of another program; what is no model at all is left to the reader.
+
+    Raises ValueError, with what to do, for a file that is known and cannot be used.
+    """
+    if path.suffix == ".onnx":
+        # Damaged or not, its own reader says best what is wrong with it.
+        return False
+    return kind_of(path) != "onnx"
 
 
 def default_model(cache: Path | None = None) -> str:
@@ -113,9 +99,9 @@ def model_file(name_or_path: str, cache: Path | None) -> Path:
         return path
     if name_or_path == DRAFT:
         return DRAFT_FILE
-    file = published_model(name_or_path)
-    if file is not None:
-        cached = cache_entry(file, cache or default_cache())
+    name = name_or_path.removesuffix(".onnx")
+    if name in model_names():
+        cached = cache_entry(name, cache or default_cache())
         if cached.is_file():
             return cached
         command = f"python -m tools.models fetch {name_or_path}"
@@ -134,19 +120,12 @@ def model_file(name_or_path: str, cache: Path | None) -> Path:
 
 def model_names() -> list[str]:
     """Return the names of the models that can be fetched."""
-    return [*ALIASES, *(file.name for file in KNOWN_FILES)]
+    return [*(original.name for original in ORIGINALS), *(file.name for file in KNOWN_FILES)]
 
 
-def published_model(name: str) -> KnownFile | None:
-    """Return the published file that a name, with or without ``.onnx``, stands for."""
-    name = name.removesuffix(".onnx")
-    name = ALIASES.get(name, name)
-    return next((file for file in KNOWN_FILES if file.name == name), None)
-
-
-def cache_entry(file: KnownFile, cache: Path) -> Path:
+def cache_entry(name: str, cache: Path) -> Path:
     """Return where the cache has the convolution part of a published model, or would have it."""
-    return cache / f"{file.name}.onnx"
+    return cache / f"{name}.onnx"
 
 
 def fetch_whole(file: KnownFile, cache: Path, urls: Sequence[str], quiet: bool) -> Path:
@@ -160,12 +139,9 @@ def fetch_whole(file: KnownFile, cache: Path, urls: Sequence[str], quiet: bool) 
 
     Raises ValueError when the cache cannot be written or no address has the file.
     """
-    addresses = [*urls, *(address.format(name=file.name) for address in ADDRESSES)]
+    addresses = [*urls, *(address.format(name=file.name) for address in ZOO_ADDRESSES)]
     remote = RemoteFile(f"{file.name}.onnx", file.sha256, file.size, tuple(addresses))
-    try:
-        make_folder(cache)
-    except ValueError as error:
-        raise ValueError(f"the cache, choose another with --cache: {error}") from None
+    make_cache(cache)
     whole = cache / f"{file.name}-whole.onnx"
     if not _is_there(whole, remote):
         with Progress(file.size, "bytes", f"fetch {file.name}", quiet) as progress:
@@ -187,21 +163,45 @@ def _is_there(path: Path, remote: RemoteFile) -> bool:
 def _cached_part(path: Path, cache: Path) -> Path:
     """Return the convolution part of a file, from the cache if it is there and the file has not changed since."""
     path = path.resolve()
-    state = path.stat()
-    folder = cache / "parts"
-    of_path = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    of_state = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
-    part = folder / f"{of_path}-{of_state}-{path.stem}.onnx"
+    part = _kept_for(path, cache / "parts")
     if part.is_file():
         return part
     graph = read_onnx(path)
     if left_out(graph):
         # Cut short in the middle: only the file itself tells why, when one of the missing layers is asked for.
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
     write_part(graph, path, part, path.name)
-    for outdated in folder.glob(f"{of_path}-*.onnx"):
-        if outdated != part:
+    _remove_outdated(path, part)
+    return part
+
+
+def _converted(path: Path, cache: Path | None) -> Path:
+    """Return a weight file as ONNX, from the cache if it is there and the file has not changed since."""
+    path = path.resolve()
+    target = _kept_for(path, (cache or default_cache()) / "converted")
+    if target.is_file():
+        return target
+    make_cache(target.parent)
+    convert(path, target)
+    _remove_outdated(path, target)
+    return target
+
+
+def _kept_for(path: Path, folder: Path) -> Path:
+    """Return where a folder of the cache keeps what was made of a file in its present state."""
+    state = path.stat()
+    of_state = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
+    return folder / f"{_key(path)}-{of_state}-{path.stem}.onnx"
+
+
+def _key(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def _remove_outdated(path: Path, kept: Path) -> None:
+    """Remove what was made of earlier states of a file."""
+    for outdated in kept.parent.glob(f"{_key(path)}-*.onnx"):
+        if outdated != kept:
             with contextlib.suppress(OSError):
                 outdated.unlink()
-    return part

@@ -40,7 +40,7 @@ def write_part(graph: Graph, source: Path, target: Path, name: str) -> None:
         metadata |= preprocessing_metadata(resolve_preprocessing(source, graph))
     metadata["source"] = f"{name}, SHA-256 {sha256_of(source)}"
     with replacing(target) as temporary:
-        write_onnx(temporary, nodes, metadata, dtype="float32" if _single_precision(nodes) else "float64")
+        write_onnx(temporary, nodes, metadata, dtype="float32" if single_precision(nodes) else "float64")
 
 
 def convolution_part(graph: Graph) -> tuple[Node, ...]:
@@ -82,7 +82,7 @@ def left_out(graph: Graph) -> int:
     return graph.operators.get("Conv", 0) - sum(isinstance(node.operator, Conv) for node in graph.nodes)
 
 
-def _single_precision(nodes: Sequence[Node]) -> bool:
+def single_precision(nodes: Sequence[Node]) -> bool:
     """Tell whether float32 holds all weights exactly."""
     for node in nodes:
         for values in vars(node.operator).values():

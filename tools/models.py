@@ -1,4 +1,4 @@
-"""Model files, fetched, looked into or made at random: ``python -m tools.models {list,fetch,inspect,random}``."""
+"""Model files: ``python -m tools.models {list,fetch,convert,inspect,random}``."""
 
 from __future__ import annotations
 
@@ -19,43 +19,47 @@ from engine.preprocessing import (
     preprocessing_metadata,
 )
 from engine.vgg import (
+    CONTENT_WEIGHT,
     CONVOLUTIONS,
     KNOWN_FILES,
-    PAPER_CONTENT_WEIGHT,
     KnownFile,
     architecture,
     known_file,
     known_weights,
     layer_names,
 )
+from tools.cache import default_cache
 from tools.command_line import Parser, add_shared, given_path, natural_int, positive_float, positive_int, run
 from tools.files import check_writable, replacing
 from tools.model_cache import (
-    ALIASES,
     DRAFT,
     DRAFT_FILE,
     cache_entry,
-    default_cache,
     fetch_whole,
+    is_foreign,
     model_file,
     model_names,
-    published_model,
+    resolve_model,
 )
 from tools.model_part import is_layer, left_out, write_part
 from tools.model_table import layer_table, render
+from tools.originals import ORIGINALS, fetch_original
 from tools.progress import byte_count
 from tools.random_vgg import random_vgg
 from tools.text_table import aligned
+from tools.weights.convert import convert
+from tools.weights.kind import kind_of
+from tools.weights.places import found_weights
 
 NAME = "models"
 
 
 def build_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = Parser(prog=NAME, description="Fetch models, look into them, or make one of random weights.")
+    parser = Parser(prog=NAME, description="Fetch models, convert them, look into them, or make one of random weights.")
     _add_shared(parser)
     parser.set_defaults(cache=None, quiet=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,fetch,inspect,random}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,fetch,convert,inspect,random}")
 
     command = commands.add_parser("list", help="show the models that have a name", description=_list.__doc__)
     command.set_defaults(run=_list)
@@ -71,7 +75,26 @@ def build_parser() -> Parser:
         metavar="URL",
         help="an address of the file to try first, such as a mirror's; may be given several times",
     )
-    command.add_argument("--keep", action="store_true", help="keep the whole download beside its convolution part")
+    command.add_argument("--exact", action="store_true", help="vgg19: not the small file of weights in 8 bits")
+    command.add_argument(
+        "--keep", action="store_true", help="keep the whole download beside its convolution part (of an ONNX file)"
+    )
+    _add_shared(command)
+
+    command = commands.add_parser(
+        "convert", help="make an ONNX file of another program's weights", description=_convert.__doc__
+    )
+    command.set_defaults(run=_convert)
+    command.add_argument(
+        "file",
+        type=given_path,
+        metavar="FILE",
+        help="PyTorch .pth or .pt, .safetensors, Keras .h5 or .keras, Caffe .caffemodel, MatConvNet .mat",
+    )
+    command.add_argument("-o", "--output", type=given_path, required=True, metavar="PATH", help="ONNX file to write")
+    command.add_argument(
+        "--preprocessing", choices=tuple(PREPROCESSING), help="what the network takes, where its weights are not known"
+    )
     _add_shared(command)
 
     command = commands.add_parser("inspect", help="show what a model is made of", description=_inspect.__doc__)
@@ -112,32 +135,54 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace) -> None:
     """Show the models that have a name: the size of the download, the input, and where the cache has it."""
     cache = arguments.cache or default_cache()
-    aliases = {name: alias for alias, name in ALIASES.items()}
     lines = [
-        ("name", "short", "download", "input", "in the cache"),
-        (DRAFT, "", "none", "caffe", f"comes with the program: {DRAFT_FILE} ({byte_count(DRAFT_FILE.stat().st_size)})"),
+        ("name", "download", "input", "in the cache"),
+        (DRAFT, "none", "caffe", f"comes with the program: {DRAFT_FILE} ({byte_count(DRAFT_FILE.stat().st_size)})"),
     ]
+    for original in ORIGINALS:
+        size = byte_count(original.sources[0].place.size)
+        lines.append((original.name, size, "caffe", _where(cache_entry(original.name, cache))))
     for file in KNOWN_FILES:
-        entry = cache_entry(file, cache)
-        where = f"{entry} ({byte_count(entry.stat().st_size)})" if entry.is_file() else "no"
         known = file.preprocessing or "by its weights"
-        lines.append((file.name, aliases.get(file.name, ""), byte_count(file.size), known, where))
-    print("\n".join(aligned(lines, "<<><<")))
+        lines.append((file.name, byte_count(file.size), known, _where(cache_entry(file.name, cache))))
+    print("\n".join(aligned(lines, "<><")))
+    found = found_weights()
+    if found:
+        print("\nOn this machine, each to be used with --model FILE:")
+        print("\n".join(f"{path} ({byte_count(path.stat().st_size)})" for path in found))
+
+
+def _where(entry: Path) -> str:
+    return f"{entry} ({byte_count(entry.stat().st_size)})" if entry.is_file() else "no"
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    """Download a published model into the cache, verified; only its convolution part is kept."""
-    if arguments.name == DRAFT:
+    """Download a published model into the cache, verified; only its convolution part is kept.
+
+    vgg19 and vgg16 are the original weights; the other names are files of the ONNX model zoo.
+    """
+    name = arguments.name.removesuffix(".onnx")
+    if name == DRAFT:
         _say(arguments, f"{DRAFT} comes with the program, there is nothing to fetch: {DRAFT_FILE}")
         return
-    file = published_model(arguments.name)
-    if file is None:
+    if name not in model_names():
         raise ValueError(unknown_name("model", arguments.name, model_names()))
     cache = arguments.cache or default_cache()
-    target = cache_entry(file, cache)
-    if target.is_file():
-        _say(arguments, f"{file.name} is in the cache already: {target}")
+    target = cache_entry(name, cache)
+    if target.is_file() and not (arguments.exact and read_onnx(target).metadata.get("precision", "exact") != "exact"):
+        _say(arguments, f"{name} is in the cache already: {target}")
         return
+    original = next((one for one in ORIGINALS if one.name == name), None)
+    if original is not None:
+        source = fetch_original(original, target, exact=arguments.exact, urls=arguments.url, quiet=arguments.quiet)
+        _say(arguments, f"{name}: {target} ({byte_count(target.stat().st_size)}), from {source.title}")
+    else:
+        _fetch_published(arguments, next(file for file in KNOWN_FILES if file.name == name), cache)
+
+
+def _fetch_published(arguments: argparse.Namespace, file: KnownFile, cache: Path) -> None:
+    """Fetch a file of the ONNX model zoo."""
+    target = cache_entry(file.name, cache)
     whole = fetch_whole(file, cache, arguments.url, arguments.quiet)
     graph = read_onnx(whole)
     write_part(graph, whole, target, f"{file.name}.onnx")
@@ -150,9 +195,28 @@ def _fetch(arguments: argparse.Namespace) -> None:
         _say(arguments, "nothing tells which input it takes: choose one with --preprocessing where you use it")
 
 
+def _convert(arguments: argparse.Namespace) -> None:
+    """Make an ONNX file of the VGG in another program's weight file; nothing in that file is executed."""
+    if arguments.output.suffix != ".onnx":
+        raise ValueError(f"cannot write {str(arguments.output)!r}: a model's name ends in .onnx")
+    check_writable(arguments.output)
+    if kind_of(arguments.file) == "onnx":
+        raise ValueError(f"{arguments.file} is an ONNX file already: use it with --model")
+    given = None if arguments.preprocessing is None else named_preprocessing(arguments.preprocessing)
+    vgg = convert(arguments.file, arguments.output, given)
+    known = known_weights(vgg.nodes)
+    layers = list(layer_names(vgg.nodes))
+    title = known.title if known else "weights that are not known"
+    size = byte_count(arguments.output.stat().st_size)
+    _say(arguments, f"{arguments.output} ({size}): {architecture(layers)}, {layers[0]} to {layers[-1]}, {title}")
+    if given is None and vgg.preprocessing is None:
+        _say(arguments, "nothing tells which input it takes: choose one with --preprocessing, here or where you use it")
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
     """Show what a model is made of, what each layer looks at and costs, and what the engine makes of it."""
-    path = model_file(arguments.model, arguments.cache)
+    named = model_file(arguments.model, arguments.cache)
+    path = resolve_model(arguments.model, arguments.cache) if named.is_file() and is_foreign(named) else named
     graph = read_onnx(path)
     rows, obstacle = layer_table(graph, arguments.size, arguments.size)
     weights = known_weights(graph.nodes)
@@ -160,8 +224,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     facts = [("file", f"{path} ({byte_count(path.stat().st_size)})")]
     if file is not None:
         facts.append(("published as", f"{file.name}.onnx of the ONNX model zoo (same SHA-256)"))
-    if "source" in graph.metadata:
-        facts.append(("source", graph.metadata["source"]))
+    facts += [(key, graph.metadata[key]) for key in ("source", "license", "precision") if key in graph.metadata]
     counts = sorted(graph.operators.items(), key=lambda item: (-item[1], item[0]))
     facts += [
         ("operators", ", ".join(f"{count} {kind}" for kind, count in counts)),
@@ -241,7 +304,7 @@ def _input(preprocessing: Preprocessing) -> str:
 def _content_weight(known: float | None) -> str:
     if known is not None:
         return f"{known:g} (with style weight 1)"
-    return f"{PAPER_CONTENT_WEIGHT:g} (with style weight 1; right for the original VGG-19, a guess for these weights)"
+    return f"{CONTENT_WEIGHT:g} (with style weight 1; right for the original VGG-19, a guess for these weights)"
 
 
 if __name__ == "__main__":

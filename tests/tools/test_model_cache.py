@@ -72,7 +72,7 @@ def test_a_file_that_exists_is_returned_and_nothing_cached(cache, tmp_path):
 def test_a_file_goes_before_a_name_and_a_name_before_a_folder(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache.mkdir(parents=True)
-    cached = small_vgg(cache / "vgg16-7.onnx")
+    cached = small_vgg(cache / "vgg16.onnx")
     (tmp_path / "vgg16").mkdir()
     assert resolve_model("vgg16") == cached
     (tmp_path / "vgg16").rmdir()
@@ -82,11 +82,14 @@ def test_a_file_goes_before_a_name_and_a_name_before_a_folder(cache, tmp_path, m
 
 @pytest.mark.parametrize("name", ["vgg19", "vgg19-7", "vgg19-7.onnx", "vgg19.onnx"])
 def test_a_name_stands_for_its_file_in_the_cache(cache, tmp_path, name):
+    """The original weights and those that were trained anew have a name each."""
     for folder in (cache, tmp_path / "other"):
         folder.mkdir(parents=True)
-        small_vgg(folder / "vgg19-7.onnx", "vgg19")
-    assert resolve_model(name) == cache / "vgg19-7.onnx"
-    assert resolve_model(name, tmp_path / "other") == tmp_path / "other" / "vgg19-7.onnx"
+        for stem in ("vgg19-7", "vgg19"):
+            small_vgg(folder / f"{stem}.onnx", "vgg19")
+    expected = f"{name.removesuffix('.onnx')}.onnx"
+    assert resolve_model(name) == cache / expected
+    assert resolve_model(name, tmp_path / "other") == tmp_path / "other" / expected
 
 
 @pytest.mark.parametrize("name", ["vgg19", "vgg16", *(file.name for file in KNOWN_FILES)])
@@ -239,10 +242,10 @@ def test_the_layers_of_a_large_file_that_is_no_vgg_keep_their_names(cache, tmp_p
     np.testing.assert_array_equal(features(part, "second"), features(path, "second"))
 
 
-def test_the_known_addresses_are_the_zoo_s_new_and_old_place():
-    paths = [address.format(name="vgg19-7").partition("://")[2] for address in tools.model_cache.ADDRESSES]
+def test_the_known_addresses_are_the_zoo_s_new_places():
+    paths = [address.format(name="vgg19-7").partition("://")[2] for address in tools.model_cache.ZOO_ADDRESSES]
     inside = "validated/vision/classification/vgg/model/vgg19-7.onnx"
     assert paths == [
+        "huggingface.co/onnxmodelzoo/vgg19-7/resolve/main/vgg19-7.onnx",
         f"huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{inside}",
-        f"github.com/onnx/models/raw/main/{inside}",
     ]

