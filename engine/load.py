@@ -15,7 +15,7 @@ from engine.network import Network
 from engine.onnx_reader import read_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Operator, Relu, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.vgg import PAPER_CONTENT_WEIGHT, known_file, known_weights, layer_names
+from engine.vgg import CONTENT_WEIGHT, known_file, known_weights, layer_names
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
@@ -81,10 +81,11 @@ def load_network(
         preprocessing=named or resolve_preprocessing(path, graph),
         dtype=of_cpu,
         device="cpu",
-        content_weight=known.content_weight if known else PAPER_CONTENT_WEIGHT,
+        content_weight=known.content_weight if known else CONTENT_WEIGHT,
         rejected=graph.rejected,
         workers=Workers(threads),
         convolution=convolution,
+        weights=known.title if known else "",
     )
     _check_channels(network, path)
     return network if chosen == "cpu" else moved_to_cuda(network, dtype)

@@ -65,6 +65,8 @@ class Network:
     convolution : as in ``load_network``.
     scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
     tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
+    weights : what the weights are, where they are known, see ``engine.vgg.KnownWeights``; else empty, and
+        ``content_weight`` is a guess.
     """
 
     nodes: tuple[Node, ...]
@@ -78,6 +80,7 @@ class Network:
     convolution: str = "auto"
     scales: Mapping[str, float] = field(default_factory=dict)
     tf32: bool = False
+    weights: str = ""
 
     @property
     def precision(self) -> str:

@@ -13,7 +13,7 @@ from engine.errors import unknown_name
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
-from engine.optimize import HISTORIES, ITERATIONS, LEARNING_RATES, Iteration, Result, minimize
+from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 
 INITS = ("noise", "content", "style")
 
@@ -40,11 +40,11 @@ class Settings:
     )
     style_weight: float = field(default=1.0, metadata={"help": "weight of the style loss, beta"})
     init: str = field(
-        default="noise", metadata={"help": "picture to begin with: noise, content, style or an image file"}
+        default="content", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
-    iterations: int = field(default=ITERATIONS, metadata={"help": "iterations at most"})
-    optimizer: str = field(default="l-bfgs-b", metadata={"help": "how the loss is minimised"})
+    iterations: int = field(default=100, metadata={"help": "iterations at most, of each size"})
+    optimizer: str = field(default="l-bfgs", metadata={"help": "how the loss is minimised"})
     learning_rate: float | None = field(
         default=None, metadata={"help": f"step in grey levels (default {_by_method(LEARNING_RATES)})"}
     )
@@ -101,7 +101,7 @@ def prepare(
     network : from ``load_network``.
     content : the photograph, (H, W, 3), RGB, 0..255.
     style : the painting, or a list of (image, weight), of any size.
-    settings : the paper's by default, with the content weight recommended for the network.
+    settings : by default those of ``Settings``, with the content weight recommended for the network.
     initial : the image to begin with, of the photograph's shape; None makes it as ``settings.init`` says ("style"
         needs a painting of the photograph's shape).
 

@@ -88,24 +88,27 @@ class KnownWeights:
 
 
 PAPER_CONTENT_WEIGHT = 1e-3
-"""alpha / beta of the paper's figures 2 and 3, for the original VGG-19."""
+"""alpha / beta of the paper's figure 2, where it is 1e-3 or 1e-4."""
+
+CONTENT_WEIGHT = 5e-5
+"""alpha that gives the paper's look with the original weights at 512 pixels, from the photograph: docs/defaults.md."""
 
 # By layer_hash of conv1_1. The hash of VGG-19's is also that of shard 1 of a published TensorFlow.js conversion
 # (DavidCai1993/vgg19-tensorflowjs-model); the others were computed from the files by this function.
 KNOWN_WEIGHTS = {
     "d5dc010d2591a1bba216ecaa7b17c3c4104ca570": KnownWeights(
-        "VGG-19, original weights (Simonyan and Zisserman 2014)", "caffe", PAPER_CONTENT_WEIGHT
+        "VGG-19, original weights (Simonyan and Zisserman 2014)", "caffe", CONTENT_WEIGHT
+    ),
+    "326951fd96b0fbf51ac6bd8053a25122b4ecc41e": KnownWeights(
+        "VGG-19, original weights (Simonyan and Zisserman 2014) in 8-bit tables", "caffe", CONTENT_WEIGHT
     ),
     "80dc8e9b4ccbb261ceba8b831d6bf36ee30a0e33": KnownWeights(
-        "VGG-16, original weights (Simonyan and Zisserman 2014)", "caffe", PAPER_CONTENT_WEIGHT
+        "VGG-16, original weights (Simonyan and Zisserman 2014)", "caffe", CONTENT_WEIGHT
     ),
     "b6b7a457078ec01d0729f0f1a47f18859a8c001c": KnownWeights(
         "VGG-19 at a quarter of its width (Collaborative Distillation, Wang et al. 2020)", "caffe", 1e-5
     ),
-    # Scaled so that the weight of the original suits it: tools/training/scales.py.
-    "e7842488d39335dd22db75eaf1be8b3c72ade154": KnownWeights(
-        "the draft network of this project", "caffe", PAPER_CONTENT_WEIGHT
-    ),
+    "e7842488d39335dd22db75eaf1be8b3c72ade154": KnownWeights("the draft network of this project", "caffe", 1e-3),
 }
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.device import DEVICES
 from engine.errors import unknown_name
 from engine.load import POOLINGS
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import Settings
+from engine.vgg import PAPER_CONTENT_WEIGHT
 from tools.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
 MAX_LEVELS = 12
 """Of the largest picture that is read, the smallest level has a few pixels."""
+
+USUAL_LEVELS = 3
+SMALLEST_LEVEL = 96
+"""How many sizes a picture has, and how large the first is at least, where nothing else is asked for."""
+
+OF_PICTURE = "picture"
+"""``style_size`` of paintings that get the height and the width of the picture."""
 
 COLORS = ("painting", "photograph")
 PRECISIONS = ("float32", "float64", "float16", "tf32")
@@ -42,8 +51,12 @@ class Options(Settings):
         default=None, metadata={"help": "what the model takes as input, where the model itself does not tell"}
     )
     size: int = field(default=512, metadata={"help": "long side of the picture in pixels"})
-    style_size: int | None = field(
-        default=None, metadata={"help": "long side of the painting in pixels, by default the picture's"}
+    style_size: int | str | None = field(
+        default=None,
+        metadata={
+            "help": "long side of the painting in pixels, by default the picture's; picture gives it the picture's "
+            "height and width, as in the paper"
+        },
     )
     blend: tuple[float, ...] | None = field(
         default=None, metadata={"help": "weights of several paintings, one each: 2,1 (default: equal)"}
@@ -51,14 +64,41 @@ class Options(Settings):
     colors: str = field(
         default="painting", metadata={"help": "photograph gives the painting the photograph's colours beforehand"}
     )
-    levels: int = field(
-        default=1,
+    levels: int | None = field(
+        default=None,
         metadata={
-            "help": "sizes: first a small picture, then one twice as large begun with it, and so on, -n each time"
+            "help": "sizes: first a small picture, then one twice as large begun with it, and so on, -n each time "
+            f"(default: as many as begin with {SMALLEST_LEVEL} pixels or more, at most {USUAL_LEVELS})"
         },
     )
     device: str = field(default="auto", metadata={"help": "where to compute"})
     dtype: str = field(default="float32", metadata={"help": "precision of the network; float16 and tf32 need a GPU"})
+
+
+PAPER: dict[str, Any] = {
+    "init": "noise",
+    "optimizer": "l-bfgs-b",
+    "iterations": 500,
+    "levels": 1,
+    "style_size": OF_PICTURE,
+    "content_weight": PAPER_CONTENT_WEIGHT,
+    "style_weight": 1.0,
+    "content_layers": PAPER_CONTENT_LAYERS,
+    "style_layers": PAPER_STYLE_LAYERS,
+    "pooling": "average",
+    "colors": "painting",
+}
+"""What ``--paper`` means: the options as the paper has them; of the number of iterations it says nothing."""
+
+
+def levels_of(options: Options) -> int:
+    """Return the number of sizes: what was asked for, else what suits the picture's size."""
+    if options.levels is not None:
+        return options.levels
+    levels = 1
+    while levels < USUAL_LEVELS and options.size >> levels >= SMALLEST_LEVEL:
+        levels += 1
+    return levels
 
 
 def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
@@ -130,6 +170,10 @@ def _weights(text: str) -> tuple[float, ...]:
     return tuple(weight(part.strip()) for part in text.split(","))
 
 
+def _style_size(text: str) -> int | str:
+    return text if text == OF_PICTURE else positive_int(text)
+
+
 def _levels(text: str) -> int:
     levels = positive_int(text)
     if levels > MAX_LEVELS:
@@ -151,7 +195,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "optimizer": {"type": choice("optimiser", METHODS), "metavar": "|".join(METHODS)},
     "learning_rate": {"type": positive_float, "metavar": "X"},
     "history": {"type": positive_int, "metavar": "N"},
-    "style_size": {"type": positive_int, "metavar": "N"},
+    "style_size": {"type": _style_size, "metavar": "N|picture"},
     "blend": {"type": argument(_weights), "metavar": "W,W,..."},
     "colors": {"type": choice("colours", COLORS), "metavar": "|".join(COLORS)},
     "levels": {"type": _levels, "metavar": "N"},
@@ -160,6 +204,25 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "dtype": {"type": choice("dtype", PRECISIONS), "metavar": "|".join(PRECISIONS)},
 }
 """How the command line takes each of the ``Options``: further flags, type and metavar, in the order of the help."""
+
+
+def add_paper(parser: Parser) -> None:
+    """Add ``--paper``; ``parsed`` gives it its meaning."""
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="exactly as the paper has it: from white noise, scipy's L-BFGS-B, one size, the painting resized to the "
+        f"photograph, alpha {PAPER_CONTENT_WEIGHT:g}; other options count beside it",
+    )
+
+
+def parsed(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return what was given on the command line; with ``--paper``, the rest has the paper's values."""
+    arguments = parser.parse_args(argv)
+    if arguments.paper:
+        parser.set_defaults(**PAPER)
+        arguments = parser.parse_args(argv)
+    return arguments
 
 
 def add_options(parser: Parser, defaults: Options = Options(), leave_out: Container[str] = ()) -> None:
@@ -176,13 +239,18 @@ def add_options(parser: Parser, defaults: Options = Options(), leave_out: Contai
         parser.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **rest)
 
 
-def options_from(arguments: argparse.Namespace) -> Options:
-    """Return the options that were given on the command line.
+def options_from(arguments: argparse.Namespace, defaults: Options = Options()) -> Options:
+    """Return the options that were given on the command line, with the number of sizes filled in.
+
+    Parameters
+    ----------
+    defaults : of the options that the tool does not take.
 
     Raises ValueError for a history that is too long.
     """
     given = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Options) if item.name in arguments}
-    options = with_layer_weights(Options(**given))
+    options = with_layer_weights(dataclasses.replace(defaults, **given))
+    options = dataclasses.replace(options, levels=levels_of(options))
     check_history(options)
     return options
 

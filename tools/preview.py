@@ -28,15 +28,20 @@ def load_draft(pooling: str, device: str, threads: int | None) -> Network:
     return load_network(DRAFT_FILE, pooling=pooling, device=device, threads=threads)
 
 
-def draft_settings(settings: Settings, network: Network, draft: Network) -> Settings:
+def draft_settings(settings: Settings, network: Network, draft: Network, ratio: float) -> Settings:
     """Return the settings that take the draft network where ``settings`` take ``network``.
 
-    A content weight keeps its distance to the one recommended for the network; layers that the draft network does not
-    have are left out, and if none is left, the paper's stand in.
+    The content weight keeps its distance to the one recommended for the network, and grows as the pixels become fewer,
+    as ``tools.rendering.level_options`` has it. Layers that the draft network does not have are left out, and if none
+    is left, the paper's stand in.
+
+    Parameters
+    ----------
+    ratio : the preview's side by the picture's.
     """
-    content_weight = settings.content_weight
-    if content_weight is not None:
-        content_weight *= draft.content_weight / network.content_weight
+    content_weight = draft.content_weight / ratio**2
+    if settings.content_weight is not None:
+        content_weight *= settings.content_weight / network.content_weight
     return dataclasses.replace(
         settings,
         content_layers=_kept(settings.content_layers, draft.layers) or PAPER_CONTENT_LAYERS,
@@ -60,7 +65,7 @@ def preview(
     content: Picture,
     styles: Sequence[tuple[Picture, float]],
     settings: Settings,
-    style_long_side: int,
+    sizes: Sequence[tuple[int, int]],
     initial: Picture | None,
     callback: Callable[[Iteration], bool | None] | None = None,
 ) -> Result:
@@ -72,16 +77,15 @@ def preview(
     content : the photograph at the size of the preview.
     styles : the paintings at any size, with their weights.
     settings : from ``draft_settings``.
-    style_long_side : to which the paintings are resized, in pixels.
+    sizes : (height, width) to which each painting is resized.
     initial : the picture to begin with at any size, where it comes from a file or is a painting.
 
     Raises ValueError for settings or pictures that do not fit.
     """
     height, width, _ = content.pixels.shape
-    paintings = []
-    for painting, weight in styles:
-        rows, columns, _ = painting.pixels.shape
-        paintings.append((resize(painting, *fit(rows, columns, style_long_side)).pixels, weight))
+    paintings = [
+        (resize(painting, *size).pixels, weight) for (painting, weight), size in zip(styles, sizes, strict=True)
+    ]
     first = None if initial is None else resize(initial, height, width).pixels
     return prepare(draft, content.pixels, paintings, settings, first).run(callback)
 

@@ -49,7 +49,7 @@ from tools.sweeping.axes import parse_axis
 
 NAME = "reconstruct"
 
-DEFAULTS = Options(size=256, optimizer="l-bfgs")
+DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1)
 _OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
 UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
 GREY = 128.0
@@ -107,7 +107,7 @@ def _sets(kind: str, text: str) -> Sets:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the pictures; return the exit code."""
     arguments = build_parser().parse_args(argv)
-    options = options_from(arguments)
+    options = options_from(arguments, DEFAULTS)
     image = load_image(arguments.image)
     first = None
     if options.init not in INITS:

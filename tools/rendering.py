@@ -14,7 +14,7 @@ from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory
 from tools.colours import with_colours_of
 from tools.images import Picture, fit, load_image, resize
 from tools.memory import check_free
-from tools.options import Options
+from tools.options import Options, levels_of
 
 Size = tuple[int, int]
 
@@ -42,8 +42,16 @@ def picture_size(content: Size, options: Options) -> Size:
     return fit(*content, options.size)
 
 
-def painting_sizes(styles: Sequence[Size], options: Options) -> list[Size]:
-    """Return (height, width) at which each painting is looked at."""
+def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> list[Size]:
+    """Return (height, width) at which each painting is looked at.
+
+    Parameters
+    ----------
+    styles : (height, width) of the paintings.
+    picture : the same of the picture to be made.
+    """
+    if isinstance(options.style_size, str):
+        return [picture for _ in styles]
     return [fit(*style, options.style_size or options.size) for style in styles]
 
 
@@ -76,30 +84,56 @@ def level_options(options: Options, network: Network) -> list[Options]:
     """
     weight = with_content_weight(options, network).content_weight or 0.0
     levels = []
-    for shift in reversed(range(options.levels)):
+    for shift in reversed(range(levels_of(options))):
         size, style_size = options.size >> shift, options.style_size
         level = dataclasses.replace(options, levels=1, size=size, content_weight=weight * (options.size / size) ** 2)
-        levels.append(level if style_size is None else dataclasses.replace(level, style_size=style_size >> shift))
+        if isinstance(style_size, int):
+            level = dataclasses.replace(level, style_size=style_size >> shift)
+        levels.append(level)
     levels[-1] = dataclasses.replace(options, levels=1)
     return levels
 
 
+def with_fitting_levels(
+    options: Options, network: Network, content: Size, styles: Sequence[Size], asked: int | None
+) -> Options:
+    """Return the options with as many sizes as the network can look at, from those that suit the picture downwards.
+
+    Parameters
+    ----------
+    asked : how many were asked for; None where nobody did.
+
+    Raises ValueError where fewer than asked for would be left.
+    """
+    while True:
+        try:
+            check_levels(network, options, content, styles)
+        except ValueError:
+            if asked is not None:
+                raise
+            options = dataclasses.replace(options, levels=levels_of(options) - 1)
+        else:
+            return options
+
+
 def check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
     """Raise ValueError when the smallest picture, or a painting beside it, is too small for the network."""
-    if options.levels == 1:
+    if levels_of(options) == 1:
         return
-    divided = 1 << (options.levels - 1)
+    divided = 1 << (levels_of(options) - 1)
+    style_size = options.style_size if isinstance(options.style_size, int) else divided
     try:
-        if options.size < divided or (options.style_size or divided) < divided:
+        if min(options.size, style_size) < divided:
             raise ValueError("nothing is left")
         smallest = level_options(options, network)[0]
+        picture = picture_size(content, smallest)
         for size, layers in (
-            (picture_size(content, smallest), [*options.content_layers, *options.style_layers]),
-            *((size, list(options.style_layers)) for size in painting_sizes(styles, smallest)),
+            (picture, [*options.content_layers, *options.style_layers]),
+            *((size, list(options.style_layers)) for size in painting_sizes(styles, smallest, picture)),
         ):
             network.shapes(*size, layers)
     except ValueError as error:
-        raise ValueError(f"--levels {options.levels} begins at 1/{divided} of the size: {error}") from None
+        raise ValueError(f"--levels {levels_of(options)} begins at 1/{divided} of the size: {error}") from None
 
 
 def rendering(
@@ -117,7 +151,7 @@ def rendering(
     """
     height, width = picture_size(content.size, options)
     content = resize(content, height, width)
-    sizes = painting_sizes([style.size for style in styles], options)
+    sizes = painting_sizes([style.size for style in styles], options, (height, width))
     blend = options.blend or (1.0,) * len(styles)
     paintings = [
         (coloured(resize(style, *size), content, options).pixels, share)

@@ -32,13 +32,12 @@ from tools.curve import Curve
 from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, resize, save_image
 from tools.model_cache import DRAFT_FILE, announce_draft, default_model, resolve_model
-from tools.options import Options, add_options, check_blend, options_from
+from tools.options import Options, add_options, add_paper, check_blend, levels_of, options_from, parsed
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.rendering import (
     check_layers,
-    check_levels,
     check_memory,
     coloured,
     first_picture,
@@ -47,6 +46,7 @@ from tools.rendering import (
     painting_sizes,
     picture_size,
     rendering,
+    with_fitting_levels,
 )
 from tools.stylizing.account import Log, facts_of, settings_of, standing, start_of_log, texts
 from tools.stylizing.estimate import seconds_of_evaluation, seconds_of_run
@@ -60,6 +60,7 @@ def build_parser() -> Parser:
     parser.add_argument("content", type=given_path, metavar="CONTENT", help="the photograph")
     parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, or several")
     parser.add_argument("-o", "--output", type=given_path, required=True, metavar="OUT", help="picture to write")
+    add_paper(parser)
     add_options(parser)
     parser.add_argument(
         "--preview",
@@ -83,7 +84,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make one picture; return the exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parsed(build_parser(), argv)
     try:
         return _make(arguments)
     except KeyboardInterrupt:
@@ -100,7 +101,7 @@ def _make(arguments: argparse.Namespace) -> int:
     styles = [load_image(path) for path in arguments.style]
     first = first_picture(options, styles)
     size = picture_size(content.size, options)
-    style_sizes = painting_sizes([style.size for style in styles], options)
+    style_sizes = painting_sizes([style.size for style in styles], options, size)
 
     chosen = options.model
     if chosen is None:
@@ -112,8 +113,14 @@ def _make(arguments: argparse.Namespace) -> int:
     network = load(options, model, arguments.threads)
     check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
-    check_levels(network, options, content.size, [style.size for style in styles])
-    begins_small = arguments.preview or options.levels > 1
+    options = with_fitting_levels(options, network, content.size, [style.size for style in styles], arguments.levels)
+    if options.content_weight is None and not network.weights and not arguments.quiet:
+        tell(
+            f"{NAME}: the model's weights are not known, a content weight of {network.content_weight:g} is a guess; "
+            "find one that suits with: python -m tools.sweep CONTENT STYLE --suggest"
+        )
+    levels = levels_of(options)
+    begins_small = arguments.preview or levels > 1
     if begins_small:
         announce_draft(NAME, arguments.model, chosen, arguments.quiet)
         if not arguments.quiet:
@@ -123,7 +130,7 @@ def _make(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     with contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as lines:
         log = Log(lines)
-        if options.levels > 1:
+        if levels > 1:
             log.write(start_of_log(arguments, with_content_weight(options, network), needed))
             first, stopped = _coarse_picture(arguments, options, network, content, styles, first, log)
             if stopped:
@@ -138,10 +145,10 @@ def _make(arguments: argparse.Namespace) -> int:
                 result = job.run(session.iteration)
                 return session.finish(result)
         except KeyboardInterrupt:
-            if options.levels == 1 or first is None:
+            if levels == 1 or first is None:
                 raise
             # Before the first iteration of the last size, the picture of the one before is the best there is.
-            facts = {"stop": "interrupted", "level": options.levels - 1, "levels": options.levels}
+            facts = {"stop": "interrupted", "level": levels - 1, "levels": levels}
             _write_enlarged(arguments, with_content_weight(options, network), first, size, facts)
             return EXIT_INTERRUPTED
 
@@ -149,7 +156,8 @@ def _make(arguments: argparse.Namespace) -> int:
 def _introduction(options: Options, network: Network, size: tuple[int, int], needed: int) -> list[str]:
     """Return what is known before anything is computed."""
     height, width = size
-    levels = f", in {options.levels} sizes of {options.iterations} iterations each" if options.levels > 1 else ""
+    count = levels_of(options)
+    levels = f", in {count} sizes of {options.iterations} iterations each" if count > 1 else ""
     return [
         f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
         f"{network.place}, {network.precision}",
@@ -175,18 +183,24 @@ def _preview(
         return False
     small = resize(content, height, width)
     draft = load_draft(options.pooling, options.device, arguments.threads)
-    settings = draft_settings(options, network, draft)
+    ratio = max(height, width) / options.size
+    settings = draft_settings(options, network, draft, ratio)
     # The paintings stand to the preview as they will stand to the picture.
-    style_side = max(1, round((options.style_size or options.size) * max(height, width) / options.size))
+    style_size = options.style_size or options.size
+    if isinstance(style_size, int):
+        style_size = max(1, round(style_size * ratio))
+    sizes = painting_sizes(
+        [style.size for style in styles], dataclasses.replace(options, style_size=style_size), (height, width)
+    )
     paintings = [coloured(style, small, options) for style in styles]
     blended = list(zip(paintings, options.blend or (1.0,) * len(styles), strict=True))
     path = preview_path(arguments.output)
     made_with = settings_of(arguments, options) | dataclasses.asdict(settings)
-    made_with |= {"model": "draft", "size": max(height, width), "style_size": style_side, "levels": 1}
-    made_with |= {"content_weight": settings.content_weight or draft.content_weight, "dtype": "float32"}
+    made_with |= {"model": "draft", "size": max(height, width), "style_size": style_size, "levels": 1}
+    made_with |= {"dtype": "float32"}
     with Progress(settings.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:
         result = preview(
-            draft, small, blended, settings, style_side, first, lambda state: progress.update(1, f"{state.value:.4g}")
+            draft, small, blended, settings, sizes, first, lambda state: progress.update(1, f"{state.value:.4g}")
         )
         stopped = result.stop == "interrupted"
         if stopped and result.iterations == 0:
@@ -219,7 +233,7 @@ def _coarse_picture(
         began = time.perf_counter()
         photograph, job = rendering(network, level, content, styles, first)
         height, width = photograph.size
-        name = f"level {number} of {options.levels}, {width}x{height} pixels"
+        name = f"level {number} of {len(levels)}, {width}x{height} pixels"
         with Progress(level.iterations, "iterations", f"level {number}", quiet=arguments.quiet) as progress:
             _, seconds = seconds_of_evaluation(job)
             took = seconds_of_run(job, level, seconds, 0)
@@ -234,7 +248,7 @@ def _coarse_picture(
                 f"{NAME}: {name}: {result.iterations} iterations, loss {result.initial_value:.4g} -> "
                 f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
             )
-        facts = {"level": number, "levels": options.levels, "width": width, "height": height, **facts_of(result, began)}
+        facts = {"level": number, "levels": len(levels), "width": width, "height": height, **facts_of(result, began)}
         log.write({"event": "level", **facts})
         first = Picture(result.image.astype(np.float32), photograph.alpha)
         if result.stop == "interrupted":
@@ -305,7 +319,7 @@ class _Session:
             model, memory = _introduction(self.options, self.job.objective.network, (height, width), needed)
             self._say(model)
             self._say(f"{memory}, {time_needed}")
-        if self.options.levels == 1:
+        if levels_of(self.options) == 1:
             self._record(start_of_log(self.arguments, self.options, needed))
         self._report("start", 0, value, self.job.initial)
 

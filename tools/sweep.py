@@ -20,6 +20,7 @@ from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
 from engine.stylize import INITS
+from engine.vgg import CONTENT_WEIGHT
 from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -35,7 +36,16 @@ from tools.files import sha256_of
 from tools.images import load_image, open_file, save_image
 from tools.memory import available_memory
 from tools.model_cache import announce_draft, default_model, resolve_model
-from tools.options import Options, add_options, argument, check_blend, check_history, network_part, options_from
+from tools.options import (
+    Options,
+    add_options,
+    argument,
+    check_blend,
+    check_history,
+    levels_of,
+    network_part,
+    options_from,
+)
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
 from tools.rendering import check_layers, check_levels, check_memory, first_picture, load, painting_sizes, picture_size
@@ -65,13 +75,13 @@ SUGGESTED = 4
 MANY_CELLS = 10_000
 """More than these need ``--yes``."""
 
-PAPER_RATIOS = (0.01, 0.1, 1.0, 10.0)
-"""Figure 3's alpha / beta of 1e-5 to 1e-2, in units of what suits VGG-19, 1e-3."""
+PAPER_RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
+"""alpha / beta of the paper's Figure 3; other networks than the original VGG-19 take them in proportion."""
 
 PROCESS_BYTES = 100_000_000
 """What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
 
-DEFAULTS = Options(size=256, iterations=200)
+DEFAULTS = Options(size=256, iterations=200, levels=1)
 INTERRUPTED = "interrupted"
 
 
@@ -175,8 +185,8 @@ def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
         network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
         known = _known_style_layers(network)
         rows = style_depth_axis(known[0], known[-1])
-        recommended = network.content_weight * options.style_weight
-        columns = number_axis("content_weight", [float(f"{recommended * ratio:.6g}") for ratio in PAPER_RATIOS])
+        unit = network.content_weight / CONTENT_WEIGHT * options.style_weight
+        columns = number_axis("content_weight", [float(f"{unit * ratio:.6g}") for ratio in PAPER_RATIOS])
     # One axis alone is a grid of one row or one column.
     rows, columns = rows or NO_AXIS, columns or NO_AXIS
     given = [axis for axis in (rows, columns) if axis != NO_AXIS]
@@ -309,7 +319,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
-            needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options)))
+            needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size)))
             check_levels(network, options, sizes["content"], styles)
         except ValueError as error:
             if one_pair:
@@ -338,7 +348,7 @@ def _check_available(needed: int, workers: int) -> None:
 
 def _iterations(options: Options) -> int:
     """Return the iterations of a cell, those of its smaller pictures included."""
-    return options.levels * options.iterations
+    return levels_of(options) * options.iterations
 
 
 # ---- the sweep ----

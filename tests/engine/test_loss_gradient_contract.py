@@ -86,7 +86,7 @@ OPTIONS = {
 
 # Settings that say how the loss is minimised and from where, with a value that is not the default.
 NO_INFLUENCE = {
-    "init": "content",
+    "init": "noise",
     "seed": 7,
     "iterations": 3,
     "optimizer": "adam",

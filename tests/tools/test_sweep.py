@@ -20,6 +20,7 @@ from engine.load import load_network
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
+from engine.vgg import CONTENT_WEIGHT
 from tests.tools.calling import called
 from tests.tools.sweeping.test_workers import ROOT, appeared
 from tools import sweep
@@ -41,6 +42,7 @@ def call(folder, capsys) -> Callable[..., str]:
 
 
 PAIR = ("{}/photo.png", "{}/painting.png", "-m", "{}/model.onnx", "-o", "{}/out", "-s", 48, "-n", 3)
+NOISE = ("--init", "noise")
 TWO_BY_TWO = (*PAIR, "--rows", "seed=0,1", "--columns", "content-weight=1e-3..1e-2")
 
 
@@ -77,8 +79,9 @@ def test_by_default_the_grid_is_the_papers_figure_3(folder, call):
     found = entries(folder)
     assert [entry["row"] for entry in found[::4]] == ["conv1_1", *(f"conv1_1 to conv{n}_1" for n in range(2, 6))]
     network = load_network(folder / "model.onnx")
-    ratios = [entry["settings"]["content_weight"] / network.content_weight for entry in found[:4]]
-    np.testing.assert_allclose(ratios, [0.01, 0.1, 1, 10])
+    weights = [entry["settings"]["content_weight"] for entry in found[:4]]
+    np.testing.assert_allclose(weights, [1e-5, 1e-4, 1e-3, 1e-2])
+    assert network.content_weight == CONTENT_WEIGHT, "as if the weights were the original ones"
     assert all(list(entry["settings"]["style_layers"]) == [f"conv{n}_1" for n in range(1, 6)] for entry in found[-4:])
 
 
@@ -89,7 +92,7 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     painting = load_image(folder / "painting.png", long_side=48).pixels
     for row, seed in enumerate((0, 1), 1):
         for column, content_weight in enumerate((1e-3, 1e-2), 1):
-            settings = Settings(seed=seed, content_weight=content_weight, iterations=3)
+            settings = Settings(seed=seed, content_weight=content_weight, iterations=3, init="noise")
             result = stylize(network, photo, painting, settings)
             made = pixels(folder / "out" / "cells" / f"{row}-{column}.png")
             np.testing.assert_array_equal(made, np.rint(result.image).astype(np.uint8))
@@ -423,8 +426,8 @@ def test_another_sweeps_folder_is_refused(folder, call):
         ("--rows", "seed=0..2"): "its rows are others (seed=0,1 there, seed=0,1,2 here)",
         ("--rows", "seed=0,2"): "its rows are others (seed=0,1 there, seed=0,2 here)",
         ("-m", "{}/other.onnx"): "(another file for model)",
-        ("--init", "{}/other.png"): 'init "noise" there',
-        ("--init", "content"): 'init "noise" there, "content" here',
+        ("--init", "{}/other.png"): 'init "content" there',
+        ("--init", "noise"): 'init "content" there, "noise" here',
         ("--style-layers", "conv1_1:1e-2"): 'style-layers ["conv1_1", ',
     }.items():
         said = call(*TWO_BY_TWO, *changed, code=2)
@@ -559,8 +562,8 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
 )
 def test_absurd_weights_are_told_instead_of_suggesting_others(folder, capsys, arguments, message):
     # With the draft network: what is said of it belongs to a suggestion, not to an error.
-    given = (str(part).replace("{}", str(folder)) for part in (*PAIR[:2], "-s", 48, "-n", 3, "--suggest", *arguments))
-    output, said = called(main, capsys, list(given), 2)
+    given = (*PAIR[:2], *NOISE, "-s", 48, "-n", 3, "--suggest", *arguments)
+    output, said = called(main, capsys, [str(part).replace("{}", str(folder)) for part in given], 2)
     assert output == ""
     assert said.count("\n") == 1, said
     assert message in said
@@ -576,7 +579,7 @@ def test_a_style_weight_moves_the_suggested_weights_along(folder, capsys):
 
 def test_runs_that_are_too_short_for_the_photograph_do_not_drive_the_weight_up(folder, capsys):
     """From noise, two iterations bring some of the photograph and no weight brings more."""
-    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "-n", 2)]
+    arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, *NOISE, "--suggest", "-n", 2)]
     output, _ = called(main, capsys, arguments, 0)
     rows = [line.split() for line in output.splitlines() if re.match(r"\s+\d", line)]
     shares = [float(share.rstrip("%")) for _, share, _ in rows]

@@ -136,7 +136,8 @@ def _make(
         )
     network = _network(part("model"), network_part(options), threads)
     sizes = [style.size for style in styles]
-    check_memory(network, options, picture_size(content.size, options), painting_sizes(sizes, options))
+    size = picture_size(content.size, options)
+    check_memory(network, options, size, painting_sizes(sizes, options, size))
     check_levels(network, options, content.size, sizes)
     *coarse, finest = level_options(options, network)
     for level in coarse:

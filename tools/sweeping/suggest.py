@@ -79,11 +79,13 @@ def suggest(
             "a content weight can only be suggested where content and style count: give --style-weight and, of both "
             "kinds, one layer at least a weight above 0"
         )
+    style_size = options.style_size
+    if isinstance(style_size, int):  # the painting's strokes keep their size relative to the picture
+        style_size = max(1, round(style_size * min(1.0, LONG_SIDE / options.size)))
     small = dataclasses.replace(
         options,
         size=min(options.size, LONG_SIDE),
-        # The painting's strokes keep their size relative to the picture.
-        style_size=options.style_size and max(1, round(options.style_size * min(1.0, LONG_SIDE / options.size))),
+        style_size=style_size,
         iterations=min(options.iterations, ITERATIONS),
         optimizer="l-bfgs",
         learning_rate=None,
