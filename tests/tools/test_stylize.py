@@ -23,6 +23,7 @@ from tools.colours import with_colours_of
 from tools.files import Lines
 from tools.images import Picture, load_image, resize
 from tools.model_cache import DRAFT_FILE
+from tools.options import PAPER, Options, levels_of
 from tools.random_vgg import random_vgg
 from tools.stylize import main
 
@@ -283,6 +284,53 @@ def test_the_draft_network_has_the_papers_layers_and_takes_the_papers_weight():
     assert DRAFT_FILE.stat().st_size <= 3_000_000
 
 
+# ---- the defaults, and the paper's settings instead ----
+
+
+def test_paper_is_what_the_paper_says(folder, call):
+    call(*WITH_MODEL, "--paper")
+    found = facts(folder / "out.png", "Settings")
+    said = PAPER | {"iterations": 4}
+    assert {name: tuple(found[name]) if "layers" in name else found[name] for name in PAPER} == said
+    network = load_network(folder / "model.onnx")
+    photo = load_image(folder / "photo.png", long_side=48).pixels
+    painting = resize(load_image(folder / "painting.png"), *photo.shape[:2]).pixels
+    settings = Settings(init="noise", optimizer="l-bfgs-b", content_weight=1e-3, iterations=4)
+    made = np.rint(stylize(network, photo, painting, settings).image).astype(np.uint8)
+    np.testing.assert_array_equal(pixels(folder / "out.png"), made)
+
+
+@pytest.mark.parametrize("place", [0, 99])
+def test_other_options_count_beside_paper_wherever_they_stand(folder, call, place):
+    arguments = [*WITH_MODEL, "--init", "content", "-a", "0.5"]
+    arguments.insert(min(place, len(arguments)), "--paper")
+    call(*arguments)
+    found = facts(folder / "out.png", "Settings")
+    assert (found["init"], found["content_weight"], found["optimizer"]) == ("content", 0.5, "l-bfgs-b")
+
+
+@pytest.mark.parametrize(("size", "levels"), [(48, 1), (191, 1), (192, 2), (383, 2), (384, 3), (512, 3), (2048, 3)])
+def test_how_many_sizes_there_are_follows_the_size(size, levels):
+    assert levels_of(Options(size=size)) == levels
+    assert levels_of(Options(size=size, levels=5)) == 5
+
+
+def test_there_are_fewer_sizes_where_the_first_would_be_too_small_for_the_network(folder, call):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (36, 400, 3), dtype=np.uint8)).save(folder / "wide.png")
+    arguments = ("{}/wide.png", *WITH_MODEL[1:], "-s", 400, "-n", 1)
+    call(*arguments)
+    assert facts(folder / "out.png", "Settings")["levels"] == 2
+    assert "too small" in call(*arguments, "--levels", 3, code=2)
+
+
+def test_a_content_weight_that_is_a_guess_is_said_to_be_one(folder, call):
+    guess = "a content weight of 5e-05 is a guess; find one that suits with: python -m tools.sweep"
+    assert guess in call(*WITH_MODEL)
+    assert "guess" not in call(*WITH_MODEL, "-a", "1e-5")
+    assert "guess" not in call(*SMALL)  # the draft network's is known
+    assert call(*WITH_MODEL, "-q") == ""
+
+
 # ---- the preview ----
 
 
@@ -308,6 +356,14 @@ def test_a_preview_takes_the_same_turn_of_the_content_weight(folder, call):
     call(*WITH_MODEL, "--preview", "-a", 2 * recommended)
     settings = facts(folder / "out-preview.png", "Settings")
     assert settings["content_weight"] == pytest.approx(2 * load_network(DRAFT_FILE).content_weight)
+
+
+def test_a_smaller_preview_has_more_content_weight_in_proportion_to_its_pixels(folder, call, monkeypatch):
+    monkeypatch.setattr(tools.preview, "LONG_SIDE", 24)
+    call(*WITH_MODEL, "--preview")
+    settings = facts(folder / "out-preview.png", "Settings")
+    assert settings["size"] == 24
+    assert settings["content_weight"] == pytest.approx(4 * load_network(DRAFT_FILE).content_weight)
 
 
 def test_a_preview_leaves_out_layers_that_the_draft_network_lacks(folder, call):
