@@ -335,7 +335,8 @@ def _number_type(message: bytes, bfloat16: bool) -> str:
                 return "bfloat16"
         case 5 if size == 2 and bfloat16:
             return "bfloat16"
-    raise ValueError(f"its type (class {kind & 15}, {size} bytes) is none of float16, float32, float64 and integers")
+    found = f"its type (class {kind & 15}, {size} bytes)"
+    raise ValueError(f"{found} is none of float16, float32, float64 and integers: save the weights in float32")
 
 
 # ---- attributes ----
