@@ -1,9 +1,9 @@
-"""Losses on layers as one function of the image: its value and its gradient."""
+"""The loss as one function of the image: a sum of terms, its value and its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,16 +14,17 @@ from engine.errors import NonFiniteError
 from engine.network import LayerGradient, Network, Tape
 from engine.ops import Array
 from engine.replay import Evaluation, Replay
-from engine.scaling import content_gradient_size, gradient_factor, style_gradient_size
+from engine.scaling import gradient_factor
+from engine.terms import Content, Style, Term, View
 from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 
+_PAPER_KINDS = ("content", "style")
+
 Layers = str | Iterable[str] | Mapping[str, float]
 Styles = Array | Sequence[tuple[Array, float]]
-Term = tuple[str, str]
-"""Kind of a term, ``"content"`` or ``"style"``, and its layer."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,18 @@ class Pending:
 
 
 class Objective:
-    """The paper's total loss for one network, one photograph and one or several paintings.
+    """The paper's total loss for one network, one content image and one or several style images.
 
     Parameters
     ----------
     network : from ``load_network``.
-    content : the photograph, (H, W, 3), RGB, 0..255; None for texture synthesis. The image must have its size.
-    style : the painting, of any size, or a list of (image, weight): their Gram matrices are averaged by weight, which
-        has the gradient of the weighted sum of their losses. None for content reconstruction.
+    content : the content image, (H, W, 3), RGB, 0..255; None for texture synthesis. The image must have its size.
+    style : the style image, of any size, or a list of (image, weight): their Gram matrices are averaged by weight,
+        which has the gradient of the weighted sum of their losses. None for content reconstruction.
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
+    further_terms : summands beside content and style, see ``engine.terms``.
     replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
@@ -59,7 +61,8 @@ class Objective:
 
     Attributes
     ----------
-    terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l.
+    terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l; the
+        further terms by their kind and name, without their weights.
     evaluations : how often it was called.
     """
 
@@ -73,6 +76,7 @@ class Objective:
         content_weight: float = 1e-3,
         style_weight: float = 1.0,
         *,
+        further_terms: Sequence[Term] = (),
         replay: bool = False,
     ) -> None:
         self.network = network
@@ -80,29 +84,40 @@ class Objective:
         self.style_weight = _checked_weight("style_weight", style_weight)
         self.content_layers = _weighted(content_layers, "content") if content is not None else {}
         self.style_layers = _weighted(style_layers, "style") if style is not None else {}
-        network.checked([*self.content_layers, *self.style_layers])
-        if not self.layers:
-            raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
-        if not any(self._weights().values()):
-            raise ValueError("nothing to optimise: all weights are zero")
+        further = list(further_terms)
+        _check_further(further)
+        network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
         self.shape: tuple[int, ...] | None = None
-        self._content: dict[str, Array] = {}
-        self._style: dict[str, Array] = {}
+        if content is not None and self.content_layers:
+            self.shape = np.shape(content)
+        if not (self.content_layers or self.style_layers or further):
+            raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
+        alpha, beta = self.content_weight, self.style_weight
+        weights = [alpha * weight for weight in self.content_layers.values()]
+        weights += [beta * weight for weight in self.style_layers.values()]
+        if not any([*weights, *(term.weight for term in further)]):
+            raise ValueError("nothing to optimise: all weights are zero")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
-            if content is not None and self.content_layers:
-                self.shape = np.shape(content)
-                self._content = network.forward(content, self.content_layers).features
-            if style is not None and self.style_layers:
-                self._style = self._style_targets(style)
-        self.terms: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
+            # Style before content: the order in which their gradients are added up.
+            self.summands: tuple[Term, ...] = (
+                *(() if style is None else self._style_terms(style)),
+                *(() if content is None else self._content_terms(content)),
+                *further,
+            )
+        self.terms = self._by_kind()
         self.evaluations = 0
         self._replay = Replay(self._launch) if replay and network.device == "cuda" else None
-        self._gradient_sizes: dict[Term, float] | None = None
+        self._gradient_sizes: dict[int, float] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """All layers that a loss looks at, each once."""
-        return tuple(dict.fromkeys([*self.style_layers, *self.content_layers]))
+        """All layers that a term looks at, each once."""
+        return tuple(dict.fromkeys(_layers_of(self.summands)))
+
+    @property
+    def term_names(self) -> dict[str, list[str]]:
+        """The names of the terms by their kind, content and style first."""
+        return {kind: [term.name for term in self.summands if term.kind == kind] for kind in self._by_kind()}
 
     def __call__(self, image: Array) -> tuple[Any, Array]:
         """Return the total loss and its gradient with respect to the image.
@@ -141,14 +156,40 @@ class Objective:
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work, on a GPU without waiting for it."""
-        tape = self.network.forward(image, self.layers)
-        grams = self._grams(tape)
-        terms = self._terms(tape, grams)
-        tape.gradient_scale = self._gradient_scale(tape, grams, self._weights())
-        gradient = self.network.backward(tape, self._gradients(tape, grams, self._weights()))
+        view = self._view(image)
+        terms = self._values(view)
+        gradient = self._gradient(view, self.summands)
         return gradient, terms, kernels_of(gradient).count_not_finite(gradient)
 
-    def _gradient_scale(self, tape: Tape, grams: Mapping[str, Array], terms: Iterable[Term]) -> float:
+    def _view(self, image: Array, **options: Any) -> View:
+        """Run the network forward and return what the terms see."""
+        network = self.network
+        looks_at_image = any(term.layer is None for term in self.summands)
+        pixels = network.placed(_floating(network.checked_image(image))) if looks_at_image else None
+        tape = network.forward(image, self.layers, **options) if self.layers else Tape((), {})
+        return View(network, tape, pixels)
+
+    def _values(self, view: View) -> dict[str, dict[str, Any]]:
+        """Return each term's value by kind and name."""
+        values = self._by_kind()
+        for term in self.summands:
+            values[term.kind][term.name] = term.value(view)
+        return values
+
+    def _gradient(self, view: View, terms: Sequence[Term], **options: Any) -> Array:
+        """Return the gradient of the weighted sum of some terms with respect to the image; it uses up the tape."""
+        of_layers = [term for term in terms if term.layer is not None]
+        of_image = [term for term in terms if term.layer is None]
+        view.tape.gradient_scale = self._gradient_scale(view, terms)
+        gradient: Array | None = None
+        if of_layers:
+            gradient = self.network.backward(view.tape, self._layer_gradients(view, of_layers), **options)
+        for term in of_image:
+            gradient = term.gradient(view, self.weight_of(term), gradient)
+        assert gradient is not None  # there is at least one term
+        return gradient
+
+    def _gradient_scale(self, view: View, terms: Iterable[Term]) -> float:
         """Return the power of two that keeps some terms' gradients within the range of 16 bits: the largest near 1.
 
         It is found at the first evaluation and kept: as the loss falls, so do the gradients, and there is room below.
@@ -156,41 +197,42 @@ class Objective:
         if self.network.dtype != np.float16:
             return 1.0
         if self._gradient_sizes is None:
-            self._gradient_sizes = {term: self._gradient_size(tape, grams, term) for term in self._weights()}
-        return gradient_factor(max(self._gradient_sizes[term] for term in terms))
-
-    def _gradient_size(self, tape: Tape, grams: Mapping[str, Array], term: Term) -> float:
-        """Return the root mean square of a weighted term's derivative with respect to the stored features."""
-        kind, layer = term
-        F, scale = tape.features[layer], self.network.scale_of(layer)
-        if kind == "content":
-            size = content_gradient_size(F, self._content[layer], scale)
-        else:
-            size = style_gradient_size(F, grams[layer], self._style[layer])
-        return self._weights()[term] / scale * size
+            self._gradient_sizes = {
+                id(term): self.weight_of(term) / view.scale(term.layer) * term.gradient_size(view)
+                for term in self.summands
+                if isinstance(term, Content | Style)
+            }
+        return gradient_factor(max((self._gradient_sizes.get(id(term), 0.0) for term in terms), default=0.0))
 
     def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""
         of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
         *values, not_finite = kernels_of(gradient).numbers([*(term for _, _, term in of_kinds), not_finite])
-        self.terms = {"content": {}, "style": {}}
-        for (kind, layer, _), value in zip(of_kinds, values, strict=True):
-            self.terms[kind][layer] = value
+        self.terms = self._by_kind()
+        for (kind, name, _), value in zip(of_kinds, values, strict=True):
+            self.terms[kind][name] = value
         self.evaluations += 1
         L_style = losses.style_loss(self.terms["style"], self.style_layers)
         L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
+        for term in self.summands:
+            if term.kind not in _PAPER_KINDS:
+                value += term.weight * self.terms[term.kind][term.name]
         if not np.isfinite(value) or not_finite:
             raise NonFiniteError(self._locate(image))
         return value
 
+    def weight_of(self, term: Term) -> float:
+        """Return a term's factor in the total: its weight, times alpha for content and beta for style."""
+        return {"content": self.content_weight, "style": self.style_weight}.get(term.kind, 1.0) * term.weight
+
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
-        """Return the terms of the last call as they stand in the total: times alpha or beta and the layer's weight."""
+        """Return the terms of the last call as they stand in the total: times alpha or beta and their weights."""
         if not self.evaluations:
             raise ValueError("the objective has not been called yet, it has no terms")
-        weighted: dict[str, dict[str, Any]] = {"content": {}, "style": {}}
-        for (kind, layer), weight in self._weights().items():
-            weighted[kind][layer] = weight * self.terms[kind][layer]
+        weighted = self._by_kind()
+        for term in self.summands:
+            weighted[term.kind][term.name] = self.weight_of(term) * self.terms[term.kind][term.name]
         return weighted
 
     def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
@@ -199,24 +241,31 @@ class Objective:
         It tells which term steers the image, which the sizes of the losses do not. Takes one forward pass and one
         backward pass for each term.
         """
-        tape = self.network.forward(self._checked_size(image), self.layers)
-        grams = self._grams(tape)
-        norms: dict[str, dict[str, float]] = {"content": {}, "style": {}}
-        for (kind, layer), weight in self._weights().items():
-            copy = tape.copy()
-            copy.gradient_scale = self._gradient_scale(tape, grams, [(kind, layer)])
-            gradients = self._gradients(copy, grams, {(kind, layer): weight})
-            norms[kind][layer] = float(np.linalg.norm(to_host(self.network.backward(copy, gradients))))
+        view = self._view(self._checked_size(image))
+        norms = self._by_kind()
+        for term in self.summands:
+            copy = replace(view, tape=view.tape.copy())
+            norms[term.kind][term.name] = float(np.linalg.norm(to_host(self._gradient(copy, [term]))))
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
-        """Return what ``Network.backward`` needs for the total loss's gradient, for the image that made ``tape``."""
-        return self._gradients(tape, self._grams(tape), self._weights())
+        """Return what ``Network.backward`` needs for the gradient of the terms on layers, for what made ``tape``."""
+        view = View(self.network, tape)
+        return self._layer_gradients(view, [term for term in self.summands if term.layer is not None])
 
-    def _weights(self) -> dict[Term, float]:
-        """Return each term's weight in the total."""
-        weights = {("content", layer): self.content_weight * weight for layer, weight in self.content_layers.items()}
-        return weights | {("style", layer): self.style_weight * w_l for layer, w_l in self.style_layers.items()}
+    def _by_kind(self) -> dict[str, dict[str, Any]]:
+        """Return an empty dictionary for each kind of term, content and style first."""
+        return {kind: {} for kind in dict.fromkeys([*_PAPER_KINDS, *(term.kind for term in self.summands)])}
+
+    def _content_terms(self, content: Array) -> list[Term]:
+        """Return the terms of the content image."""
+        targets = self.network.forward(content, self.content_layers).features if self.content_layers else {}
+        return [Content(layer, targets[layer], weight) for layer, weight in self.content_layers.items()]
+
+    def _style_terms(self, style: Styles) -> list[Term]:
+        """Return the terms of the style images."""
+        targets = self._style_targets(style) if self.style_layers else {}
+        return [Style(layer, targets[layer], w_l) for layer, w_l in self.style_layers.items()]
 
     def _style_targets(self, style: Styles) -> dict[str, Array]:
         """Return A / M_a of each style layer, averaged over the paintings by their weights."""
@@ -231,54 +280,27 @@ class Objective:
         shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
         targets: dict[str, Array] = {}
         for (image, _), share in zip(paintings, shares, strict=True):
-            tape = self.network.forward(image, self.style_layers)
-            for layer, G in self._grams(tape).items():
-                M_a = tape.features[layer].shape[0] * tape.features[layer].shape[1]
-                targets[layer] = targets.get(layer, 0) + to_host(G) * (share / sum(shares) / M_a)
+            view = View(self.network, self.network.forward(image, self.style_layers))
+            for layer in self.style_layers:
+                M_a = view.positions(layer)
+                targets[layer] = targets.get(layer, 0) + to_host(view.gram(layer)) * (share / sum(shares) / M_a)
         if self.network.device == "cuda":
             return {layer: to_cuda(A.astype(np.float32)) for layer, A in targets.items()}
         return targets
 
-    def _grams(self, tape: Tape) -> dict[str, Array]:
-        workers = self.network.workers
-        with workers.single_threaded_blas():
-            scale = self.network.scale_of
-            return {
-                layer: losses.gram_matrix(tape.features[layer], workers, scale(layer)) for layer in self.style_layers
-            }
-
-    def _terms(self, tape: Tape, grams: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
-        F = tape.features
-        return {
-            "content": {
-                layer: losses.content_loss(F[layer], P, self.network.scale_of(layer))
-                for layer, P in self._content.items()
-            },
-            "style": {
-                layer: losses.style_layer_loss(grams[layer], A, F[layer].shape[0] * F[layer].shape[1], 1)
-                for layer, A in self._style.items()
-            },
-        }
-
-    def _gradients(
-        self, tape: Tape, grams: Mapping[str, Array], weights: Mapping[Term, float]
-    ) -> dict[str, LayerGradient]:
-        """Return, for each layer, a function for the derivative of the weighted terms with respect to its features."""
-        workers = self.network.workers
+    def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
+        """Return, for each layer, a function that adds its terms' weighted derivatives to what flows there."""
 
         def gradient(layer: str, flowing: Array | None) -> Array:
-            F, total = tape.features[layer], flowing
             # With F stored s times as large, and the gradient with respect to that: twice a division by s.
-            factor = tape.gradient_scale / self.network.scale_of(layer) ** 2
-            if ("style", layer) in weights:
-                G, A, weight = grams[layer], self._style[layer], factor * weights["style", layer]
-                total = losses.style_layer_loss_gradient(F, G, A, 1, weight, total, workers)
-            if ("content", layer) in weights:
-                total = losses.content_loss_gradient(F, self._content[layer], factor * weights["content", layer], total)
+            factor, total = view.tape.gradient_scale / view.scale(layer) ** 2, flowing
+            for term in terms:
+                if term.layer == layer:
+                    total = term.gradient(view, factor * self.weight_of(term), total)
             assert total is not None  # a layer is listed for at least one of its terms
             return total
 
-        return {layer: partial(gradient, layer) for layer in dict.fromkeys(layer for _, layer in weights)}
+        return {layer: partial(gradient, layer) for layer in dict.fromkeys(_layers_of(terms))}
 
     def _checked_size(self, image: Array) -> Array:
         if self.shape is not None and np.shape(image) != self.shape:
@@ -295,18 +317,36 @@ class Objective:
                 where.append(f"{label} ({direction} pass)")
 
         with np.errstate(all="ignore"):
-            tape = self.network.forward(image, self.layers, observe=partial(observe, "forward"))
+            view = self._view(image, observe=partial(observe, "forward"))
             if not where:
-                grams = self._grams(tape)
-                kernels = kernels_of(tape.features[self.layers[0]])
-                for kind, terms in self._terms(tape, grams).items():
-                    for layer, term in terms.items():
+                seen = [*view.tape.features.values(), view.pixels]
+                kernels = kernels_of(seen[0])
+                for kind, terms in self._values(view).items():
+                    for name, term in terms.items():
                         if not where and not np.isfinite(kernels.numbers([term])[0]):
-                            where.append(f"the {kind} loss of {layer!r}")
+                            where.append(f"the {kind} loss of {name!r}")
             if not where:
-                gradients = self._gradients(tape, grams, self._weights())
-                self.network.backward(tape, gradients, observe=partial(observe, "backward"))
+                self._gradient(view, self.summands, observe=partial(observe, "backward"))
         return f"the loss or its gradient is not finite: it began at {where[0] if where else 'the sum of the terms'}"
+
+
+def _layers_of(terms: Iterable[Term]) -> list[str]:
+    return [term.layer for term in terms if term.layer is not None]
+
+
+def _check_further(terms: Sequence[Term]) -> None:
+    """Raise ValueError for further terms that cannot stand beside the paper's."""
+    for term in terms:
+        if term.kind in _PAPER_KINDS:
+            raise ValueError(f"a further term is of the kind {term.kind!r}, which is the paper's: call it otherwise")
+        _checked_weight(f"the weight of {term.kind} {term.name!r}", term.weight)
+    names = [(term.kind, term.name) for term in terms]
+    if len(set(names)) < len(names):
+        raise ValueError("two further terms have the same kind and name")
+
+
+def _floating(image: Array) -> Array:
+    return image.astype(np.float64) if image.dtype.kind == "u" else image
 
 
 def layer_names(layers: Layers) -> list[str]:

@@ -17,12 +17,11 @@ class Curve:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self.names = [f"content {layer}" for layer in objective.content_layers]
-        self.names += [f"style {layer}" for layer in objective.style_layers]
+        self.names = [f"{kind} {name}" for kind, names in objective.term_names.items() for name in names]
         self.points: list[list[float]] = []
 
     def follow(self, state: Iteration) -> None:
         """Note an iteration."""
         weighted = self._objective.weighted_terms()
-        terms = [float(value) for kind in ("content", "style") for value in weighted[kind].values()]
+        terms = [float(weighted[kind][name]) for kind, names in self._objective.term_names.items() for name in names]
         self.points.append([state.evaluations, float(state.value), *terms])

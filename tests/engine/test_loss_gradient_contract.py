@@ -20,6 +20,7 @@ from engine.optimize import LEARNING_RATES, METHODS, minimize
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, Settings, prepare
 from tests.engine import models
+from tests.engine.test_terms import Square
 from tools.stylize import Options
 
 DOUBLE, STEPPED, SINGLE = "float64", "complex128", "float32"
@@ -54,6 +55,8 @@ OPTIONS = {
     "the content weight that the network brings": {"content_weight": None},
     "content weight zero": {"content_weight": 0.0},
     "style weight zero": {"style_weight": 0.0},
+    "a further term on the image": {"further_terms": (Square(weight=1e-4),)},
+    "further terms on a layer of the paper's and another": {"further_terms": (Square("conv3_1"), Square("conv1_2"))},
     # Images.
     "content alone": {"style": None},
     "style alone": {"content": None},
@@ -162,10 +165,11 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"}
+    unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model", "further_terms"}
     assert not unknown, unknown
-    if images["content"] is None or images["style"] is None:
-        return Objective(network, **images, **settings)
+    further = option.get("further_terms", ())
+    if further or images["content"] is None or images["style"] is None:
+        return Objective(network, **images, **settings, further_terms=further)
     return prepare(network, **images, settings=Settings(**settings), initial=image_of(option)).objective
 
 

@@ -1,0 +1,181 @@
+"""The summands of the loss: what each adds to its value, and to the gradient at what it looks at.
+
+A term looks at the features of one layer, or at the image itself. The paper's two are below; a term of one's own is any
+object with the attributes and the two methods of ``Term``, given to ``Objective`` as one of its ``further_terms``:
+
+>>> import numpy as np
+>>> class Darkness:
+...     "Pulls the image towards black: 1/2 sum x^2, whose derivative is x."
+...     kind, name, layer = "darkness", "image", None
+...     weight = 1e-3
+...     def value(self, view):
+...         return 0.5 * (view.image**2).sum()
+...     def gradient(self, view, weight, add_to=None):
+...         return weight * view.image if add_to is None else add_to + weight * view.image
+>>> isinstance(Darkness(), Term)
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from engine import losses
+from engine.network import Network, Tape
+from engine.ops import Array
+from engine.scaling import content_gradient_size, style_gradient_size
+
+
+@dataclass(frozen=True)
+class View:
+    """What an evaluation shows its terms.
+
+    Parameters
+    ----------
+    network : that was run.
+    tape : of its forward pass, with the features as they are stored.
+    pixels : the image, where the network computes; None where no term looks at it.
+    """
+
+    network: Network
+    tape: Tape
+    pixels: Array | None = None
+    _grams: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def image(self) -> Array:
+        """The image, (H, W, 3), RGB, 0..255, floating."""
+        assert self.pixels is not None
+        return self.pixels
+
+    def features(self, layer: str) -> Array:
+        """Return a layer's features, (H_l, W_l, N_l), stored ``scale`` times as large as they are."""
+        return self.tape.features[layer]
+
+    def scale(self, layer: str) -> float:
+        """Return how many times as large as they are a layer's features are stored: 1 but for 16-bit numbers."""
+        return self.network.scale_of(layer)
+
+    def positions(self, layer: str) -> int:
+        """Return M_l, the number of positions in a layer's feature maps."""
+        height, width, _ = self.features(layer).shape
+        return height * width
+
+    def gram(self, layer: str) -> Array:
+        """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
+        if layer not in self._grams:
+            workers = self.network.workers
+            with workers.single_threaded_blas():
+                self._grams[layer] = losses.gram_matrix(self.features(layer), workers, self.scale(layer))
+        return self._grams[layer]
+
+
+@runtime_checkable
+class Term(Protocol):
+    """One summand of the loss.
+
+    Parameters
+    ----------
+    kind : such as ``"content"``; terms are shown by kind and name.
+    name : of the term among those of its kind; the layer's, where it looks at one.
+    layer : whose features it looks at; None for the image.
+    weight : its factor in the total; of content and style, within alpha or beta.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Which kind of term it is."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among those of its kind."""
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that it looks at, or None."""
+
+    @property
+    def weight(self) -> float:
+        """Its factor in the total."""
+
+    def value(self, view: View) -> Any:
+        """Return the term without its weight: a number, or on a GPU an array there of one number."""
+
+    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times the derivative with respect to the layer's features, or to the image.
+
+        Parameters
+        ----------
+        weight : every factor there is, the term's own included.
+        add_to : what flows there already, of the same shape; it is part of what is returned, and may be changed.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Equations 1 and 2: how far a layer's features are from those of the content image.
+
+    Parameters
+    ----------
+    layer : its name.
+    P : (H_l, W_l, N_l), the content image's features as they are stored.
+    weight : within alpha.
+    """
+
+    layer: str
+    P: Array
+    weight: float = 1.0
+    kind: ClassVar[str] = "content"
+
+    @property
+    def name(self) -> str:
+        """The layer's."""
+        return self.layer
+
+    def value(self, view: View) -> Any:
+        """Return L_content of the layer."""
+        return losses.content_loss(view.features(self.layer), self.P, view.scale(self.layer))
+
+    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times dL_content / dF, added to what flows."""
+        return losses.content_loss_gradient(view.features(self.layer), self.P, weight, add_to)
+
+    def gradient_size(self, view: View) -> float:
+        """Return the root mean square of dL_content / dF."""
+        return content_gradient_size(view.features(self.layer), self.P, view.scale(self.layer))
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """Equations 3 to 6: how far a layer's Gram matrix is from that of the style image.
+
+    Parameters
+    ----------
+    layer : its name.
+    A : (N_l, N_l), the style image's Gram matrix over its number of positions, M_a.
+    weight : w_l, within beta.
+    """
+
+    layer: str
+    A: Array
+    weight: float = 1.0
+    kind: ClassVar[str] = "style"
+
+    @property
+    def name(self) -> str:
+        """The layer's."""
+        return self.layer
+
+    def value(self, view: View) -> Any:
+        """Return E_l."""
+        return losses.style_layer_loss(view.gram(self.layer), self.A, view.positions(self.layer), 1)
+
+    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times dE_l / dF, added to what flows."""
+        F, G = view.features(self.layer), view.gram(self.layer)
+        return losses.style_layer_loss_gradient(F, G, self.A, 1, weight, add_to, view.network.workers)
+
+    def gradient_size(self, view: View) -> float:
+        """Return the root mean square of dE_l / dF."""
+        return style_gradient_size(view.features(self.layer), view.gram(self.layer), self.A)
