@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from tools.record import PROJECT, own_version
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -36,7 +38,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line on standard error and exit code 2."""
+    """An argument parser with ``--version``, whose errors are one line on standard error and exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_argument("--version", action="version", version=f"{PROJECT} {own_version()}")
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` on one line and exit with code 2."""

@@ -17,6 +17,14 @@ OF_A_PICTURE = ("scipy", "onnx", "pillow")
 """The packages that a picture depends on, besides NumPy and the project itself."""
 
 
+def own_version() -> str:
+    """Return the version of this program, or ``"unknown"`` where it runs without having been installed."""
+    try:
+        return version(PROJECT)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
     """Return the versions of Python, NumPy, the project and those of the packages that are installed."""
     found = {"python": platform.python_version(), "numpy": np.__version__}

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tools
+from tools.__main__ import TOOLS
+from tools.record import PROJECT, own_version
+
+
+def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools", *arguments]
+    where = folder or Path(tools.__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, cwd=where, timeout=60)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_has_a_command_line(tool):
+    assert callable(importlib.import_module(f"tools.{tool.replace('-', '_')}").main)
+
+
+def test_a_tool_is_run_by_its_name():
+    done = run("models", "list", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "comes with the program" in done.stdout
+
+
+def test_the_version_is_told():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"{PROJECT} {own_version()}\n")
+    assert run("stylize", "--version").stdout == done.stdout
+
+
+def test_an_exit_code_and_an_error_go_through():
+    done = run("stylize", "no.jpg", "neither.jpg", "-o", "out.png")
+    assert done.returncode == 2
+    assert done.stderr == "stylize: cannot read 'no.jpg': there is no such file\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["--quiet", "stylize"]])
+def test_what_is_no_tool_is_told_in_one_line(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{PROJECT}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_help_names_all_tools():
+    assert all(tool in run("--help").stdout for tool in TOOLS)
