@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import unknown_name
+from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
@@ -118,18 +118,35 @@ def prepare(
         style,
         content_layers=settings.content_layers,
         style_layers=settings.style_layers,
-        content_weight=settings.content_weight or 0.0,
+        content_weight=content_weight_of(settings, network),
         style_weight=settings.style_weight,
         replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)
 
 
+def content_weight_of(settings: Settings, network: Network) -> float:
+    """Return the settings' content weight, or the one recommended for the network where none is given."""
+    return network.content_weight if settings.content_weight is None else settings.content_weight
+
+
 def with_content_weight(settings: AnySettings, network: Network) -> AnySettings:
-    """Return the settings with the content weight recommended for the network where none is given."""
-    if settings.content_weight is not None:
-        return settings
-    return replace(settings, content_weight=network.content_weight)
+    """Return the settings with the content weight filled in, as ``content_weight_of`` has it."""
+    return replace(settings, content_weight=content_weight_of(settings, network))
+
+
+def first_evaluation(job: Job) -> float:
+    """Return the loss of a job's first image; raise ValueError when it is not finite, or its gradient is zero."""
+    try:
+        value, gradient = job.objective(job.initial)
+    except NonFiniteError as error:
+        raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
+    if not gradient.any():
+        raise ValueError(
+            "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
+            "the weights are too small, or it fits perfectly already"
+        )
+    return float(value)
 
 
 def stylize(

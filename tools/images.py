@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+from engine.multiscale import fit
 from tools.files import check_writable, replacing
 
 MAX_PIXELS = 200_000_000
@@ -135,21 +136,6 @@ def resize(picture: Picture, height: int, width: int) -> Picture:
     # Where nothing is visible there is no weight to divide by: the plain colours stay.
     pixels[visible] = weighted[visible] / alpha[visible][:, None]
     return Picture(np.clip(pixels, 0, 255), np.clip(alpha, 0, 1))
-
-
-def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """Return the (height, width) of a picture whose longer side becomes exactly ``long_side`` pixels.
-
-    The aspect is kept: the other side is rounded to the nearest whole number, half a pixel up, and is at least 1.
-    """
-    if height < 1 or width < 1 or long_side < 1:
-        raise ValueError(f"cannot fit {height} x {width} pixels to a longer side of {long_side}, expected at least 1")
-    longer = max(height, width)
-
-    def scaled(side: int) -> int:
-        return max(1, (2 * side * long_side + longer) // (2 * longer))
-
-    return scaled(height), scaled(width)
 
 
 def save_image(

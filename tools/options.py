@@ -11,6 +11,7 @@ from typing import Any
 from engine.device import DEVICES
 from engine.errors import unknown_name
 from engine.load import POOLINGS
+from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
@@ -20,10 +21,6 @@ from tools.command_line import Parser, describe, given_name, natural_int, positi
 
 MAX_LEVELS = 12
 """Of the largest picture that is read, the smallest level has a few pixels."""
-
-USUAL_LEVELS = 3
-SMALLEST_LEVEL = 96
-"""How many sizes a picture has, and how large the first is at least, where nothing else is asked for."""
 
 OF_PICTURE = "picture"
 """``style_size`` of paintings that get the height and the width of the picture."""
@@ -93,12 +90,7 @@ PAPER: dict[str, Any] = {
 
 def levels_of(options: Options) -> int:
     """Return the number of sizes: what was asked for, else what suits the picture's size."""
-    if options.levels is not None:
-        return options.levels
-    levels = 1
-    while levels < USUAL_LEVELS and options.size >> levels >= SMALLEST_LEVEL:
-        levels += 1
-    return levels
+    return usual_levels(options.size) if options.levels is None else options.levels
 
 
 def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.load import load_network
+from engine.multiscale import content_weight_at, fit
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
 from engine.optimize import Iteration, Result
 from engine.stylize import Settings, prepare
-from tools.images import Picture, fit, resize
+from tools.images import Picture, resize
 from tools.model_cache import DRAFT_FILE
 
 LONG_SIDE = 256
@@ -31,15 +32,14 @@ def load_draft(pooling: str, device: str, threads: int | None) -> Network:
 def draft_settings(settings: Settings, network: Network, draft: Network, ratio: float) -> Settings:
     """Return the settings that take the draft network where ``settings`` take ``network``.
 
-    The content weight keeps its distance to the one recommended for the network, and grows as the pixels become fewer,
-    as ``tools.rendering.level_options`` has it. Layers that the draft network does not have are left out, and if none
-    is left, the paper's stand in.
+    The content weight keeps its distance to the one recommended for the network. Layers that the draft network does not
+    have are left out, and if none is left, the paper's stand in.
 
     Parameters
     ----------
     ratio : the preview's side by the picture's.
     """
-    content_weight = draft.content_weight / ratio**2
+    content_weight = content_weight_at(draft.content_weight, ratio**2)
     if settings.content_weight is not None:
         content_weight *= settings.content_weight / network.content_weight
     return dataclasses.replace(

@@ -22,6 +22,7 @@ from engine.errors import unknown_name
 from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
+from engine.stylize import first_evaluation
 from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -43,7 +44,7 @@ from tools.reconstructing.sheet import draw
 from tools.reconstructing.table import listing, measures, table
 from tools.reconstructing.target import KINDS, Sets, Target, targets_of
 from tools.record import origin
-from tools.rendering import check_memory, first_evaluation, load, picture_size
+from tools.rendering import check_memory, load, picture_size
 from tools.sheet import Tile
 from tools.sweeping.axes import parse_axis
 

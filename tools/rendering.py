@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.errors import NonFiniteError
+from engine.color import match_colors
 from engine.load import load_network
+from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import layer_names
-from engine.stylize import Job, memory, optimizer_is_elsewhere, optimizer_memory, prepare, with_content_weight
-from tools.colours import with_colours_of
-from tools.images import Picture, fit, load_image, resize
+from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from tools.images import Picture, load_image, resize
 from tools.memory import check_free
 from tools.options import Options, levels_of
 
@@ -76,22 +76,21 @@ def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None
     return styles[0] if options.init == "style" else load_image(Path(options.init))
 
 
-def level_options(options: Options, network: Network) -> list[Options]:
-    """Return the options of each level's picture, from the smallest to the one that is asked for.
+def picture_levels(options: Options, network: Network) -> list[Level]:
+    """Return the sizes of the picture, from the smallest to the one that is asked for."""
+    return levels_of_picture(options.size, levels_of(options), content_weight_of(options, network))
 
-    The content loss is a sum over the pixels, the style loss is not: the content weight grows as the pixels become
-    fewer, so that the balance between the two is the same at each level.
-    """
-    weight = with_content_weight(options, network).content_weight or 0.0
-    levels = []
-    for shift in reversed(range(levels_of(options))):
-        size, style_size = options.size >> shift, options.style_size
-        level = dataclasses.replace(options, levels=1, size=size, content_weight=weight * (options.size / size) ** 2)
-        if isinstance(style_size, int):
-            level = dataclasses.replace(level, style_size=style_size >> shift)
-        levels.append(level)
-    levels[-1] = dataclasses.replace(options, levels=1)
-    return levels
+
+def at_level(options: Options, level: Level) -> Options:
+    """Return the options of the picture at one of its sizes."""
+    style_size = options.style_size
+    return dataclasses.replace(
+        options,
+        levels=1,
+        size=level.size,
+        style_size=level.divided(style_size) if isinstance(style_size, int) else style_size,
+        content_weight=level.content_weight,
+    )
 
 
 def with_fitting_levels(
@@ -125,7 +124,7 @@ def check_levels(network: Network, options: Options, content: Size, styles: Sequ
     try:
         if min(options.size, style_size) < divided:
             raise ValueError("nothing is left")
-        smallest = level_options(options, network)[0]
+        smallest = at_level(options, picture_levels(options, network)[0])
         picture = picture_size(content, smallest)
         for size, layers in (
             (picture, [*options.content_layers, *options.style_layers]),
@@ -165,7 +164,7 @@ def coloured(style: Picture, content: Picture, options: Options) -> Picture:
     """Return a painting in the colours that the options want: its own, or the photograph's."""
     if options.colors == "painting":
         return style
-    return Picture(with_colours_of(style.pixels, content.pixels), style.alpha)
+    return Picture(match_colors(style.pixels, content.pixels), style.alpha)
 
 
 def check_layers(network: Network, options: Options) -> None:
@@ -180,17 +179,3 @@ def check_layers(network: Network, options: Options) -> None:
                 f"{', '.join(network.layers)}{''.join(behind)}"
             )
         network.checked(layers)
-
-
-def first_evaluation(job: Job) -> float:
-    """Return the loss of the first image; raise ValueError when it is not finite, or its gradient is zero."""
-    try:
-        value, gradient = job.objective(job.initial)
-    except NonFiniteError as error:
-        raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
-    if not gradient.any():
-        raise ValueError(
-            "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
-            "the weights are too small, or it fits perfectly already"
-        )
-    return float(value)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.images import Picture, fit, resize
+from engine.multiscale import fit
+from tools.images import Picture, resize
 
 MAX_SIDE = 4000
 """Longest side of a sheet in pixels, unless its tiles would become smaller than ``MIN_TILE``."""

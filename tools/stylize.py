@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import unknown_name
+from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
 from engine.optimize import Iteration, Result
 from engine.stylize import INITS, Job, shares, with_content_weight
@@ -37,13 +39,14 @@ from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
 from tools.rendering import (
+    at_level,
     check_layers,
     check_memory,
     coloured,
     first_picture,
-    level_options,
     load,
     painting_sizes,
+    picture_levels,
     picture_size,
     rendering,
     with_fitting_levels,
@@ -119,8 +122,7 @@ def _make(arguments: argparse.Namespace) -> int:
             f"{NAME}: the model's weights are not known, a content weight of {network.content_weight:g} is a guess; "
             "find one that suits with: python -m tools.sweep CONTENT STYLE --suggest"
         )
-    levels = levels_of(options)
-    begins_small = arguments.preview or levels > 1
+    begins_small = arguments.preview or levels_of(options) > 1
     if begins_small:
         announce_draft(NAME, arguments.model, chosen, arguments.quiet)
         if not arguments.quiet:
@@ -130,26 +132,38 @@ def _make(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     with contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as lines:
         log = Log(lines)
-        if levels > 1:
-            log.write(start_of_log(arguments, with_content_weight(options, network), needed))
-            first, stopped = _coarse_picture(arguments, options, network, content, styles, first, log)
-            if stopped:
-                return EXIT_INTERRUPTED
+        filled = with_content_weight(options, network)
+        if levels_of(options) > 1:
+            log.write(start_of_log(arguments, filled, needed))
+
+        def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
+            start = first if image is None else Picture(image, resize(content, *image.shape[:2]).alpha)
+            return rendering(network, at_level(options, level), content, styles, start)
+
+        # Until the last size has a picture of its own, that of the one before is the best there is.
+        kept: tuple[Picture, dict[str, Any]] | None = None
         try:
-            photograph, job = rendering(network, options, content, styles, first)
+            pictures = coarse_to_fine(picture_levels(options, network), prepared)
+            level, (photograph, job) = next(pictures)
+            while not level.is_last:
+                result, facts = _small_picture(arguments, level, job, log)
+                stopped = result.stop == "interrupted"
+                if kept is not None or result.iterations or not stopped:
+                    until = {"stop": "interrupted", "level": level.number, "levels": level.count}
+                    kept = Picture(result.image.astype(np.float32), photograph.alpha), facts if stopped else until
+                if stopped:
+                    raise KeyboardInterrupt
+                level, (photograph, job) = pictures.send(result)
             if not begins_small:
                 announce_draft(NAME, arguments.model, chosen, arguments.quiet)
             with Progress(options.iterations, "iterations", NAME, quiet=arguments.quiet) as progress:
-                session = _Session(arguments, with_content_weight(options, network), job, photograph, progress, log)
+                session = _Session(arguments, filled, job, photograph, progress, log)
                 session.start(needed, begins_small)
-                result = job.run(session.iteration)
-                return session.finish(result)
+                return session.finish(job.run(session.iteration))
         except KeyboardInterrupt:
-            if levels == 1 or first is None:
+            if kept is None:
                 raise
-            # Before the first iteration of the last size, the picture of the one before is the best there is.
-            facts = {"stop": "interrupted", "level": levels - 1, "levels": levels}
-            _write_enlarged(arguments, with_content_weight(options, network), first, size, facts)
+            _write_enlarged(arguments, filled, *kept, size)
             return EXIT_INTERRUPTED
 
 
@@ -214,54 +228,34 @@ def _preview(
     return stopped
 
 
-def _coarse_picture(
-    arguments: argparse.Namespace,
-    options: Options,
-    network: Network,
-    content: Picture,
-    styles: Sequence[Picture],
-    first: Picture | None,
-    log: Log,
-) -> tuple[Picture | None, bool]:
-    """Make the smaller pictures, one begun with the other.
-
-    Returns what the picture itself begins with, and whether it was interrupted: then that has been written, enlarged.
-    Raises KeyboardInterrupt where there is nothing to write.
-    """
-    levels = level_options(options, network)
-    for number, level in enumerate(levels[:-1], 1):
-        began = time.perf_counter()
-        photograph, job = rendering(network, level, content, styles, first)
-        height, width = photograph.size
-        name = f"level {number} of {len(levels)}, {width}x{height} pixels"
-        with Progress(level.iterations, "iterations", f"level {number}", quiet=arguments.quiet) as progress:
-            _, seconds = seconds_of_evaluation(job)
-            took = seconds_of_run(job, level, seconds, 0)
-            # An evaluation takes four times as long from level to level.
-            remaining = took * sum(4**more for more in range(len(levels) - number + 1))
-            progress.write(
-                f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(took)} for {level.iterations} "
-                f"iterations, about {duration(remaining)} to the end"
-            )
-            result = job.run(_followed(progress, log, job, number, began))
-            progress.write(
-                f"{NAME}: {name}: {result.iterations} iterations, loss {result.initial_value:.4g} -> "
-                f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
-            )
-        facts = {"level": number, "levels": len(levels), "width": width, "height": height, **facts_of(result, began)}
-        log.write({"event": "level", **facts})
-        first = Picture(result.image.astype(np.float32), photograph.alpha)
-        if result.stop == "interrupted":
-            if number == 1 and result.iterations == 0:
-                raise KeyboardInterrupt
-            size = picture_size(content.size, options)
-            _write_enlarged(arguments, with_content_weight(options, network), first, size, facts)
-            return first, True
-    return first, False
+def _small_picture(arguments: argparse.Namespace, level: Level, job: Job, log: Log) -> tuple[Result, dict[str, Any]]:
+    """Make the picture of a level before the last; return what came of it, and that as the log has it."""
+    began = time.perf_counter()
+    height, width = job.initial.shape[:2]
+    name = f"level {level.number} of {level.count}, {width}x{height} pixels"
+    iterations = job.settings.iterations
+    with Progress(iterations, "iterations", f"level {level.number}", quiet=arguments.quiet) as progress:
+        _, seconds = seconds_of_evaluation(job)
+        took = seconds_of_run(job, job.settings, seconds, 0)
+        # An evaluation takes four times as long from level to level.
+        remaining = took * sum(4**more for more in range(level.count - level.number + 1))
+        progress.write(
+            f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(took)} for {iterations} "
+            f"iterations, about {duration(remaining)} to the end"
+        )
+        result = job.run(_followed(progress, log, job, level.number, began))
+        progress.write(
+            f"{NAME}: {name}: {result.iterations} iterations, loss {result.initial_value:.4g} -> "
+            f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
+        )
+    facts = {"level": level.number, "levels": level.count, "width": width, "height": height}
+    facts |= facts_of(result, began)
+    log.write({"event": "level", **facts})
+    return result, facts
 
 
 def _write_enlarged(
-    arguments: argparse.Namespace, options: Options, level: Picture, size: tuple[int, int], facts: Mapping[str, Any]
+    arguments: argparse.Namespace, options: Options, level: Picture, facts: Mapping[str, Any], size: tuple[int, int]
 ) -> None:
     """Write the picture of a level at the size that was asked for, and say so."""
     enlarged = resize(level, *size)

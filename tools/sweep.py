@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.batch import run_batch
+from engine.calibrate import Pilot
 from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
 from engine.optimize import Iteration
@@ -63,7 +64,7 @@ from tools.sweeping.axes import (
 from tools.sweeping.cells import Cell, Outcome, make_cell
 from tools.sweeping.folder import Folder, write_text
 from tools.sweeping.page import sweep_page
-from tools.sweeping.suggest import Pilot, suggest
+from tools.sweeping.suggest import suggest
 from tools.sweeping.table import contact_sheet, entries, table
 from tools.sweeping.workers import Workers, dask_workers, local_workers
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from engine.multiscale import fit
 from tools import images
-from tools.images import MAX_PIXELS, Picture, check_output, fit, load_image, read_text, resize, save_image
+from tools.images import MAX_PIXELS, Picture, check_output, load_image, read_text, resize, save_image
 
 SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"]
 LOSSLESS = [".png", ".webp", ".tif"]
@@ -638,30 +639,6 @@ def test_damaged_files_are_refused_or_give_a_finite_picture(tmp_path, monkeypatc
 
 
 # --- sizes ---
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "long_side", "expected"),
-    [
-        (400, 300, 200, (200, 150)),
-        (300, 400, 200, (150, 200)),
-        (50, 50, 7, (7, 7)),
-        (100, 75, 1000, (1000, 750)),
-        (3, 1000, 100, (1, 100)),
-        (1000, 1, 10, (10, 1)),
-        (1000, 667, 500, (500, 334)),
-        (1000, 665, 500, (500, 333)),
-        (10, 10, 1, (1, 1)),
-    ],
-)
-def test_fit_makes_the_longer_side_exact_and_rounds_the_other(height, width, long_side, expected):
-    assert fit(height, width, long_side) == expected
-
-
-@pytest.mark.parametrize("arguments", [(0, 5, 5), (5, 0, 5), (5, 5, 0), (5, 5, -3)])
-def test_fit_refuses_sizes_below_one(arguments):
-    with pytest.raises(ValueError, match="expected at least 1"):
-        fit(*arguments)
 
 
 @pytest.mark.parametrize("long_side", [1, 5, 20, 33])

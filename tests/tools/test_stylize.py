@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import tools.stylize
+from engine.color import match_colors
 from engine.load import load_network
+from engine.multiscale import stylize_coarse_to_fine
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
@@ -19,7 +21,6 @@ from engine.reconstruct import psnr
 from engine.stylize import Job, Settings, stylize
 from tests.tools.calling import called
 from tests.tools.disk import full_disk
-from tools.colours import with_colours_of
 from tools.files import Lines
 from tools.images import Picture, load_image, resize
 from tools.model_cache import DRAFT_FILE
@@ -530,6 +531,21 @@ def test_levels_are_pictures_of_their_own_each_begun_with_the_last(folder, call)
     assert facts(folder / "out.png", "Settings")["levels"] == 3
 
 
+def test_levels_are_those_of_the_library(folder, call):
+    call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--levels", 3, "-s", 97, "--style-size", 99, "--init", "style")
+    result = stylize_coarse_to_fine(
+        load_network(folder / "model.onnx", threads=1),
+        load_image(folder / "photo.png").pixels,
+        load_image(folder / "painting.png").pixels,
+        Settings(content_weight=0.01, iterations=4, init="style"),
+        resize=lambda pixels, *size: resize(Picture(pixels, None), *size).pixels,
+        size=97,
+        style_size=99,
+        levels=3,
+    )
+    np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))
+
+
 def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, monkeypatch):
     run, jobs = Job.run, []
 
@@ -571,6 +587,21 @@ def test_an_interruption_before_the_last_size_has_begun_leaves_the_one_before(fo
     assert facts(folder / "out.png", "Result")["stop"] == "interrupted"
 
 
+def test_an_interruption_between_two_sizes_leaves_the_one_before(folder, call, monkeypatch):
+    rendering, calls = tools.stylize.rendering, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rendering(*arguments)
+
+    monkeypatch.setattr(tools.stylize, "rendering", interrupted)
+    said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, code=130)
+    assert "interrupted; wrote the picture of level 1 of 3, enlarged, " in said
+    assert opened(folder / "out.png").size == (96, 72)
+
+
 def test_what_is_known_beforehand_is_said_before_the_small_pictures(folder, call):
     said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 2, "--preview").splitlines()
     order = [
@@ -606,7 +637,7 @@ def test_the_painting_takes_the_photograph_s_colours_where_asked_to(folder, call
     call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--colors", "photograph")
     network = load_network(folder / "model.onnx", threads=1)
     photo = load_image(folder / "photo.png", long_side=48).pixels
-    painting = with_colours_of(load_image(folder / "painting.png", long_side=48).pixels, photo)
+    painting = match_colors(load_image(folder / "painting.png", long_side=48).pixels, photo)
     result = stylize(network, photo, painting, Settings(content_weight=0.01, iterations=4))
     np.testing.assert_array_equal(pixels(folder / "out.png"), np.rint(result.image).astype(np.uint8))
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-from engine.stylize import Job
-from tools.options import Options
-from tools.rendering import first_evaluation
+from engine.stylize import Job, Settings, first_evaluation
 
 # Seconds that an optimiser takes for itself, at the start and in each iteration, by value of the image. Measured at 512
 # pixels on the machine that the README's figures are from.
@@ -33,7 +31,7 @@ def seconds_of_evaluation(job: Job) -> tuple[float, float]:
     return value, seconds
 
 
-def seconds_of_run(job: Job, options: Options, seconds: float, reports: int) -> float:
+def seconds_of_run(job: Job, options: Settings, seconds: float, reports: int) -> float:
     """Return how long a run takes if an evaluation takes ``seconds``."""
     start, each = OPTIMIZER_SECONDS.get(options.optimizer, (0.0, 0.0))
     if job.objective.network.device == "cuda" and options.optimizer != "l-bfgs-b":

@@ -17,21 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
 from engine.optimize import Iteration, Result
-from engine.stylize import Job, shares
+from engine.stylize import Job, first_evaluation, shares
 from tools.command_line import describe
 from tools.curve import Curve
 from tools.images import Picture, load_image
 from tools.options import Options, network_part
 from tools.rendering import (
+    at_level,
     check_levels,
     check_memory,
-    first_evaluation,
     first_picture,
-    level_options,
     load,
     painting_sizes,
+    picture_levels,
     picture_size,
     rendering,
 )
@@ -139,14 +140,18 @@ def _make(
     size = picture_size(content.size, options)
     check_memory(network, options, size, painting_sizes(sizes, options, size))
     check_levels(network, options, content.size, sizes)
-    *coarse, finest = level_options(options, network)
-    for level in coarse:
-        _, job = rendering(network, level, content, styles, first)
+
+    def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
+        start = first if image is None else Picture(image, None)
+        return rendering(network, at_level(options, level), content, styles, start)
+
+    pictures = coarse_to_fine(picture_levels(options, network), prepared)
+    level, (photograph, job) = next(pictures)
+    while not level.is_last:
         result = job.run(callback)
         if result.stop == "interrupted":
             return Outcome(None, None, {"stop": result.stop}, None)
-        first = Picture(result.image.astype(np.float32), None)
-    content, job = rendering(network, finest, content, styles, first)
+        level, (photograph, job) = pictures.send(result)
     curve = Curve(job.objective)
     first_evaluation(job)
     start = _standing(job, job.initial)
@@ -158,7 +163,7 @@ def _make(
     result = job.run(follow)
     facts = _facts(job, result, curve, start)
     facts["seconds"] = round(time.perf_counter() - began, 3)
-    return Outcome(result.image, content.alpha, facts, None)
+    return Outcome(result.image, photograph.alpha, facts, None)
 
 
 def _facts(job: Job, result: Result, curve: Curve, start: Mapping[str, Any]) -> dict[str, Any]:

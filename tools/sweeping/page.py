@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.images import fit, load_image, resize, save_image
+from engine.multiscale import fit
+from tools.images import load_image, resize, save_image
 from tools.sweeping.grid import Grid, Record
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))

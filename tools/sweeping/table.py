@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.images import fit, load_image, resize
+from engine.multiscale import fit
+from tools.images import load_image, resize
 from tools.sheet import MAX_SIDE, MIN_TILE, Tile, draw_sheet
 from tools.sweeping.axes import number_label
 from tools.sweeping.grid import Grid, Record
