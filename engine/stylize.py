@@ -14,6 +14,7 @@ from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
+from engine.optimizers import OPTIMIZERS, optimizer_of
 
 INITS = ("noise", "content", "style")
 
@@ -73,8 +74,7 @@ class Job:
 
     def run(self, callback: Callable[[Iteration], bool | None] | None = None) -> Result:
         """Minimise the objective; see ``engine.optimize.minimize``."""
-        # scipy's L-BFGS-B is the only one that works in NumPy alone.
-        on_device = self.settings.optimizer != "l-bfgs-b"
+        on_device = OPTIMIZERS[self.settings.optimizer].on_device
         return minimize(
             self.objective,
             self.objective.network.placed(self.initial) if on_device else self.initial,
@@ -220,16 +220,12 @@ _TRANSFERS = 4
 
 def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
     """Say whether the optimiser's vectors are not where the network computes: scipy's stay on the CPU."""
-    return network.device == "cuda" and settings.optimizer == "l-bfgs-b"
+    return network.device == "cuda" and not OPTIMIZERS[settings.optimizer].on_device
 
 
 def optimizer_memory(height: int, width: int, settings: Settings) -> int:
     """Return the bytes of the optimiser's vectors, estimated."""
-    # In vectors of the image's size. scipy's workspace is 2 history + 5 and its lists of bounds take up as much as 20
-    # more; the project's own history is in float32. The rest are iterates, gradients and their copies.
-    history = settings.history or HISTORIES.get(settings.optimizer, 0)
-    vectors = {"l-bfgs-b": 2 * history + 40, "l-bfgs": history + 16}.get(settings.optimizer, 12)
-    return vectors * height * width * 3 * 8
+    return optimizer_of(settings.optimizer, history=settings.history).vectors * height * width * 3 * 8
 
 
 def shares(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

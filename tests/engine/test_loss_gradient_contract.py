@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-import engine.optimize
+import engine.optimizers.l_bfgs
 from engine.device import DEVICES, DTYPES
 from engine.load import CONVOLUTIONS, POOLINGS, load_network
 from engine.objective import Objective
@@ -312,9 +312,9 @@ def handed(monkeypatch):
 
         return evaluate
 
-    scipys, own = scipy.optimize.minimize, engine.optimize.l_bfgs
+    scipys, own = scipy.optimize.minimize, engine.optimizers.l_bfgs.l_bfgs
     monkeypatch.setattr(scipy.optimize, "minimize", lambda function, *a, **k: scipys(recording(function), *a, **k))
-    monkeypatch.setattr(engine.optimize, "l_bfgs", lambda function, *a: own(recording(function), *a))
+    monkeypatch.setattr(engine.optimizers.l_bfgs, "l_bfgs", lambda function, *a: own(recording(function), *a))
     return records
 
 

@@ -1,0 +1,75 @@
+"""scipy's L-BFGS-B, the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+
+from engine.optimizers.run import Run, converged, stalled
+
+
+@dataclass(frozen=True)
+class LBFGSB:
+    """scipy's L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995, with the 2011 corrections).
+
+    Parameters
+    ----------
+    history : corrections that it keeps, each two arrays of the image's size in float64; scipy's own default.
+    value_tolerance, gradient_tolerance : see ``engine.optimize.minimize``.
+    """
+
+    history: int = 10
+    value_tolerance: float = 1e-10
+    gradient_tolerance: float = 1e-8
+
+    method: ClassVar[str] = "l-bfgs-b"
+    on_device: ClassVar[bool] = False
+    seconds_per_value: ClassVar[tuple[float, float]] = (3e-6, 2.5e-7)
+
+    @property
+    def vectors(self) -> int:
+        """How many arrays of the image's size in float64 it holds, images and gradients among them."""
+        # Its workspace is 2 history + 5; its lists of bounds take up as much as 20 more.
+        return 2 * self.history + 40
+
+    def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
+        """Minimize until a tolerance is met or no lower point is found; ends by raising.
+
+        When its line search finds no lower point, which the rounding of a float32 network can cause, it is started
+        afresh from the best image, once at each place.
+        """
+        low, high = bounds
+        shape = run.best_image.shape
+
+        def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            value, gradient = run.evaluate(flat.reshape(shape).copy())
+            return value, gradient.ravel()
+
+        while True:
+            start = run.best_value
+            outcome = scipy.optimize.minimize(
+                evaluate,
+                run.best_image.ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=scipy.optimize.Bounds(np.full(run.best_image.size, low), np.full(run.best_image.size, high)),
+                callback=lambda flat: run.finish_iteration(flat.reshape(shape)),
+                options={
+                    "maxcor": self.history,
+                    "ftol": self.value_tolerance,
+                    "gtol": self.gradient_tolerance,
+                    # Iterations are counted by Run; the line search's own limit of 20 evaluations an iteration holds.
+                    "maxiter": run.iterations,
+                    "maxfun": 20 * run.iterations + 20,
+                    "maxls": 20,
+                },
+            )
+            if outcome.status == 0:
+                by_gradient = "GRADIENT" in str(outcome.message).upper()
+                raise converged("gradient" if by_gradient else "value", self.value_tolerance, self.gradient_tolerance)
+            if not run.best_value < start:
+                raise stalled(run)
