@@ -15,8 +15,8 @@ def test_the_methods_are_the_optimizers_names():
 
 
 def test_a_default_stands_in_the_optimizer_alone():
-    assert HISTORIES == {"l-bfgs-b": LBFGSB().history, "l-bfgs": LBFGS().history}
-    assert LEARNING_RATES == {"adam": Adam().learning_rate, "sgd": Momentum().learning_rate}
+    assert {"l-bfgs-b": LBFGSB().history, "l-bfgs": LBFGS().history} == HISTORIES
+    assert {"adam": Adam().learning_rate, "sgd": Momentum().learning_rate} == LEARNING_RATES
 
 
 def test_an_optimizer_takes_the_options_that_it_has():
