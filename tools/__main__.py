@@ -36,7 +36,8 @@ def main() -> NoReturn:
     given = parser.parse_args()
     name = given.tool.replace("-", "_")
     sys.argv = [name, *given.arguments]  # a picture records how its tool was called
-    run(importlib.import_module(f"tools.{name}").main)
+    module = importlib.import_module(f"tools.{name}")
+    run((importlib.import_module(f"{module.__name__}.__main__") if hasattr(module, "__path__") else module).main)
 
 
 if __name__ == "__main__":

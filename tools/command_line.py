@@ -105,10 +105,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     for signal_name in SIGNALS:
         if hasattr(signal, signal_name):
             signal.signal(getattr(signal, signal_name), interrupt)
-    name = main.__module__.rsplit(".", 1)[-1]
-    if name == "__main__":
+    module = main.__module__
+    if module == "__main__":
         spec = sys.modules["__main__"].__spec__
-        name = spec.name.rsplit(".", 1)[-1] if spec else "tool"
+        module = spec.name if spec else "tool"
+    name = module.removesuffix(".__main__").rsplit(".", 1)[-1]
     try:
         code = main(argv)
         _flush_output()

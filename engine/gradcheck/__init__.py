@@ -1,1 +1,1 @@
-"""Verification of the gradients: checks, experiments, an audit of published formulas, and a study of faults."""
+"""Verification of the gradients: the checks, and experiments on steps, kinks, precision and a run."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.gradcheck import faults as faults_module
 from engine.gradcheck.checks import (
     ADJOINT,
     COMPLEX_STEP,
@@ -19,21 +18,22 @@ from engine.gradcheck.checks import (
     check_losses,
     check_objective,
 )
-from engine.gradcheck.confidence import detection_study
 from engine.gradcheck.definition import features_by_definition, loss_by_definition
-from engine.gradcheck.fault_study import awkward_problem, fault_study
-from engine.gradcheck.faults import FAULTS, NO_FAULT, Fault
 from engine.gradcheck.kinks import decisions, held_objective, kink_ledger
 from engine.gradcheck.measures import Agreement, agreement, central_difference, complex_step, random_directions
 from engine.gradcheck.path import path_study
 from engine.gradcheck.precision import precision_study
 from engine.gradcheck.problem import in_precision, visits
 from engine.gradcheck.steps import fit_steps, step_study
-from engine.gradcheck.study import Plan, run_study
 from engine.graph import Node
 from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
+from tools.check_gradients import faults as faults_module
+from tools.check_gradients.confidence import detection_study
+from tools.check_gradients.fault_study import awkward_problem, fault_study
+from tools.check_gradients.faults import FAULTS, NO_FAULT, Fault
+from tools.check_gradients.study import Plan, run_study
 
 
 @pytest.fixture(scope="module")

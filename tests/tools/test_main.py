@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,9 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_tool_has_a_command_line(tool):
-    assert callable(importlib.import_module(f"tools.{tool.replace('-', '_')}").main)
+    done = run(tool, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {tool.replace('-', '_')} ")
 
 
 def test_a_tool_is_run_by_its_name():

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.gradcheck.audit import Verdict, audit
 from engine.gradcheck.checks import (
     DIFFERENCES,
     TOLERANCES,
@@ -20,15 +19,16 @@ from engine.gradcheck.checks import (
     check_losses,
     check_objective,
 )
-from engine.gradcheck.confidence import Detection, detection_study
-from engine.gradcheck.fault_study import CHECKS, USUAL, FaultRow, fault_study
-from engine.gradcheck.faults import NO_FAULT
 from engine.gradcheck.gpu import LIMITS, GpuPrecision, gpu_precision
 from engine.gradcheck.kinks import KinkLedger, kink_ledger
 from engine.gradcheck.path import Station, path_study
 from engine.gradcheck.precision import PrecisionStudy, precision_study
 from engine.gradcheck.problem import Problem
 from engine.gradcheck.steps import StepStudy, step_study
+from tools.check_gradients.audit import Verdict, audit
+from tools.check_gradients.confidence import Detection, detection_study
+from tools.check_gradients.fault_study import CHECKS, USUAL, FaultRow, fault_study
+from tools.check_gradients.faults import NO_FAULT
 
 ORDER = (1.9, 2.1)
 """Between these the measured order of the central difference passes, with the decisions held."""

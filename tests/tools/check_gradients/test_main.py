@@ -9,14 +9,14 @@ import onnx
 import pytest
 
 from engine import losses
-from engine.gradcheck.fault_study import CHECKS, FaultRow
-from engine.gradcheck.study import Plan
 from engine.onnx_writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from tests.engine.onnx_models import light_model, with_random_weights
-from tools import check_gradients
-from tools.check_gradients import main
+from tools.check_gradients import __main__ as check_gradients
+from tools.check_gradients.__main__ import main
+from tools.check_gradients.fault_study import CHECKS, FaultRow
+from tools.check_gradients.study import Plan
 from tools.images import save_image
 from tools.random_vgg import random_vgg
 
@@ -30,7 +30,7 @@ def quick(monkeypatch):
         check_gradients, "Plan", lambda: Plan(steps=tuple(np.logspace(-8, 2, 11)), kink_steps=(1e-2,), trials=20)
     )
     row = FaultRow("a fault", dict.fromkeys(CHECKS, True), 0.5, None)
-    monkeypatch.setattr("engine.gradcheck.study.fault_study", lambda seed, faults=None: [row])
+    monkeypatch.setattr("tools.check_gradients.study.fault_study", lambda seed, faults=None: [row])
 
 
 def test_passes_on_the_engine_as_it_is(quick, capsys):

@@ -26,7 +26,6 @@ from engine.gradcheck.checks import (
     check_losses,
     check_objective,
 )
-from engine.gradcheck.faults import FAULTS, Fault
 from engine.gradcheck.problem import Problem
 from engine.graph import Node
 from engine.network import Network
@@ -34,6 +33,7 @@ from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
 from kernels.cpu.threads import Workers
 from kernels.geometry import Window
+from tools.check_gradients.faults import FAULTS, Fault
 
 OPERATORS_ADJOINT = "operators: adjoint"
 OPERATORS = "operators: complex step"

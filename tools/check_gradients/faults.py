@@ -1,6 +1,6 @@
 """The catalogue of faults: the mistakes that people make in a hand-written gradient.
 
-A fault is put in by replacing one function of the engine, see ``engine.gradcheck.fault_study``.
+A fault is put in by replacing one function of the engine, see ``tools.check_gradients.fault_study``.
 """
 
 from __future__ import annotations

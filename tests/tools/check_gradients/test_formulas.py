@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from engine import losses
-from engine.gradcheck import formulas
-from engine.gradcheck.audit import audit
-from engine.gradcheck.formulas import (
+from tools.check_gradients import formulas
+from tools.check_gradients.audit import audit
+from tools.check_gradients.formulas import (
     CLAMPED,
     COLUMNS,
     CONTENT,

@@ -2,7 +2,7 @@
 
 Letters are the paper's (``engine/losses.py``), on matrices in its shapes: F, P (N x M), A (N x N), ' for a transpose.
 F is the variable and has elements of both signs, as before a ReLU; F+ is max(F, 0), as behind it. What each of them is
-in truth ``engine.gradcheck.audit`` finds out; none of it is written down here.
+in truth ``tools.check_gradients.audit`` finds out; none of it is written down here.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ import numpy as np
 from engine.device import DEVICES, choose_device
 from engine.gradcheck.checks import TOLERANCES, Check
 from engine.gradcheck.problem import Problem, in_precision
-from engine.gradcheck.study import Plan, Study, by_subject, run_study
 from engine.load import POOLINGS
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
@@ -29,6 +28,8 @@ from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
 from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.subject import Setup, build_network, pictures
+from tools.check_gradients.report import confidence_figure, page, precision_figure, steps_figure
+from tools.check_gradients.study import Plan, Study, by_subject, run_study
 from tools.command_line import (
     Parser,
     add_shared,
@@ -39,7 +40,6 @@ from tools.command_line import (
     run,
 )
 from tools.files import check_folder, check_writable, replacing
-from tools.gradient_report import confidence_figure, page, precision_figure, steps_figure
 from tools.images import load_image
 from tools.memory import check_free
 from tools.model_cache import resolve_model

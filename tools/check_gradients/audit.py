@@ -16,7 +16,9 @@ from itertools import product
 
 import numpy as np
 
-from engine.gradcheck.formulas import (
+from engine.gradcheck.measures import COMPLEX_STEP
+from engine.ops import Array
+from tools.check_gradients.formulas import (
     FORMULAS,
     GRAM,
     IMAGE_CHANNELS,
@@ -28,8 +30,6 @@ from engine.gradcheck.formulas import (
     Loss,
     random_layer,
 )
-from engine.gradcheck.measures import COMPLEX_STEP
-from engine.ops import Array
 
 # Odd primes that differ from each other and from the image's 3 and 17: a product of their powers names its factors.
 _SIZES = ((5, 11), (13, 7))

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.gradcheck.checks import TOLERANCES, Check
-from engine.gradcheck.fault_study import CHECKS, USUAL
-from engine.gradcheck.study import ORDER, Study, by_subject
+from tools.check_gradients.fault_study import CHECKS, USUAL
+from tools.check_gradients.study import ORDER, Study, by_subject
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
