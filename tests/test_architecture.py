@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tools", "engine", "kernels")
 FILES = {
@@ -42,6 +40,23 @@ def imported(tree):
     return names
 
 
+def imported_files(tree):
+    """Return the project's files that a file imports; of ``from engine import losses`` that is engine/losses.py."""
+    files = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            files.update(file_of(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            files.update(file_of(f"{node.module}.{alias.name}") or file_of(node.module) for alias in node.names)
+    return files - {None}
+
+
+def file_of(module):
+    """Return the project's file that a module is, or None."""
+    path = module.replace(".", "/")
+    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if file in FILES), None)
+
+
 def reached(name):
     """Return the project's files that loading one of them loads, itself included; packages' own files are left out."""
     found, waiting = set(), {name}
@@ -69,40 +84,46 @@ def test_the_files_are_found():
     assert {"tools/images.py", "engine/losses.py", "engine/onnx_reader.py", "kernels/cpu/conv.py"} <= set(FILES)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_imports_run_downwards_only(name):
-    package = name.partition("/")[0]
-    of_the_project = tops(FILES[name]) & {*PACKAGES, "tests"}
-    assert of_the_project <= ALLOWED[package]
-
-
-def test_engine_and_kernels_are_used():
-    """The check above sees something: each package does import the next."""
+def test_imports_run_downwards_only():
+    upwards = {
+        name: wrong
+        for name, tree in FILES.items()
+        if (wrong := (tops(tree) & {*PACKAGES, "tests"}) - ALLOWED[name.partition("/")[0]])
+    }
+    assert upwards == {}
+    # The check sees something: each package does import the next.
     for package, lower in (("tools", "engine"), ("engine", "kernels")):
         assert any(lower in tops(tree) for name, tree in FILES.items() if name.startswith(f"{package}/"))
 
 
-@pytest.mark.parametrize(
-    ("library", "allowed"),
-    [
-        ("onnx", lambda name: name in ONNX_FILES),
-        ("google", lambda name: name in ONNX_FILES),
-        ("PIL", lambda name: name in PILLOW_FILES),
-        ("cupy", lambda name: name.startswith("kernels/cuda/")),
-    ],
-)
-def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library, allowed):
-    assert [name for name, tree in FILES.items() if library in tops(tree) and not allowed(name)] == []
-    if library == "onnx":
-        assert {name for name, tree in FILES.items() if library in tops(tree)} == ONNX_FILES
-    if library in ("onnx", "PIL"):
-        assert any(library in tops(tree) for tree in FILES.values())
+def test_no_files_import_each_other_in_a_circle():
+    """A file can be read after those that it imports. (The kernels have a circle: what compares them imports them.)"""
+    imports = {name: imported_files(tree) for name, tree in FILES.items()}
+    left = {name for name in FILES if not name.startswith("kernels/")}
+    while free := {name for name in left if not imports[name] & (left - {name})}:
+        left -= free
+    circles = {name: sorted(imports[name] & left) for name in left}
+    assert circles == {}
 
 
-@pytest.mark.parametrize("name", ["graph", "fuse", "plan", "scaling", "vgg", "onnx_ops/conv"])
-def test_what_works_on_a_graph_knows_no_file_format(name):
+def test_a_library_is_imported_where_it_belongs_and_nowhere_else():
+    belongs = {
+        "onnx": lambda name: name in ONNX_FILES,
+        "google": lambda name: name in ONNX_FILES,
+        "PIL": lambda name: name in PILLOW_FILES,
+        "cupy": lambda name: name.startswith("kernels/cuda/"),
+    }
+    users = {library: {name for name, tree in FILES.items() if library in tops(tree)} for library in belongs}
+    for library, allowed in belongs.items():
+        assert {name for name in users[library] if not allowed(name)} == set(), library
+    assert users["onnx"] == ONNX_FILES
+    assert users["PIL"]
+
+
+def test_what_works_on_a_graph_knows_no_file_format():
     """A node is made, merged, planned and named without what reads it from a file."""
-    assert reached(f"engine/{name}.py") & ONNX_FILES == set()
+    for name in ("graph", "fuse", "plan", "scaling", "vgg", "onnx_ops/conv"):
+        assert reached(f"engine/{name}.py") & ONNX_FILES == set(), name
     assert reached("engine/load.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
 
 
@@ -113,18 +134,13 @@ def test_the_definition_shares_nothing_with_the_kernels():
     assert not any(name.startswith(("engine.losses", "engine.objective")) for name in names)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_optional_libraries_are_imported_where_they_are_used(name):
+def test_optional_libraries_are_imported_where_they_are_used():
     """Loading a module needs none of them; kernels/cuda is loaded only where cupy is there."""
-    needed = tops(at_load_time(FILES[name])) & OPTIONAL
-    allowed = {"cupy"} if name.startswith("kernels/cuda/") else set()
-    assert needed <= allowed
-
-
-def test_the_command_line_and_the_engine_load_without_the_kernels_for_cuda():
     for name, tree in FILES.items():
-        if not name.startswith("kernels/cuda/"):
-            assert not any(module.startswith("kernels.cuda") for module in imported(at_load_time(tree))), name
+        loaded = at_load_time(tree)
+        of_cuda = name.startswith("kernels/cuda/")
+        assert tops(loaded) & OPTIONAL <= ({"cupy"} if of_cuda else set()), name
+        assert of_cuda or not any(module.startswith("kernels.cuda") for module in imported(loaded)), name
 
 
 def environment_variables(tree):
@@ -146,8 +162,7 @@ def environment_variables(tree):
     return found
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_nothing_is_steered_by_environment_variables(name):
+def test_nothing_is_steered_by_environment_variables():
     """What steers a run is an argument, so that it is in the help text and in the picture's settings.
 
     Where the system and other programs keep caches, where a child process finds this project, and what pip is told by
@@ -159,7 +174,8 @@ def test_nothing_is_steered_by_environment_variables(name):
         "tools/wheel.py": {"?"},
         "tools/benching/memory.py": {"?", "PYTHONPATH"},
     }
-    assert environment_variables(FILES[name]) <= expected.get(name, set())
+    for name, tree in FILES.items():
+        assert environment_variables(tree) <= expected.get(name, set()), name
 
 
 def public(node, prefix=""):
@@ -171,16 +187,18 @@ def public(node, prefix=""):
                 yield from public(child, f"{child.name}.")
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_everything_public_of_engine_and_kernels_has_a_docstring(name):
-    tree = FILES[name]
-    assert ast.get_docstring(tree), "the module itself"
-    assert [label for label, node in public(tree) if not ast.get_docstring(node)] == []
+def test_everything_public_of_engine_and_kernels_has_a_docstring():
+    for name in DOCUMENTED:
+        assert ast.get_docstring(FILES[name]), f"{name} itself"
+        assert [label for label, node in public(FILES[name]) if not ast.get_docstring(node)] == [], name
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_all_lists_names_that_exist(name):
-    tree = FILES[name]
+def test_all_lists_names_that_exist():
+    for name, tree in FILES.items():
+        assert_all_is_right(name, tree)
+
+
+def assert_all_is_right(name, tree):
     listed = [
         ast.literal_eval(node.value)
         for node in tree.body
@@ -196,5 +214,5 @@ def test_all_lists_names_that_exist(name):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defined.update(ast.unparse(target) for target in targets)
     for names in listed:
-        assert sorted(set(names)) == sorted(names)
-        assert set(names) <= defined
+        assert sorted(set(names)) == sorted(names), name
+        assert set(names) <= defined, name
