@@ -18,9 +18,10 @@ from engine.preprocessing import Preprocessing
 from kernels import gpu_name, kernels_of, lives_on_cuda, to_cuda, to_host
 from kernels.cpu.threads import Workers
 
-LayerGradient = Callable[[Array | None], Array]
-"""Returns a derivative with respect to a layer's features, (H_l, W_l, N_l), given the gradient that already flows into
-them from the layers above, or None: the sum of both, which may be made in place."""
+LayerGradient = Array | Callable[[Array | None], Array]
+"""A derivative with respect to a layer's features, (H_l, W_l, N_l), which is added to the gradient that already flows
+into them from the layers above; or a function that is given that, or None, and returns the sum of both, perhaps made in
+place."""
 
 Observer = Callable[[str, Array], None]
 """Called with a node's label and its output, for looking into a run."""
@@ -142,8 +143,8 @@ class Network:
         Parameters
         ----------
         tape : of ``forward``; it is used up.
-        gradients : by layer, a function for the derivative with respect to its features. It is called when the backward
-            pass gets there, so that not all of them take up memory at once.
+        gradients : by layer, the derivative with respect to its features, or a function for it. That is called when the
+            backward pass gets there, so that not all of them take up memory at once.
 
         Returns
         -------
@@ -158,7 +159,8 @@ class Network:
             while tape.saved:
                 node, saved = tape.nodes[len(tape.saved) - 1], tape.saved.pop()
                 for name in injected.get(node.output, ()):
-                    flowing[node.output] = gradients[name](flowing.get(node.output))
+                    features, there = tape.features[layers_of[node.output]], flowing.get(node.output)
+                    flowing[node.output] = _with_gradient(gradients[name], there, features, name)
                 output = tape.features.pop(layers_of[node.output]) if node.output in layers_of else None
                 if node.output not in flowing:
                     continue
@@ -284,6 +286,24 @@ class Network:
                 chosen.append(node)
                 needed.update(node.inputs)
         return tuple(reversed(chosen))
+
+
+def _with_gradient(given: LayerGradient, flowing: Array | None, features: Array, layer: str) -> Array:
+    """Return what flows into a layer's features together with a derivative of one's own.
+
+    Raises ValueError where that has another shape than the features.
+    """
+    total = given(flowing) if callable(given) else given
+    if np.shape(total) != features.shape:
+        raise ValueError(f"the gradient of {layer!r} has the shape {np.shape(total)}, its features {features.shape}")
+    if isinstance(features, np.ndarray):
+        # The kernels go through it as one row, in place: neither another order nor the caller's own array will do.
+        own = total is not flowing and not callable(given)
+        total = np.array(total, features.dtype, order="C") if own else np.ascontiguousarray(total, features.dtype)
+    if flowing is not None and not callable(given):
+        kernels_of(flowing).add_to(flowing, total)
+        return flowing
+    return total
 
 
 def _accumulate(flowing: dict[str, Array], value: str, gradient: Array) -> None:

@@ -185,7 +185,7 @@ class Objective:
         if of_layers:
             gradient = self.network.backward(view.tape, self._layer_gradients(view, of_layers), **options)
         for term in of_image:
-            gradient = term.gradient(view, self.weight_of(term), gradient)
+            gradient = _added(term, view, self.weight_of(term), gradient, view.image)
         assert gradient is not None  # there is at least one term
         return gradient
 
@@ -296,7 +296,7 @@ class Objective:
             factor, total = view.tape.gradient_scale / view.scale(layer) ** 2, flowing
             for term in terms:
                 if term.layer == layer:
-                    total = term.gradient(view, factor * self.weight_of(term), total)
+                    total = _added(term, view, factor * self.weight_of(term), total, view.features(layer))
             assert total is not None  # a layer is listed for at least one of its terms
             return total
 
@@ -328,6 +328,19 @@ class Objective:
             if not where:
                 self._gradient(view, self.summands, observe=partial(observe, "backward"))
         return f"the loss or its gradient is not finite: it began at {where[0] if where else 'the sum of the terms'}"
+
+
+def _added(term: Term, view: View, weight: float, flowing: Array | None, at: Array) -> Array:
+    """Return ``weight`` times a term's derivative with respect to ``at``, added to what flows there."""
+    if isinstance(term, Content | Style):
+        return term.added_gradient(view, weight, flowing)
+    own = term.gradient(view)
+    if np.shape(own) != at.shape:
+        raise ValueError(
+            f"the gradient of {term.kind} {term.name!r} has the shape {np.shape(own)}, what it looks at {at.shape}"
+        )
+    own = weight * own
+    return own if flowing is None else flowing + own.astype(flowing.dtype, copy=False)
 
 
 def _layers_of(terms: Iterable[Term]) -> list[str]:

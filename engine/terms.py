@@ -10,8 +10,8 @@ object with the attributes and the two methods of ``Term``, given to ``Objective
 ...     weight = 1e-3
 ...     def value(self, view):
 ...         return 0.5 * (view.image**2).sum()
-...     def gradient(self, view, weight, add_to=None):
-...         return weight * view.image if add_to is None else add_to + weight * view.image
+...     def gradient(self, view):
+...         return view.image
 >>> isinstance(Darkness(), Term)
 True
 """
@@ -102,14 +102,8 @@ class Term(Protocol):
     def value(self, view: View) -> Any:
         """Return the term without its weight: a number, or on a GPU an array there of one number."""
 
-    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
-        """Return ``weight`` times the derivative with respect to the layer's features, or to the image.
-
-        Parameters
-        ----------
-        weight : every factor there is, the term's own included.
-        add_to : what flows there already, of the same shape; it is part of what is returned, and may be changed.
-        """
+    def gradient(self, view: View) -> Array:
+        """Return the derivative with respect to the layer's features, or to the image, without its weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +131,12 @@ class Content:
         """Return L_content of the layer."""
         return losses.content_loss(view.features(self.layer), self.P, view.scale(self.layer))
 
-    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
-        """Return ``weight`` times dL_content / dF, added to what flows."""
+    def gradient(self, view: View) -> Array:
+        """Return dL_content / dF."""
+        return self.added_gradient(view, 1.0)
+
+    def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times dL_content / dF, added in place to what flows."""
         return losses.content_loss_gradient(view.features(self.layer), self.P, weight, add_to)
 
     def gradient_size(self, view: View) -> float:
@@ -171,8 +169,12 @@ class Style:
         """Return E_l."""
         return losses.style_layer_loss(view.gram(self.layer), self.A, view.positions(self.layer), 1)
 
-    def gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
-        """Return ``weight`` times dE_l / dF, added to what flows."""
+    def gradient(self, view: View) -> Array:
+        """Return dE_l / dF."""
+        return self.added_gradient(view, 1.0)
+
+    def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times dE_l / dF, added in place to what flows."""
         F, G = view.features(self.layer), view.gram(self.layer)
         return losses.style_layer_loss_gradient(F, G, self.A, 1, weight, add_to, view.network.workers)
 

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 def add(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
     """Return the sum of arrays of one shape and dtype, taken in their order, as an array of its own."""
-    output = np.empty_like(inputs[0])
+    output = np.empty(inputs[0].shape, inputs[0].dtype)
 
     def row(y: int) -> None:
         output[y] = inputs[0][y]

@@ -22,12 +22,12 @@ def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -
     Parameters
     ----------
     input : any shape, C-contiguous, floating or complex.
-    out : where to write; may be ``input`` itself.
+    out : where to write, C-contiguous; may be ``input`` itself.
 
     Source: ONNX Relu (opset 14).
     """
-    output = np.empty_like(input) if out is None else out
-    flat, flat_output = input.reshape(-1), output.reshape(-1)
+    output = np.empty(input.shape, input.dtype) if out is None else out
+    flat, flat_output = input.reshape(-1), output.reshape(-1, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:
         part = slice(*bounds)
@@ -69,10 +69,11 @@ def relu_input_gradient(
     ----------
     output_gradient : any shape, C-contiguous.
     output_or_sign : the ReLU's output (same shape), or its sign bits from ``relu_sign`` (uint8).
-    out : where to write; may be ``output_gradient`` itself.
+    out : where to write, C-contiguous; may be ``output_gradient`` itself.
     """
-    result = np.empty_like(output_gradient) if out is None else out
-    gradient, flat_result, kept = output_gradient.reshape(-1), result.reshape(-1), output_or_sign.reshape(-1)
+    result = np.empty(output_gradient.shape, output_gradient.dtype) if out is None else out
+    gradient, kept = output_gradient.reshape(-1), output_or_sign.reshape(-1)
+    flat_result = result.reshape(-1, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:
         start, stop = bounds

@@ -42,7 +42,7 @@ def quotient_difference(a: Array, a_divisor: float, b: Array, b_divisor: float) 
 
 def weighted_difference(a: Array, b: Array, weight: float, *, add_to: Array | None = None) -> Array:
     """Return ``(a - b) * weight``; with ``add_to``, of their shape, it is added there in place."""
-    target = np.empty_like(a) if add_to is None else add_to
+    target = np.empty(a.shape, a.dtype) if add_to is None else add_to
     for y in range(len(a)):  # row by row, in cache
         difference = (a[y] - b[y]) * np.asarray(weight, a.real.dtype)
         target[y] = difference if add_to is None else target[y] + difference

@@ -53,6 +53,14 @@ def adding(array):
     return lambda flowing: array.copy() if flowing is None else flowing + array
 
 
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "moved axes": lambda array: np.ascontiguousarray(array.transpose(2, 0, 1)).transpose(1, 2, 0),
+    "flipped": lambda array: array[::-1, :, ::-1].copy()[::-1, :, ::-1],
+    "every other": lambda array: np.repeat(array, 2, axis=1)[:, ::2],
+}
+
+
 # ---- gradients ----
 
 
@@ -195,6 +203,47 @@ def test_a_backward_pass_without_gradients_is_refused(paths):
     network = load_network(paths["tiny"], threads=1)
     with pytest.raises(ValueError, match="no gradient flows to the image: give one for at least one layer"):
         network.backward(network.forward(IMAGE, NAMES), {})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("how", ["array", "function", "only where something flows"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layers_gradient_may_lie_in_memory_as_it_likes(layout, how, dtype, paths):
+    """A mask that is written through a view of a copy would be lost without a word."""
+    network = load_network(paths["tiny"], dtype=dtype, threads=1)
+    arrays, functions = random_gradients(network, IMAGE, NAMES)
+    expected = network.backward(network.forward(IMAGE, NAMES), functions)
+    moved = {name: LAYOUTS[layout](array) for name, array in arrays.items()}
+    before = {name: array.copy() for name, array in moved.items()}
+    given = {
+        "array": moved,
+        "function": {
+            name: lambda flowing, own=array: own if flowing is None else LAYOUTS[layout](flowing + own)
+            for name, array in moved.items()
+        },
+        "only where something flows": {
+            name: moved[name] if index % 2 else functions[name] for index, name in enumerate(NAMES)
+        },
+    }[how]
+    np.testing.assert_array_equal(network.backward(network.forward(IMAGE, NAMES), given), expected)
+    for name, array in moved.items():
+        np.testing.assert_array_equal(array, before[name], err_msg="it was changed")
+
+
+def test_one_number_for_all_of_a_layer_may_be_broadcast(paths):
+    network = load_network(paths["tiny"], dtype="float64", threads=1)
+    shape = network.shapes(13, 11)["conv2_1"]
+    gradients = [
+        network.backward(network.forward(IMAGE, ["conv2_1"]), {"conv2_1": array})
+        for array in (np.ones(shape), np.broadcast_to(1.0, shape))
+    ]
+    np.testing.assert_array_equal(*gradients)
+
+
+def test_a_layers_gradient_of_another_shape_is_refused(paths):
+    network = load_network(paths["tiny"], threads=1)
+    with pytest.raises(ValueError, match=r"the gradient of 'conv2_1' has the shape \(1,\), its features \("):
+        network.backward(network.forward(IMAGE, ["conv2_1"]), {"conv2_1": np.ones(1)})
 
 
 def test_a_layers_gradient_is_asked_for_when_its_turn_comes(paths):

@@ -40,9 +40,8 @@ class Square:
     def value(self, view: Any) -> Any:
         return 0.5 * (self._seen(view) ** 2).sum()
 
-    def gradient(self, view: Any, weight: float, add_to: Any = None) -> Any:
-        own = weight * self._seen(view)
-        return own if add_to is None else add_to + own
+    def gradient(self, view: Any) -> Any:
+        return self._seen(view)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +133,28 @@ def test_the_image_may_be_bytes(network):
     value, gradient = objective(rounded)
     assert value == pytest.approx(0.125 * (rounded.astype(float) ** 2).sum())
     np.testing.assert_array_equal(gradient, 0.25 * rounded.astype(float))
+
+
+@pytest.mark.parametrize("layer", [None, "conv2_1"])
+def test_a_terms_gradient_may_lie_in_memory_as_it_likes(network, layer):
+    class Moved(Square):
+        def gradient(self, view: Any) -> Any:
+            return np.asfortranarray(super().gradient(view))
+
+    expected = Objective(network, PHOTO, PAINTING, **LAYERS, further_terms=[Square(layer)])(IMAGE)
+    found = Objective(network, PHOTO, PAINTING, **LAYERS, further_terms=[Moved(layer)])(IMAGE)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_a_terms_gradient_of_another_shape_is_refused(network):
+    class Short(Square):
+        def gradient(self, view: Any) -> Any:
+            return np.ones(3)
+
+    objective = Objective(network, PHOTO, PAINTING, **LAYERS, further_terms=[Short()])
+    with pytest.raises(ValueError, match=r"the gradient of square 'image' has the shape \(3,\), what it looks at"):
+        objective(IMAGE)
 
 
 @pytest.mark.parametrize(

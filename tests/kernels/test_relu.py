@@ -144,3 +144,29 @@ def test_same_bits_at_any_thread_count_and_strip(strip, monkeypatch):
         for kept in (output, bits):
             back = relu_input_gradient(gradient, kept, workers=workers)
             assert output.tobytes() + bits.tobytes() + back.tobytes() == expected
+
+
+LAYOUTS = {
+    "C order": lambda array: array,
+    "Fortran order": np.asfortranarray,
+    "moved axes": lambda array: np.ascontiguousarray(array.transpose(2, 0, 1)).transpose(1, 2, 0),
+    "flipped": lambda array: array[::-1, :, ::-1].copy()[::-1, :, ::-1],
+    "every other": lambda array: np.repeat(array, 2, axis=1)[:, ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_order_in_memory_does_not_matter(layout):
+    random = np.random.default_rng(0)
+    array, gradient = random.standard_normal((2, 5, 7, 3))
+    moved = LAYOUTS[layout]
+    np.testing.assert_array_equal(relu(moved(array)), np.maximum(array, 0))
+    for kept in (moved(relu(array)), relu_sign(relu(array))):
+        np.testing.assert_array_equal(relu_input_gradient(moved(gradient), kept), gradient * (array > 0))
+
+
+def test_a_place_that_is_no_row_in_memory_is_refused():
+    array = np.ones((4, 3, 2))
+    for function in (relu, lambda input, out: relu_input_gradient(input, input, out=out)):
+        with pytest.raises(ValueError, match="copy"):
+            function(array, out=np.empty_like(array, order="F"))
