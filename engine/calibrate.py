@@ -1,7 +1,7 @@
 """Which content weights are worth looking at for a content image, a style image and a network, found by small runs.
 
 The content loss grows with the square of the activations and the style loss with their fourth power, so that no weight
-suits two networks; and none suits two sizes, see ``engine.multiscale.content_weight_at``. What can be compared is how
+suits two networks; and none suits two sizes, see ``engine.stylize.content_weight_at``. What can be compared is how
 much of the content image is left: between none, where the style alone decides, and all.
 """
 
@@ -11,9 +11,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.multiscale import content_weight_at
 from engine.ops import Array
-from engine.stylize import AnySettings, Job, first_evaluation
+from engine.stylize import AnySettings, Job, content_weight_at, first_evaluation
 
 LONG_SIDE = 128
 """Pixels that a small run's picture has at most, for whoever sets it up."""

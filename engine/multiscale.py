@@ -18,7 +18,7 @@ from engine.network import Network
 from engine.objective import Styles
 from engine.ops import Array
 from engine.optimize import Iteration, Result
-from engine.stylize import Job, Settings, content_weight_of, prepare
+from engine.stylize import Job, Settings, content_weight_at, content_weight_of, prepare
 
 USUAL_LEVELS = 3
 SMALLEST_LEVEL = 96
@@ -68,20 +68,6 @@ def usual_levels(size: int) -> int:
     while levels < USUAL_LEVELS and size >> levels >= SMALLEST_LEVEL:
         levels += 1
     return levels
-
-
-def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:
-    """Return the content weight at another number of pixels that leaves the balance of content and style as it is.
-
-    The content loss is a sum over the pixels, the style loss is not, for each Gram matrix is divided by its M_l: the
-    weight grows as the pixels become fewer.
-
-    Parameters
-    ----------
-    content_weight : as it suits ``reference`` pixels.
-    pixels, reference : of the two images, in any unit: only their ratio counts.
-    """
-    return content_weight * reference / pixels
 
 
 def levels_of_picture(size: int, count: int, content_weight: float) -> list[Level]:
@@ -172,7 +158,7 @@ def stylize_coarse_to_fine(
         return prepare(network, small, style_images, replace(settings, content_weight=level.content_weight), initial)
 
     count = usual_levels(size) if levels is None else levels
-    pictures = coarse_to_fine(levels_of_picture(size, count, content_weight_of(settings, network)), prepare_level)
+    pictures = coarse_to_fine(levels_of_picture(size, count, content_weight_of(settings, network, size)), prepare_level)
     level, job = next(pictures)
     while (result := job.run(callback)).stop != "interrupted" and not level.is_last:
         level, job = pictures.send(result)

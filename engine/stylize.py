@@ -15,6 +15,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, O
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 from engine.optimizers import OPTIMIZERS, optimizer_of
+from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
 
 INITS = ("noise", "content", "style")
 
@@ -37,7 +38,10 @@ class Settings:
     style_layers: Layers = field(default=PAPER_STYLE_LAYERS, metadata={"help": "layers that take the painting's style"})
     content_weight: float | None = field(
         default=None,
-        metadata={"help": "weight of the content loss, alpha; by default what is known to suit the model's weights"},
+        metadata={
+            "help": "weight of the content loss, alpha (default: what suits the model's weights at the picture's size, "
+            f"{CONTENT_WEIGHT:g} for the original VGG-19 at {RECOMMENDED_SIZE} pixels)"
+        },
     )
     style_weight: float = field(default=1.0, metadata={"help": "weight of the style loss, beta"})
     init: str = field(
@@ -107,7 +111,8 @@ def prepare(
 
     Raises ValueError for settings or images that do not fit.
     """
-    settings = with_content_weight(settings or Settings(), network)
+    size = max(np.shape(content)[:2], default=1)
+    settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
         painting = style if isinstance(style, np.ndarray) else style[0][0]
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
@@ -118,21 +123,42 @@ def prepare(
         style,
         content_layers=settings.content_layers,
         style_layers=settings.style_layers,
-        content_weight=content_weight_of(settings, network),
+        content_weight=content_weight_of(settings, network, size),
         style_weight=settings.style_weight,
         replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)
 
 
-def content_weight_of(settings: Settings, network: Network) -> float:
-    """Return the settings' content weight, or the one recommended for the network where none is given."""
-    return network.content_weight if settings.content_weight is None else settings.content_weight
+def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:
+    """Return the content weight at another number of pixels that leaves the balance of content and style as it is.
+
+    The content loss is a sum over the pixels, the style loss is not, for each Gram matrix is divided by its M_l: the
+    weight grows as the pixels become fewer.
+
+    Parameters
+    ----------
+    content_weight : as it suits ``reference`` pixels.
+    pixels, reference : of the two images, in any unit: only their ratio counts.
+    """
+    return content_weight * reference / pixels
 
 
-def with_content_weight(settings: AnySettings, network: Network) -> AnySettings:
+def content_weight_of(settings: Settings, network: Network, size: int) -> float:
+    """Return the settings' content weight, or where none is given the one recommended for the network at this size.
+
+    Parameters
+    ----------
+    size : long side of the picture in pixels.
+    """
+    if settings.content_weight is not None:
+        return settings.content_weight
+    return content_weight_at(network.content_weight, size**2, RECOMMENDED_SIZE**2)
+
+
+def with_content_weight(settings: AnySettings, network: Network, size: int) -> AnySettings:
     """Return the settings with the content weight filled in, as ``content_weight_of`` has it."""
-    return replace(settings, content_weight=content_weight_of(settings, network))
+    return replace(settings, content_weight=content_weight_of(settings, network, size))
 
 
 def first_evaluation(job: Job) -> float:

@@ -91,7 +91,10 @@ PAPER_CONTENT_WEIGHT = 1e-3
 """alpha / beta of the paper's figure 2, where it is 1e-3 or 1e-4."""
 
 CONTENT_WEIGHT = 5e-5
-"""alpha that gives the paper's look with the original weights at 512 pixels, from the photograph: docs/defaults.md."""
+"""alpha that gives the paper's look with the original weights at ``RECOMMENDED_SIZE``, see docs/defaults.md."""
+
+RECOMMENDED_SIZE = 512
+"""Long side in pixels of the picture that a recommended content weight is for; ``engine.stylize`` has it for others."""
 
 # By layer_hash of conv1_1. The hash of VGG-19's is also that of shard 1 of a published TensorFlow.js conversion
 # (DavidCai1993/vgg19-tensorflowjs-model); the others were computed from the files by this function.

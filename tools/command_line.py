@@ -202,8 +202,12 @@ def given_name(text: str) -> str:
 
 
 def given_path(text: str) -> Path:
-    """Argument type: the path of a file or a folder."""
-    return Path(given_name(text))
+    """Argument type: the path of a file or a folder; ``~`` is the home folder, where the shell has left it as it is."""
+    path = Path(given_name(text))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name
+        return path
 
 
 def _count(text: str, most: int) -> int:

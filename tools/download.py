@@ -137,7 +137,7 @@ def download(
         if _present(part) > remote.size:
             part.unlink()
         if not _complete_already(part, remote, progress):
-            _check_space(remote, part)
+            check_space(part.parent, remote.name, remote.size - _present(part))
             _fetch(remote, part, progress, timeout, sleep)
         part.replace(destination)
 
@@ -396,13 +396,12 @@ def _complete_already(part: Path, remote: RemoteFile, progress: Report | None) -
     return True
 
 
-def _check_space(remote: RemoteFile, part: Path) -> None:
-    missing = remote.size - _present(part)
-    free = shutil.disk_usage(part.parent).free
-    if free < missing:
+def check_space(folder: Path, name: str, needed: int) -> None:
+    """Raise ValueError where a folder's disk has less than the bytes needed for what ``name`` says."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         raise ValueError(
-            f"not enough disk space in {str(part.parent)!r} for {remote.name}: "
-            f"{byte_count(missing)} needed, {byte_count(free)} free"
+            f"not enough disk space in {str(folder)!r} for {name}: {byte_count(needed)} needed, {byte_count(free)} free"
         )
 
 

@@ -75,7 +75,11 @@ def build_parser() -> Parser:
         metavar="URL",
         help="an address of the file to try first, such as a mirror's; may be given several times",
     )
-    command.add_argument("--exact", action="store_true", help="vgg19: not the small file of weights in 8 bits")
+    command.add_argument(
+        "--exact",
+        action="store_true",
+        help="vgg19: the published weights to the bit, 80 MB, instead of 8-bit tables, 18.5 MB",
+    )
     command.add_argument(
         "--keep", action="store_true", help="keep the whole download beside its convolution part (of an ONNX file)"
     )
@@ -99,7 +103,7 @@ def build_parser() -> Parser:
 
     command = commands.add_parser("inspect", help="show what a model is made of", description=_inspect.__doc__)
     command.set_defaults(run=_inspect)
-    command.add_argument("model", metavar="PATH_OR_NAME", help="an ONNX file, or a name out of the cache")
+    command.add_argument("model", metavar="PATH_OR_NAME", help="a weight file, ONNX or other, or a name in the cache")
     command.add_argument(
         "-s", "--size", type=positive_int, default=512, metavar="N", help="side of the image in pixels (default 512)"
     )
@@ -147,9 +151,10 @@ def _list(arguments: argparse.Namespace) -> None:
         lines.append((file.name, byte_count(file.size), known, _where(cache_entry(file.name, cache))))
     print("\n".join(aligned(lines, "<><")))
     found = found_weights()
-    if found:
-        print("\nOn this machine, each to be used with --model FILE:")
-        print("\n".join(f"{path} ({byte_count(path.stat().st_size)})" for path in found))
+    places = "in the usual places of PyTorch, Keras and the Hugging Face hub"
+    print(f"\nVGG weights {places}, to be used with --model FILE:{'' if found else ' none'}")
+    for path in found:
+        print(f"{path} ({byte_count(path.stat().st_size)})")
 
 
 def _where(entry: Path) -> str:
@@ -170,7 +175,9 @@ def _fetch(arguments: argparse.Namespace) -> None:
     cache = arguments.cache or default_cache()
     target = cache_entry(name, cache)
     if target.is_file() and not (arguments.exact and read_onnx(target).metadata.get("precision", "exact") != "exact"):
-        _say(arguments, f"{name} is in the cache already: {target}")
+        rounded = read_onnx(target).metadata.get("precision", "exact") != "exact"
+        which = ", in 8-bit tables; --exact gets the published weights" if rounded else ""
+        _say(arguments, f"{name} is in the cache already: {target}{which}")
         return
     original = next((one for one in ORIGINALS if one.name == name), None)
     if original is not None:

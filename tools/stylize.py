@@ -119,7 +119,7 @@ def _make(arguments: argparse.Namespace) -> int:
     options = with_fitting_levels(options, network, content.size, [style.size for style in styles], arguments.levels)
     if options.content_weight is None and not network.weights and not arguments.quiet:
         tell(
-            f"{NAME}: the model's weights are not known, a content weight of {network.content_weight:g} is a guess; "
+            f"{NAME}: the model's weights are not known, the content weight is a guess as for the original VGG-19; "
             "find one that suits with: python -m tools.sweep CONTENT STYLE --suggest"
         )
     begins_small = arguments.preview or levels_of(options) > 1
@@ -132,7 +132,7 @@ def _make(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     with contextlib.nullcontext() if arguments.log is None else Lines(arguments.log) as lines:
         log = Log(lines)
-        filled = with_content_weight(options, network)
+        filled = with_content_weight(options, network, options.size)
         if levels_of(options) > 1:
             log.write(start_of_log(arguments, filled, needed))
 
@@ -198,7 +198,7 @@ def _preview(
     small = resize(content, height, width)
     draft = load_draft(options.pooling, options.device, arguments.threads)
     ratio = max(height, width) / options.size
-    settings = draft_settings(options, network, draft, ratio)
+    settings = draft_settings(options, network, draft, options.size, ratio)
     # The paintings stand to the preview as they will stand to the picture.
     style_size = options.style_size or options.size
     if isinstance(style_size, int):
@@ -411,6 +411,8 @@ def _check_files(arguments: argparse.Namespace) -> None:
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
         if not inputs[-1].exists():
+            if inputs[-1].suffix or inputs[-1].name != arguments.init:
+                raise ValueError(f"--init: there is no picture {arguments.init!r}")
             raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")
     for path in inputs:
         _check_not_written(arguments, path)

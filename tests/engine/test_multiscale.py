@@ -9,7 +9,6 @@ from engine.load import load_network
 from engine.multiscale import (
     Level,
     coarse_to_fine,
-    content_weight_at,
     fit,
     levels_of_picture,
     stylize_coarse_to_fine,
@@ -19,7 +18,7 @@ from engine.network import Network
 from engine.objective import Objective
 from engine.onnx_writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from engine.stylize import Settings, prepare, stylize
+from engine.stylize import Settings, content_weight_at, prepare, stylize
 from tools.random_vgg import random_vgg
 
 

@@ -106,3 +106,11 @@ def test_a_stream_that_is_closed_is_done_without(closed):
     ended = called("print('result'); tell('a notice')", preexec_fn=lambda: os.close(closed))
     assert ended.returncode == 0
     assert (ended.stdout, ended.stderr) == (("", "a notice\n") if closed == 1 else ("result\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("~/a b", "{}/a b"), ("a/~", "a/~"), ("~nobody-of-that-name/x", "~nobody-of-that-name/x")]
+)
+def test_a_path_may_begin_with_the_home_folder(text, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert given_path(text) == Path(expected.format(tmp_path))

@@ -324,8 +324,17 @@ def test_there_are_fewer_sizes_where_the_first_would_be_too_small_for_the_networ
     assert "too small" in call(*arguments, "--levels", 3, code=2)
 
 
+@pytest.mark.parametrize("size", [32, 48, 97])
+def test_the_content_weight_keeps_its_balance_at_any_size(folder, call, size):
+    """The content loss is a sum over the pixels, the style loss is not."""
+    call(*WITH_MODEL, "-s", size, "-n", 1)
+    recommended = load_network(folder / "model.onnx").content_weight
+    settings = facts(folder / "out.png", "Settings")
+    assert settings["content_weight"] == pytest.approx(recommended * (512 / size) ** 2)
+
+
 def test_a_content_weight_that_is_a_guess_is_said_to_be_one(folder, call):
-    guess = "a content weight of 5e-05 is a guess; find one that suits with: python -m tools.sweep"
+    guess = "the content weight is a guess as for the original VGG-19; find one that suits with: python -m tools.sweep"
     assert guess in call(*WITH_MODEL)
     assert "guess" not in call(*WITH_MODEL, "-a", "1e-5")
     assert "guess" not in call(*SMALL)  # the draft network's is known
@@ -364,7 +373,11 @@ def test_a_smaller_preview_has_more_content_weight_in_proportion_to_its_pixels(f
     call(*WITH_MODEL, "--preview")
     settings = facts(folder / "out-preview.png", "Settings")
     assert settings["size"] == 24
-    assert settings["content_weight"] == pytest.approx(4 * load_network(DRAFT_FILE).content_weight)
+    assert settings["content_weight"] == pytest.approx((512 / 24) ** 2 * load_network(DRAFT_FILE).content_weight)
+    call(*WITH_MODEL, "--preview", "-a", "1e-5")
+    share = 1e-5 / load_network(folder / "model.onnx").content_weight
+    settings = facts(folder / "out-preview.png", "Settings")
+    assert settings["content_weight"] == pytest.approx(4 * share * load_network(DRAFT_FILE).content_weight)
 
 
 def test_a_preview_leaves_out_layers_that_the_draft_network_lacks(folder, call):
@@ -567,7 +580,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
     # It says of itself what was asked for, and where that ended.
     settings, result = (facts(folder / "out.png", name) for name in ("Settings", "Result"))
     assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, str(folder / "photo.png"))
-    assert settings["content_weight"] == 5e-5
+    assert settings["content_weight"] == pytest.approx(5e-5 * (512 / 96) ** 2)
     assert (result["level"], result["stop"], result["iterations"]) == (2, "interrupted", 2)
     assert "tools.stylize" in opened(folder / "out.png").text["Command"]
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

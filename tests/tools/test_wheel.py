@@ -88,7 +88,10 @@ def test_a_pip_that_never_ends_is_ended(wheel, work, monkeypatch):
 def test_an_address_that_pip_mentions_stays_hidden():
     output = "ERROR: cannot reach https://name:secret@mirror/simple/ now"
     assert tools.wheel._reason(output) == "pip says: cannot reach (address) now"
-    assert tools.wheel._reason("") == "pip says: pip failed without an error message"
+    assert tools.wheel._reason("") == "pip says: pip failed without a message"
+    assert tools.wheel._reason("OSError: [Errno 28] No space left on device\n") == (
+        "pip says: OSError: [Errno 28] No space left on device"
+    )
 
 
 def test_a_local_copy_is_accepted_by_its_hash_alone(wheel, tmp_path, work):

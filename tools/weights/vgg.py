@@ -197,7 +197,7 @@ def _blocks(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[in
     counts = " or ".join(str(sum(blocks)) for blocks in CONVOLUTIONS.values())
     raise ValueError(
         f"it has {len(outputs)} convolutions of 3x3 with {', '.join(map(str, outputs[:20]))} channels: a VGG has "
-        f"{counts}, twice as many channels in each of the first four blocks as in the one before"
+        f"{counts}, with another number of channels in each of its first four blocks"
     )
 
 
