@@ -208,7 +208,7 @@ def add_paper(parser: Parser) -> None:
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="exactly as the paper has it: from white noise, scipy's L-BFGS-B, one size, the painting resized to the "
+        help="the paper's settings: from white noise, scipy's L-BFGS-B, one size, the painting resized to the "
         f"photograph, alpha {PAPER_CONTENT_WEIGHT:g}; other options count beside it",
     )
 
