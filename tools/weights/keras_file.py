@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from tools.weights.byte_range import ByteRange, whole_file
 from tools.weights.hdf5 import parse_hdf5
 from tools.weights.kind import zip_members
-from tools.weights.tensor import Tensor
+from tools.weights.tensor import Tensor, natural_order
 
 _MEMBER = "model.weights.h5"
 
@@ -59,13 +58,6 @@ def read_keras(path: Path) -> dict[str, Tensor]:
 
     names = [name for name in hdf5.tensors if not name.startswith(_NOT_LAYERS)]
     return {name: hdf5.tensors[name] for name in sorted(names, key=place)}
-
-
-def natural_order(name: str) -> list[list[tuple[str, int, str]]]:
-    """Return what sorts paths folder by folder with numbers as numbers: conv2d before conv2d_2 before conv2d_10."""
-    parts = (re.findall(r"([^0-9]*)([0-9]*)", part) for part in name.split("/"))
-    # By their length instead of by int(): a hostile name may have more digits than that takes.
-    return [[(text, len(digits.lstrip("0")), digits.lstrip("0")) for text, digits in part] for part in parts]
 
 
 def _numbered(texts: Mapping[str, Mapping[str, tuple[str, ...]]], attribute: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,3 +25,10 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
+
+
+def natural_order(name: str) -> list[list[tuple[str, int, str]]]:
+    """Return what sorts names with numbers as numbers, folder by folder: conv2d before conv2d_2 before conv2d_10."""
+    parts = (re.findall(r"([^0-9]*)([0-9]*)", part) for part in name.split("/"))
+    # By their length instead of by int(): a hostile name may have more digits than that takes.
+    return [[(text, len(digits.lstrip("0")), digits.lstrip("0")) for text, digits in part] for part in parts]

