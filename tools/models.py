@@ -174,8 +174,9 @@ def _fetch(arguments: argparse.Namespace) -> None:
         raise ValueError(unknown_name("model", arguments.name, model_names()))
     cache = arguments.cache or default_cache()
     target = cache_entry(name, cache)
-    if target.is_file() and not (arguments.exact and read_onnx(target).metadata.get("precision", "exact") != "exact"):
-        rounded = read_onnx(target).metadata.get("precision", "exact") != "exact"
+    there = target.is_file()
+    rounded = there and read_onnx(target).metadata.get("precision", "exact") != "exact"
+    if there and not (arguments.exact and rounded):
         which = ", in 8-bit tables; --exact gets the published weights" if rounded else ""
         _say(arguments, f"{name} is in the cache already: {target}{which}")
         return
