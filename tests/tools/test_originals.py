@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from engine.preprocessing import PREPROCESSING
 from engine.vgg import KnownWeights, layer_hash
 from tests.tools.calling import called
 from tests.tools.model_files import features
+from tests.tools.test_models import Site
 from tests.tools.weights.test_safetensors_file import written
 from tests.tools.weights.test_vgg import LAYERS
 from tests.tools.wheels import make_wheel
@@ -43,33 +43,9 @@ OTHERS = written(
 )
 
 
-class Site(http.server.ThreadingHTTPServer):
-    """Serves ``files`` and remembers what was asked for."""
-
-    def __init__(self) -> None:
-        site = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.seen.append(self.path)
-                data = site.files.get(self.path)
-                if data is None:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.seen: list[str] = []
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+def asked(site: Site) -> list[str]:
+    """What the server was asked for, in order."""
+    return [path for path, _ in site.seen]
 
 
 @pytest.fixture
@@ -133,7 +109,7 @@ def metadata(cache: Path) -> dict[str, str]:
 
 def test_the_wheel_comes_first_and_asks_no_server(sources, site, cache, call):
     assert "rounded weights" in call("fetch", "vgg19", "-q") + call("fetch", "vgg19", "--cache", cache / "b")
-    assert site.seen == []
+    assert asked(site) == []
     (cache / "b" / "vgg19.onnx").unlink()
     (cache / "b").rmdir()
     found = metadata(cache)
@@ -149,7 +125,7 @@ def test_exact_goes_past_the_rounded_weights_and_replaces_them(sources, site, ca
     call("fetch", "vgg19")
     assert "in the cache already" in call("fetch", "vgg19")
     assert "the first file" in call("fetch", "vgg19", "--exact")
-    assert site.seen == ["/first.safetensors"]
+    assert asked(site) == ["/first.safetensors"]
     assert metadata(cache)["precision"] == "exact"
     assert "in the cache already" in call("fetch", "vgg19", "--exact")
 
@@ -183,7 +159,7 @@ def test_an_address_given_goes_first_whichever_source_it_has(sources, site, cach
     site.files["/mirror/first.safetensors"] = WEIGHTS
     call("fetch", "vgg19", "--url", site.url("/mirror/first.safetensors"))
     assert metadata(cache)["precision"] == "exact"
-    assert site.seen == ["/mirror/first.safetensors"]
+    assert asked(site) == ["/mirror/first.safetensors"]
 
     (cache / "vgg19.onnx").unlink()
     site.seen.clear()
@@ -192,7 +168,7 @@ def test_an_address_given_goes_first_whichever_source_it_has(sources, site, cach
     wheel.unlink()
     call("fetch", "vgg19", "--url", site.url("/copy.whl"))
     assert metadata(cache)["precision"].startswith("8-bit")
-    assert set(site.seen) == {"/copy.whl"}
+    assert set(asked(site)) == {"/copy.whl"}
 
 
 def test_a_file_that_is_on_this_machine_goes_before_all(sources, site, cache, tmp_path, call, monkeypatch):
