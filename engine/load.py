@@ -12,7 +12,7 @@ from engine.device import CUDA_CONVOLUTIONS, CUDA_DTYPES, DTYPES, choose_device,
 from engine.errors import ModelError, unknown_name
 from engine.graph import Graph, Node
 from engine.network import Network
-from engine.onnx_reader import read_onnx
+from engine.onnx.reader import read_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Operator, Relu, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.vgg import CONTENT_WEIGHT, known_file, known_weights, layer_names

@@ -18,8 +18,8 @@ ALLOWED = {
     "engine": {"engine", "kernels"},
     "kernels": {"kernels"},
 }
-# The ONNX operators, engine/onnx_ops, are not among them: they work on arrays.
-ONNX_FILES = {f"engine/onnx_{name}.py" for name in ("reader", "writer", "graph", "backend")}
+# The ONNX operators, engine/onnx/operators, are not among them: they work on arrays.
+ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("reader", "writer", "graph", "backend")}
 # One knows picture files, the other draws text on pictures; it reads and writes none.
 PILLOW_FILES = {"tools/images.py", "tools/sheet.py"}
 OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
@@ -81,7 +81,7 @@ def at_load_time(tree):
 
 
 def test_the_files_are_found():
-    assert {"tools/images.py", "engine/losses.py", "engine/onnx_reader.py", "kernels/cpu/conv.py"} <= set(FILES)
+    assert {"tools/images.py", "engine/losses.py", "engine/onnx/reader.py", "kernels/cpu/conv.py"} <= set(FILES)
 
 
 def test_imports_run_downwards_only():
@@ -122,9 +122,9 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else():
 
 def test_what_works_on_a_graph_knows_no_file_format():
     """A node is made, merged, planned and named without what reads it from a file."""
-    for name in ("graph", "fuse", "plan", "scaling", "vgg", "onnx_ops/conv"):
+    for name in ("graph", "fuse", "plan", "scaling", "vgg", "onnx/operators/conv"):
         assert reached(f"engine/{name}.py") & ONNX_FILES == set(), name
-    assert reached("engine/load.py") & ONNX_FILES == {"engine/onnx_reader.py", "engine/onnx_graph.py"}
+    assert reached("engine/load.py") & ONNX_FILES == {"engine/onnx/reader.py", "engine/onnx/graph.py"}
 
 
 def test_the_definition_shares_nothing_with_the_kernels():

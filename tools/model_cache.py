@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import unknown_name
-from engine.onnx_reader import read_onnx
+from engine.onnx.reader import read_onnx
 from engine.vgg import KNOWN_FILES, KnownFile
 from tools.cache import default_cache, make_cache
 from tools.command_line import tell

@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import ModelError
 from engine.graph import Graph, Node
 from engine.load import resolve_preprocessing
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import preprocessing_metadata
 from engine.vgg import layer_names

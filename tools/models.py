@@ -9,8 +9,8 @@ from pathlib import Path
 from engine.errors import ModelError, unknown_name
 from engine.graph import Graph
 from engine.load import resolve_preprocessing
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import (
     PREPROCESSING,
     Preprocessing,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from engine.graph import Node
-from engine.onnx_writer import MAX_WEIGHT_BYTES
+from engine.onnx.writer import MAX_WEIGHT_BYTES
 from engine.ops import Conv, MaxPool
 from engine.vgg import CONVOLUTIONS, WIDTHS
 from kernels.geometry import Window

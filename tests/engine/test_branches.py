@@ -12,15 +12,15 @@ from engine import Objective, load_network, minimize
 from engine.errors import ModelError
 from engine.graph import Node
 from engine.network import Network
-from engine.onnx_graph import load_graph
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.graph import load_graph
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Add, AveragePool, Concat, Conv, ConvBlock, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import SERIAL, Workers
 from kernels.geometry import Window
 from tests.engine import models
-from tests.engine.onnx_models import light_model, with_random_weights
+from tests.engine.onnx.models import light_model, with_random_weights
 
 STEP = 1e-30
 IMAGE = models.random_image(14, 18)

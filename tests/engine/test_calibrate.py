@@ -11,7 +11,7 @@ from engine.calibrate import ITERATIONS, KEPT, Pilot, crossing, pilot_settings, 
 from engine.load import load_network
 from engine.network import Network
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, prepare
 from tests.engine.test_multiscale import image

@@ -15,7 +15,7 @@ import engine.optimizers.l_bfgs
 from engine.device import DEVICES, DTYPES
 from engine.load import CONVOLUTIONS, POOLINGS, load_network
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.optimize import LEARNING_RATES, METHODS, minimize
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, Settings, prepare

@@ -16,7 +16,7 @@ from engine.multiscale import (
 )
 from engine.network import Network
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, content_weight_at, prepare, stylize
 from tools.random_vgg import random_vgg

@@ -9,7 +9,7 @@ import pytest
 from engine import vgg
 from engine.errors import ModelError
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
+from engine.onnx.reader import read_onnx
 from engine.preprocessing import (
     PREPROCESSING,
     Preprocessing,

@@ -6,7 +6,7 @@ import pytest
 from engine.load import load_network
 from engine.losses import content_loss, style_layer_loss
 from engine.network import Network
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import Settings, initial_image, prepare

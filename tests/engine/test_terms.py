@@ -12,7 +12,7 @@ import pytest
 import engine.terms
 from engine.load import load_network
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.terms import Content, Style, Term
 from tools.random_vgg import random_vgg

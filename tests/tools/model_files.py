@@ -15,7 +15,7 @@ import engine.vgg
 import tools.model_cache
 import tools.models
 from engine.load import load_network
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.vgg import KNOWN_FILES, KnownFile
 from tools.random_vgg import random_vgg

@@ -4,8 +4,8 @@ import pytest
 
 from engine.errors import ModelError
 from engine.graph import Node
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import MaxPool
 from kernels.geometry import Window
 from tests.tools.model_files import classifier

@@ -8,8 +8,8 @@ import pytest
 from engine.graph import Node
 from engine.load import load_network
 from engine.network import Network, Tape
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import AveragePool, Conv
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from kernels.geometry import Window

@@ -20,8 +20,8 @@ import tools.model_part
 import tools.models
 from engine.graph import Node
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Add, AveragePool, Concat, Conv, Relu
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import KNOWN_FILES, KnownWeights

@@ -16,7 +16,7 @@ import pytest
 import engine.vgg
 import tools.originals
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
+from engine.onnx.reader import read_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import KnownWeights, layer_hash

@@ -14,7 +14,7 @@ from PIL import Image
 import tools.reconstruct
 from engine.load import load_network
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import Settings

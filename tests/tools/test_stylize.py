@@ -15,7 +15,7 @@ from engine.color import match_colors
 from engine.load import load_network
 from engine.multiscale import stylize_coarse_to_fine
 from engine.objective import Objective
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import psnr
 from engine.stylize import Job, Settings, stylize

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from engine.load import load_network
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, stylize
 from engine.vgg import CONTENT_WEIGHT

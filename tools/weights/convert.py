@@ -13,8 +13,8 @@ import numpy as np
 from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import resolve_preprocessing
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, Preprocessing, preprocessing_metadata
 from engine.vgg import known_weights

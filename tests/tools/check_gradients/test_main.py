@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 from engine import losses
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tests.engine.onnx_models import light_model, with_random_weights
+from tests.engine.onnx.models import light_model, with_random_weights
 from tools.check_gradients import __main__ as check_gradients
 from tools.check_gradients.__main__ import main
 from tools.check_gradients.fault_study import CHECKS, FaultRow

@@ -14,8 +14,8 @@ from scipy.io import savemat
 
 import engine.vgg
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import KnownWeights, layer_hash

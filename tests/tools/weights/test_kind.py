@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from engine.onnx_writer import write_onnx
+from engine.onnx.writer import write_onnx
 from tests.tools.weights.writers import block, caffe, caffe_v1, cut, damaged, hdf5, number
 from tools.random_vgg import random_vgg
 from tools.weights.kind import kind_of, zip_members

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, axis_of, shared
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, axis_of, shared
 
 
 def reduce_sum(call: Call, data: Array, axes: Array | None = None) -> Array:

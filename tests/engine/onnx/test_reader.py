@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
+from engine.onnx.reader import read_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Relu
 from kernels.geometry import Window
 from tests.engine import models

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, axis_of, summed_to
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, axis_of, summed_to
 
 
 def flatten(call: Call, input: Array) -> Array:

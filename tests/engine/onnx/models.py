@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from engine.onnx_graph import read_node
+from engine.onnx.graph import read_node
 from kernels.cpu.threads import SERIAL
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, UnsupportedError, at_axis, axis_of
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, UnsupportedError, at_axis, axis_of
 
 
 def batch_normalization(call: Call, X: Array, scale: Array, B: Array, input_mean: Array, input_var: Array) -> Array:

@@ -12,8 +12,8 @@ from onnx.reference import ReferenceEvaluator
 from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import load_network
-from engine.onnx_reader import read_onnx
-from engine.onnx_writer import write_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.writer import write_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu
 from engine.preprocessing import PREPROCESSING, metadata_preprocessing, preprocessing_metadata
 from kernels.cpu.threads import SERIAL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator
 
 
 def abs_(call: Call, X: Array) -> Array:

@@ -5,7 +5,7 @@ Arguments carry the names that ONNX gives to inputs and attributes. Convolution,
 ``kernels``, image by image. Arrays are never changed in place; a result may be a view of an input.
 """
 
-from engine.onnx_ops import (
+from engine.onnx.operators import (
     activation,
     arithmetic,
     conv,
@@ -19,8 +19,8 @@ from engine.onnx_ops import (
     shape,
     value,
 )
-from engine.onnx_ops.operator import Call, Gradients, Operator, UnsupportedError
-from engine.onnx_ops.value import DTYPES
+from engine.onnx.operators.operator import Call, Gradients, Operator, UnsupportedError
+from engine.onnx.operators.value import DTYPES
 
 _FAMILIES = (
     activation,

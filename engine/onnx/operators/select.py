@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, UnsupportedError, axis_of
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, UnsupportedError, axis_of
 
 
 def concat(call: Call, *inputs: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The engine's operators as an ONNX file: the way back from ``engine.onnx_reader``."""
+"""The engine's operators as an ONNX file: the way back from ``engine.onnx.reader``."""
 
 from __future__ import annotations
 

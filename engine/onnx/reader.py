@@ -24,10 +24,10 @@ from onnx.external_data_helper import ExternalDataInfo
 from engine.errors import ModelError
 from engine.fuse import fused
 from engine.graph import Graph, Node, Rejected, label_of
-from engine.onnx_graph import attributes_of, name_of, opset_of, parse_onnx, read_node
-from engine.onnx_ops import OPERATORS, Call, UnsupportedError
-from engine.onnx_ops.value import constant
-from engine.onnx_ops.windows import window_of
+from engine.onnx.graph import attributes_of, name_of, opset_of, parse_onnx, read_node
+from engine.onnx.operators import OPERATORS, Call, UnsupportedError
+from engine.onnx.operators.value import constant
+from engine.onnx.operators.windows import window_of
 from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, MaxPool, Operator, Relu
 from kernels.cpu.threads import SERIAL
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, UnsupportedError
+from engine.onnx.operators.operator import Array, UnsupportedError
 from kernels.geometry import Window
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, UnsupportedError
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, UnsupportedError
 
 # By the numbers of ONNX's TensorProto.DataType: those that NumPy has.
 DTYPES = {

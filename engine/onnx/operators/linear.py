@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, summed_to
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 
 
 def gemm(call: Call, A: Array, B: Array, C: Array | None = None) -> Array:

@@ -21,7 +21,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from engine.errors import ModelError, unknown_name
 from engine.graph import label_of
-from engine.onnx_ops import DTYPES, OPERATORS, Call, Operator, UnsupportedError
+from engine.onnx.operators import DTYPES, OPERATORS, Call, Operator, UnsupportedError
 from engine.ops import Array
 from kernels.cpu.threads import SERIAL, Workers
 

@@ -1,6 +1,6 @@
 """ONNX's own conformance cases, run by the engine.
 
-``onnx_manifest.txt`` lists the cases that must pass, ``onnx_excluded.txt`` those that cannot and why. The tests of this
+``manifest.txt`` lists the cases that must pass, ``excluded.txt`` those that cannot and why. The tests of this
 file hold the lists themselves: that each case exists and ran, that none of our operators' cases stands in neither list,
 and that the cases would notice a kernel that is wrong.
 """
@@ -23,12 +23,12 @@ from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt, Runner
 from onnx.reference import ReferenceEvaluator
 
 from engine.errors import ModelError
-from engine.onnx_backend import EngineBackend, SkippedError
-from engine.onnx_graph import load_graph
-from engine.onnx_ops import OPERATORS, UnsupportedError
+from engine.onnx.backend import EngineBackend, SkippedError
+from engine.onnx.graph import load_graph
+from engine.onnx.operators import OPERATORS, UnsupportedError
 from kernels import cpu
 from kernels.cpu.threads import Workers
-from tests.engine.onnx_models import KINDS, light_model, light_names, with_random_weights
+from tests.engine.onnx.models import KINDS, light_model, light_names, with_random_weights
 
 HERE = Path(__file__).parent
 INSTALLED = tuple(int(part) for part in onnx.__version__.split(".")[:2])
@@ -46,7 +46,7 @@ TYPED_IN = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 2e-4}
 def manifest():
     """Return the names that must pass, each with the release that brought it."""
     since, names = (0, 0), {}
-    for line in (HERE / "onnx_manifest.txt").read_text("utf-8").splitlines():
+    for line in (HERE / "manifest.txt").read_text("utf-8").splitlines():
         if line.startswith("["):
             since = tuple(int(part) for part in line.strip("[]").split("."))
         elif line and not line.startswith("#"):
@@ -57,7 +57,7 @@ def manifest():
 
 def exclusions():
     """Return the patterns of names that are left out, each with the reason."""
-    lines = (HERE / "onnx_excluded.txt").read_text("utf-8").splitlines()
+    lines = (HERE / "excluded.txt").read_text("utf-8").splitlines()
     pairs = [line.rsplit("|", 1) for line in lines if line and not line.startswith("#")]
     return {pattern.strip(): reason.strip() for pattern, reason in pairs}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, summed_to
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 from kernels import kernels_of
 
 # The constants of Klambauer et al., "Self-Normalizing Neural Networks" (2017), as ONNX rounds them to float32.

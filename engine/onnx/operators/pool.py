@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, shared
-from engine.onnx_ops.windows import each_image, spatial_axes, window_of
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, shared
+from engine.onnx.operators.windows import each_image, spatial_axes, window_of
 from kernels import kernels_of
 from kernels.geometry import Window, resolved_pads
 

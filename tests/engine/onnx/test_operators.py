@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.onnx_ops import OPERATORS, Call, UnsupportedError
+from engine.onnx.operators import OPERATORS, Call, UnsupportedError
 from kernels.cpu.threads import SERIAL, Workers
 from kernels.geometry import Window
 from tests.kernels import naive

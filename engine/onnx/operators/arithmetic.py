@@ -6,7 +6,7 @@ from functools import partial, reduce
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, summed_to
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 
 
 def add(call: Call, A: Array, B: Array) -> Array:

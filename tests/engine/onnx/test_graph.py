@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
-from engine.onnx_graph import load_graph
-from engine.onnx_ops import UnsupportedError
+from engine.onnx.graph import load_graph
+from engine.onnx.operators import UnsupportedError
 from kernels.cpu.threads import Workers
 
 STEP = 1e-30

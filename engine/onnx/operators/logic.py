@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.onnx_ops.operator import Array, Call, Gradients, Operator, summed_to
+from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 
 
 def where(call: Call, condition: Array, X: Array, Y: Array) -> Array:

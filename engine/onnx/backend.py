@@ -15,8 +15,8 @@ import onnx
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
 from onnx.defs import onnx_opset_version
 
-from engine.onnx_graph import OnnxGraph, check_numbers, load_graph, read_node
-from engine.onnx_ops import UnsupportedError
+from engine.onnx.graph import OnnxGraph, check_numbers, load_graph, read_node
+from engine.onnx.operators import UnsupportedError
 from engine.ops import Array
 from kernels.cpu.threads import SERIAL, Workers
 
@@ -57,7 +57,7 @@ class PreparedModel(BackendRep):
 
 
 class EngineBackend(Backend):
-    """``onnx.backend.base.Backend`` over ``engine.onnx_graph``."""
+    """``onnx.backend.base.Backend`` over ``engine.onnx.graph``."""
 
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:

@@ -1,0 +1,1 @@
+"""ONNX files: read into the engine's graph, written from it, or run operator by operator as ONNX defines them."""
