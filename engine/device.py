@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from engine.errors import unknown_name
-from engine.graph import Node
 from engine.network import Network
-from engine.plan import planned_for_hopper, planned_for_tensor_cores
 from engine.scaling import sample_picture, scaled_nodes
-from kernels import gpu_capability, gpu_unavailable, hopper_is_right, tensor_cores_are_right, to_cuda
+from kernels import Cuda
+from kernels.cuda import opening
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "complex128")
@@ -28,7 +26,8 @@ def moved_to_cuda(network: Network, precision: str) -> Network:
     ----------
     precision : one of ``CUDA_DTYPES``.
     """
-    algorithm = _cuda_algorithm(network.convolution, precision)
+    gpu = opening.open_cuda()
+    algorithm = _cuda_algorithm(gpu, network.convolution, precision)
     dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
     nodes = network.nodes
     if dtype == np.float16:
@@ -36,17 +35,17 @@ def moved_to_cuda(network: Network, precision: str) -> Network:
         largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
         nodes, of_values = scaled_nodes(network.nodes, largest)
         scales = {layer: of_values[value] for layer, value in network.outputs.items()}
-    nodes = tuple(on_cuda(node, dtype) for node in nodes)
-    if algorithm == "hopper" and hopper_is_right():
-        nodes = planned_for_hopper(nodes)
-    on_tensor_cores = algorithm == "tensor" and tensor_cores_are_right(precision)
-    if on_tensor_cores:
-        nodes = planned_for_tensor_cores(nodes, split=precision == "float32")
-    tf32 = precision == "tf32" and on_tensor_cores
-    return replace(network, nodes=nodes, dtype=dtype, device="cuda", scales=scales, tf32=tf32)
+    wrong = (algorithm == "hopper" and not opening.hopper_is_right(gpu)) or (
+        algorithm == "tensor" and not opening.tensor_cores_are_right(gpu, precision)
+    )
+    algorithm = "patches" if wrong else algorithm
+    tf32 = precision == "tf32" and algorithm == "tensor"
+    if algorithm == "tensor" and precision == "float32":
+        algorithm = "split"
+    return replace(network, nodes=nodes, dtype=dtype, device=gpu, convolution=algorithm, scales=scales, tf32=tf32)
 
 
-def _cuda_algorithm(convolution: str, precision: str) -> str:
+def _cuda_algorithm(gpu: Cuda, convolution: str, precision: str) -> str:
     """Return what ``convolution`` stands for on the GPU: ``"patches"``, ``"tensor"`` or ``"hopper"``.
 
     Raises ValueError where the GPU or the precision do not allow it.
@@ -55,7 +54,7 @@ def _cuda_algorithm(convolution: str, precision: str) -> str:
         if precision != "float16":
             raise ValueError(f"convolution 'hopper' is for dtype float16, not for {precision}")
         return convolution
-    capability = gpu_capability()
+    capability = gpu.capability
     named = "convolution 'tensor'" if convolution == "tensor" else "dtype 'tf32'" if precision == "tf32" else None
     if named and capability < TENSOR_CAPABILITY:
         found, least = (".".join(map(str, version)) for version in (capability, TENSOR_CAPABILITY))
@@ -79,18 +78,8 @@ def choose_device(device: str, dtype: str = "float32") -> str:
         return "cpu"
     if dtype not in CUDA_DTYPES:
         raise ValueError(f"dtype {dtype!r} is for the CPU, on 'cuda' choose one of {', '.join(CUDA_DTYPES)}")
-    reason = gpu_unavailable()
+    reason = opening.unavailable()
     if reason is not None and (device == "cuda" or dtype not in DTYPES):
         needed = "device 'cuda'" if device == "cuda" else f"dtype {dtype!r} needs a GPU, which"
         raise ValueError(f"{needed} is not available: {reason}")
     return "cpu" if reason else "cuda"
-
-
-def on_cuda(node: Node, dtype: np.dtype[Any]) -> Node:
-    """Return ``node`` with its parameters on the GPU: weights in ``dtype``, what is added in float32."""
-    arrays = {
-        item.name: to_cuda(value.astype(dtype if item.name == "weight" else np.float32))
-        for item in fields(node.operator)  # type: ignore[arg-type]  # operators are dataclasses
-        if isinstance(value := getattr(node.operator, item.name), np.ndarray)
-    }
-    return replace(node, operator=replace(node.operator, **arrays)) if arrays else node  # type: ignore[type-var]

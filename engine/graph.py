@@ -1,37 +1,70 @@
-"""A network as a list of nodes, whatever file it is from."""
+"""A network as a list of nodes, whatever file it is from, and the one way to run it forward and backward.
+
+A node's operator is one of ``engine.ops`` or, in a model that is run as ONNX defines it, of ``engine.onnx.operators``:
+the sweeps ask for no more than ``Runnable``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from engine.ops import Array, Conv, Junction, Operator, Shape
-from kernels.cpu.threads import Workers
+from engine.ops import Array, Operator, Shape
+from kernels import Device
+
+Gradient = Array | Callable[[], Array] | None
+"""A gradient, a function that computes it if it is wanted, or None where there is none."""
+
+Observer = Callable[[str, Array], None]
+"""Called with a node's label and its output, or the gradient of an input, for looking into a run."""
+
+
+class Runnable(Protocol):
+    """What the sweeps need of an operator; with one output, that stands in place of a tuple."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in messages."""
+        ...
+
+    def forward(self, device: Device, inputs: Sequence[Any], output_is_kept: bool) -> tuple[Any, Any]:
+        """Return output and what the input gradients need besides it."""
+        ...
+
+    def input_gradients(self, device: Device, output_gradient: Any, output: Any, saved: Any) -> Sequence[Gradient]:
+        """Return the gradient with respect to each input."""
+        ...
+
+
+AnyOperator = TypeVar("AnyOperator", bound=Runnable, covariant=True)
 
 
 @dataclass(frozen=True)
-class Node:
-    """One operator of the network: ``output = operator(input)``.
+class GraphNode(Generic[AnyOperator]):
+    """One use of an operator: ``output = operator(input)``.
 
     Parameters
     ----------
     name : as in the file it is from, or that of the layer whose values it gives.
     operator : what it computes.
-    input, output : names of values.
-    others : the further inputs of an operator of several, a ``Junction``.
+    input, output : names of values; empty for what is left out.
+    others : the further inputs of an operator of several.
+    further_outputs : of an operator of several.
     """
 
     name: str
-    operator: Operator
+    operator: AnyOperator
     input: str
     output: str
     others: tuple[str, ...] = ()
+    further_outputs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """How messages call it: ``Conv 'conv1_1'``, by whatever algorithm the convolution is computed."""
-        return label_of(type(convolution_of(self.operator) or self.operator).__name__, self.name)
+        """How messages call it: ``Conv 'conv1_1'``."""
+        return label_of(self.operator.kind, self.name)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -39,30 +72,13 @@ class Node:
         return (self.input, *self.others)
 
     @property
-    def values(self) -> tuple[str, ...]:
-        """Inputs and output: what is there while the operator runs."""
-        return (*self.inputs, self.output)
+    def outputs(self) -> tuple[str, ...]:
+        """All outputs, in order."""
+        return (self.output, *self.further_outputs)
 
-    def output_shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        """Return the output's shape from those of the values; raises ValueError when they do not fit."""
-        if isinstance(self.operator, Junction):
-            return self.operator.joined_shape([shapes[name] for name in self.inputs])
-        return self.operator.output_shape(shapes[self.input])
 
-    def forward(self, values: Mapping[str, Array], output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output and what ``input_gradients`` needs beside it, see ``Operator.forward``."""
-        if isinstance(self.operator, Junction):
-            inputs = [values[name] for name in self.inputs]
-            return self.operator.join(inputs, workers), tuple(one.shape for one in inputs)
-        return self.operator.forward(values[self.input], output_is_kept, workers)
-
-    def input_gradients(
-        self, output_gradient: Array, output: Array | None, saved: Any, workers: Workers
-    ) -> list[Array]:
-        """Return the gradient with respect to each of the inputs, see ``Operator.input_gradient``."""
-        if isinstance(self.operator, Junction):
-            return self.operator.input_gradients(output_gradient, saved, workers)
-        return [self.operator.input_gradient(output_gradient, output, saved, workers)]
+Node = GraphNode[Operator]
+"""A node of the network that pictures are made with."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +115,6 @@ def label_of(kind: str, name: str) -> str:
     return f"{kind} {name!r}"
 
 
-def convolution_of(operator: Operator) -> Conv | None:
-    """Return the convolution that an operator computes, by whatever algorithm; None for one that computes another."""
-    return operator if isinstance(operator, Conv) else getattr(operator, "conv", None)
-
-
 def value_shapes(nodes: Sequence[Node], image: Shape) -> dict[str, Shape]:
     """Return the shape of every value of nodes in running order; raises ValueError, with the node, where one fails.
 
@@ -111,10 +122,95 @@ def value_shapes(nodes: Sequence[Node], image: Shape) -> dict[str, Shape]:
     ----------
     image : (H, W, C), of the first node's input.
     """
-    shapes = {nodes[0].input: image}
+    shapes = {node.input: image for node in nodes[:1]}
     for node in nodes:
         try:
-            shapes[node.output] = node.output_shape(shapes)
+            shapes[node.output] = node.operator.output_shape([shapes[name] for name in node.inputs])
         except ValueError as error:
             raise ValueError(f"{node.label}: {error}") from None
     return shapes
+
+
+def leading_to(nodes: Sequence[GraphNode[AnyOperator]], values: Collection[str]) -> tuple[GraphNode[AnyOperator], ...]:
+    """Return the nodes that some values depend on."""
+    needed = set(values)
+    chosen = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            chosen.append(node)
+            needed.update(node.inputs)
+    return tuple(reversed(chosen))
+
+
+def forward(
+    device: Device,
+    nodes: Sequence[GraphNode[Any]],
+    values: MutableMapping[str, Any],
+    kept: Collection[str],
+    tape: list[Any] | None = None,
+    observe: Observer | None = None,
+) -> None:
+    """Run nodes in order.
+
+    Parameters
+    ----------
+    values : by name; the nodes' outputs are added, and each value that is not ``kept`` goes after its last reader.
+    tape : what each node's input gradients need is added, in order.
+    """
+    readers = Counter(name for node in nodes for name in node.inputs)
+    for node in nodes:
+        found, saved = node.operator.forward(
+            device, [values[name] if name else None for name in node.inputs], node.output in kept
+        )
+        if tape is not None:
+            tape.append(saved)
+        for name, output in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+            if name:
+                values[name] = output
+        if observe:
+            observe(node.label, values[node.output])
+        readers.subtract(node.inputs)
+        for name in {*node.inputs, *node.outputs}:
+            if name in values and readers[name] <= 0 and name not in kept:
+                del values[name]
+
+
+def backward(
+    device: Device,
+    nodes: Sequence[GraphNode[Any]],
+    tape: list[Any],
+    outputs: Callable[[GraphNode[Any]], Any],
+    flowing: MutableMapping[str, Array],
+    add: Callable[[Array, Array], Array],
+    arrive: Callable[[GraphNode[Any]], None] | None = None,
+    wanted: Collection[str] | None = None,
+    observe: Observer | None = None,
+) -> None:
+    """Take gradients back through the nodes, last to first; here and nowhere else they are added up.
+
+    Parameters
+    ----------
+    tape : of ``forward``; it is used up.
+    outputs : gives a node's output where that was kept, else None.
+    flowing : the gradients so far by value; those of values that a node has produced go when it has been passed.
+    add : returns the sum of two gradients of one value; the first may be overwritten.
+    arrive : called before each node: gradients of its outputs may be added to ``flowing``.
+    wanted : the values whose gradients are asked for, and those on the way to them; None means all.
+    """
+    while tape:
+        node, saved = nodes[len(tape) - 1], tape.pop()
+        if arrive:
+            arrive(node)
+        output = outputs(node)
+        of_outputs = [flowing.pop(name, None) for name in node.outputs]
+        if all(gradient is None for gradient in of_outputs):
+            continue
+        given = of_outputs[0] if len(of_outputs) == 1 else tuple(of_outputs)
+        found = node.operator.input_gradients(device, given, output, saved)
+        for name, gradient in zip(node.inputs, found, strict=False):
+            if wanted is not None and name not in wanted:
+                continue
+            gradient = gradient() if callable(gradient) else gradient
+            if observe:
+                observe(node.label, gradient)
+            flowing[name] = add(flowing[name], gradient) if name in flowing else gradient

@@ -31,8 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import kernels_of, to_host
-from kernels.cpu.threads import Workers
+from kernels import Device
 
 Array = Any
 """An array on the device that the images live on."""
@@ -48,6 +47,7 @@ _SEARCH_EVALUATIONS = 20
 
 
 def l_bfgs(
+    device: Device,
     evaluate: Evaluate,
     finish_iteration: Callable[[Array, float], None],
     start: Array,
@@ -55,25 +55,24 @@ def l_bfgs(
     history: int,
     value_tolerance: float,
     gradient_tolerance: float,
-    workers: Workers,
 ) -> str:
-    """Minimise a function of an image until it has converged or no lower point is found.
+    """Minimize a function of an image until it has converged or no lower point is found.
 
     Parameters
     ----------
+    device : where the images live.
     evaluate : returns value and gradient, and launches what it is given behind the evaluation.
     finish_iteration : called with each new iterate and its value; ends the run by raising.
     start : float64, within the bounds.
     bounds : lowest and highest value of each element.
     history : pairs that are kept.
     value_tolerance, gradient_tolerance : as in ``engine.optimize.minimize``, for a function scaled as it does.
-    workers : the threads to use on the CPU.
 
     Returns
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
-    memory = History(history, start, bounds, workers)
+    memory = History(device, history, start, bounds)
     image = start
     value, _ = evaluate(image, partial(memory.propose, image))
     memory.fetch()
@@ -187,17 +186,16 @@ class History:
 
     Parameters
     ----------
+    device : where the images live.
     pairs : how many are kept.
     start : the first image.
     bounds : lowest and highest value of each element.
-    workers : the threads to use on the CPU.
     """
 
-    def __init__(self, pairs: int, start: Array, bounds: Bounds, workers: Workers) -> None:
-        self.pairs, self.bounds, self.workers = pairs, bounds, workers
-        self._kernels = kernels_of(start)
+    def __init__(self, device: Device, pairs: int, start: Array, bounds: Bounds) -> None:
+        self.device, self.pairs, self.bounds = device, pairs, bounds
         rows = 1 + 2 * (pairs + 1) + 1
-        self._vectors = self._kernels.empty((rows, start.size), np.float32)
+        self._vectors = self.device.empty((rows, start.size), np.float32)
         # Inner products of the rows: over all values, and over the free ones only.
         self._products = np.zeros((rows, rows))
         self._free_products = np.zeros((rows, rows))
@@ -214,7 +212,7 @@ class History:
 
     def step(self, image: Array, direction: Array, length: float) -> Array:
         """Return the image at the end of a step, clipped to the bounds."""
-        return self._kernels.line_step(image, direction, length, self.bounds, workers=self.workers)
+        return self.device.line_step(image, direction, length, self.bounds)
 
     def propose(self, image: Array, gradient: Array) -> None:
         """Launch what is needed to judge a place, and to go on from there."""
@@ -223,8 +221,8 @@ class History:
         steps = [self._row(number) for number in kept] + ([step] if step >= 0 else [])
         rows = (step, len(self._products) - 1 - self._gradient_row)
         listed = sorted([rows[1], *(row for step in steps for row in (step, step + 1))])
-        numbers = self._kernels.empty((3 + 5 * len(listed) + len(listed) ** 2,), np.float64)
-        free, changed = self._kernels.lbfgs_store(
+        numbers = self.device.empty((3 + 5 * len(listed) + len(listed) ** 2,), np.float64)
+        free, changed = self.device.lbfgs_store(
             (image, gradient),
             self._place or (image, gradient),
             self._vectors,
@@ -232,15 +230,14 @@ class History:
             rows,
             self.bounds,
             numbers[:3],
-            workers=self.workers,
         )
-        self._kernels.lbfgs_products(self._vectors, listed, free, changed, rows, numbers[3:], workers=self.workers)
+        self.device.lbfgs_products(self._vectors, listed, free, changed, rows, numbers[3:])
         self._proposal = _Proposal((image, gradient), rows, listed, free, numbers)
 
     def fetch(self) -> tuple[float, float]:
         """Return <gradient at the last place, step> and <gradient at the proposed one, step>; waits for the device."""
         assert self._proposal is not None
-        self._numbers = to_host(self._proposal.numbers)
+        self._numbers = self.device.fetch(self._proposal.numbers)
         return float(self._numbers[0]), float(self._numbers[1])
 
     def accept(self) -> float:
@@ -273,7 +270,7 @@ class History:
         steps = [self._row(number) for number in range(max(self.count - self.pairs, 0), self.count)]
         rows, values = coefficients(self._products, self._free_products, steps, self._gradient_row)
         slope = float(values @ self._free_products[rows, self._gradient_row])
-        return self._kernels.lbfgs_direction(self._vectors, rows, values, self._free, workers=self.workers), slope
+        return self.device.lbfgs_direction(self._vectors, rows.tolist(), values, self._free), slope
 
     def _row(self, number: int) -> int:
         return 1 + 2 * (number % (self.pairs + 1))

@@ -13,10 +13,10 @@ from engine.errors import ModelError, unknown_name
 from engine.graph import Graph, Node
 from engine.network import Network
 from engine.onnx.reader import read_onnx
-from engine.ops import AveragePool, Conv, MaxPool, Operator, Relu, Shape
+from engine.ops import AveragePool, MaxPool, Operator, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
 from engine.vgg import CONTENT_WEIGHT, known_file, known_weights, layer_names
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 
 POOLINGS = ("average", "max", "model")
 CONVOLUTIONS = ("auto", "direct")
@@ -80,10 +80,9 @@ def load_network(
         outputs=outputs,
         preprocessing=named or resolve_preprocessing(path, graph),
         dtype=of_cpu,
-        device="cpu",
+        device=Cpu(threads),
         content_weight=known.content_weight if known else CONTENT_WEIGHT,
         rejected=graph.rejected,
-        workers=Workers(threads),
         convolution=convolution,
         weights=known.title if known else "",
     )
@@ -118,11 +117,7 @@ def _layers(graph: Graph, path: Path) -> tuple[tuple[Node, ...], dict[str, str]]
     if outputs:
         names = {value: name for name, value in outputs.items()}
     else:
-        names = {
-            node.output: node.output
-            for node in graph.nodes
-            if isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
-        }
+        names = {node.output: node.output for node in graph.nodes if node.operator.ends_in_relu}
         outputs = dict(names)
     if not outputs:
         reason = f" ({graph.rejected[0].label}: {graph.rejected[0].reason})" if graph.rejected else ""
@@ -169,6 +164,7 @@ def _check_channels(network: Network, path: Path) -> None:
     shapes: dict[str, Shape] = {network.nodes[0].input: (size, size, 3)}
     for node in network.nodes:
         try:
-            shapes[node.output] = (size, size, node.output_shape(shapes)[2])
+            of_inputs = [shapes[name] for name in node.inputs]
+            shapes[node.output] = (size, size, node.operator.output_shape(of_inputs)[2])
         except ValueError as error:
             raise ModelError(f"{path}: {node.label}: {error}") from None

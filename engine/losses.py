@@ -2,8 +2,8 @@
 
 Each value stands directly above its gradient, in the paper's letters:
 
-    F, P   N_l x M_l    responses of layer l to the generated image and to the photograph, after the ReLU
-    G, A   N_l x N_l    Gram matrices of the generated image and of the painting
+    F, P   N_l x M_l    activations of layer l for the generated image and for the content image, after the ReLU
+    G, A   N_l x N_l    Gram matrices of the generated image and of the style image
     N_l                 number of feature maps (channels) of layer l
     M_l                 their size: height times width
     w_l                 weight of layer l in the style loss
@@ -16,8 +16,8 @@ that these are the plain derivatives with respect to F.
 Images of different sizes: the Gram matrix of each is divided by its own M before the two are compared. Where the sizes
 agree that is the paper's formula.
 
-The arrays lie in memory as (height, width, N_l), channels last, so that "row i of F" is ``F[:, :, i]``. Transposes are
-plain, never conjugate, so that all of this is analytic and can be differentiated by a complex step.
+Arrays lie on the ``device`` given, as (height, width, N_l), channels last, so that "row i of F" is ``F[:, :, i]``.
+Transposes are plain, never conjugate, so that all of this is analytic and can be differentiated by a complex step.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.ops import Array
-from kernels import kernels_of
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Device
 
 Number = float | complex
-"""On a GPU, an array there that holds one number: ``numbers`` of the kernels fetches it."""
+"""On a GPU, an array there that holds one number: the device's ``numbers`` fetches it."""
 
 
-def content_loss(F: Array, P: Array, scale: float = 1.0) -> Number:
+def content_loss(device: Device, F: Array, P: Array, scale: float = 1.0) -> Number:
     """Equation 1: ``L_content = 1/2 sum_ij (F_ij - P_ij)^2``.
 
     Parameters
@@ -41,49 +40,49 @@ def content_loss(F: Array, P: Array, scale: float = 1.0) -> Number:
     """
     if F.shape != P.shape:
         raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
-    return kernels_of(F).squared_distance(F, P, 2.0 * scale**2)
+    return device.squared_distance(F, P, 2.0 * scale**2)
 
 
-def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None) -> Array:
+def content_loss_gradient(
+    device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None
+) -> Array:
     """Equation 2: ``dL_content / dF_ij = (F - P)_ij``, times ``weight``.
 
     With ``add_to``, of F's shape, it is added there in place.
     """
-    return kernels_of(F).weighted_difference(F, P, weight, add_to=add_to)
+    return device.weighted_difference(F, P, weight, add_to=add_to)
 
 
-def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0) -> Array:
+def gram_matrix(device: Device, F: Array, scale: float = 1.0) -> Array:
     """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision (on a GPU in single).
 
     Parameters
     ----------
     F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
     """
-    gram: Array = kernels_of(F).gram(F, factor=1 / scale**2, workers=workers)
-    return gram
+    return device.gram(F, factor=1 / scale**2)
 
 
-def style_layer_loss(G: Array, A: Array, M_l: int, M_a: int | None = None) -> Number:
+def style_layer_loss(device: Device, G: Array, A: Array, M_l: int, M_a: int | None = None) -> Number:
     """Equation 4: ``E_l = 1 / (4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2``.
 
     Parameters
     ----------
-    G, A : (N_l, N_l), Gram matrices of the generated image and of the painting.
+    G, A : (N_l, N_l), Gram matrices of the generated image and of the style image.
     M_l, M_a : the sizes of their feature maps; None means that they agree.
     """
     N_l = G.shape[0]
-    kernels = kernels_of(G)
-    return kernels.square_sum(kernels.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
+    return device.square_sum(device.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
 
 
 def style_layer_loss_gradient(
+    device: Device,
     F: Array,
     G: Array,
     A: Array,
     M_a: int | None = None,
     weight: float = 1.0,
     add_to: Array | None = None,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Equation 6: ``dE_l / dF_ij = 1 / (N_l^2 M_l^2) ((F)^T (G - A))_ji``, that is (G - A) F / (N_l^2 M_l^2).
 
@@ -101,9 +100,8 @@ def style_layer_loss_gradient(
     (H_l, W_l, N_l).
     """
     N_l, M_l = G.shape[0], F.shape[0] * F.shape[1]
-    kernels = kernels_of(F)
-    difference = kernels.quotient_difference(G, M_l, A, M_a or M_l)
-    return kernels.gram_product(difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to, workers=workers)
+    difference = device.quotient_difference(G, M_l, A, M_a or M_l)
+    return device.gram_product(difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to)
 
 
 def style_loss(E: Mapping[str, Number], w: Mapping[str, float]) -> Number:

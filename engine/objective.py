@@ -11,12 +11,13 @@ import numpy as np
 
 from engine import losses
 from engine.errors import NonFiniteError
-from engine.network import LayerGradient, Network, Tape
+from engine.network import Network
 from engine.ops import Array
+from engine.plan import LayerGradient, Plan, Tape
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
 from engine.terms import Content, Style, Term, View
-from kernels import kernels_of, lives_on_cuda, to_cuda, to_host
+from kernels import Cuda, Device
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -106,8 +107,14 @@ class Objective:
             )
         self.terms = self._by_kind()
         self.evaluations = 0
-        self._replay = Replay(self._launch) if replay and network.device == "cuda" else None
+        self._plan: Plan | None = None
+        self._replay = Replay(network.device, self._launch) if replay and isinstance(network.device, Cuda) else None
         self._gradient_sizes: dict[int, float] | None = None
+
+    @property
+    def device(self) -> Device:
+        """Where it computes."""
+        return self.network.device
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -137,8 +144,7 @@ class Objective:
         with np.errstate(over="ignore", invalid="ignore"):
             pending = self.begin(image)
             value = pending.finish()
-        stays = self.network.device == "cuda" and lives_on_cuda(image)
-        return value, pending.gradient if stays else to_host(pending.gradient)
+        return value, pending.gradient if self.device.holds(image) else self.device.fetch(pending.gradient)
 
     def begin(self, image: Array) -> Pending:
         """Do all the work of a call, on a GPU without waiting for it: ``finish`` of what is returned does.
@@ -159,15 +165,16 @@ class Objective:
         view = self._view(image)
         terms = self._values(view)
         gradient = self._gradient(view, self.summands)
-        return gradient, terms, kernels_of(gradient).count_not_finite(gradient)
+        return gradient, terms, self.device.count_not_finite(gradient)
 
     def _view(self, image: Array, **options: Any) -> View:
         """Run the network forward and return what the terms see."""
-        network = self.network
+        image = self.network.checked_image(image)
         looks_at_image = any(term.layer is None for term in self.summands)
-        pixels = network.placed(_floating(network.checked_image(image))) if looks_at_image else None
-        tape = network.forward(image, self.layers, **options) if self.layers else Tape((), {})
-        return View(network, tape, pixels)
+        pixels = self.network.placed(_floating(image)) if looks_at_image else None
+        if self._plan is None or self._plan.image != image.shape:
+            self._plan = self.network.plan(image.shape[0], image.shape[1], self.layers)  # once for a size
+        return View(self.network, self._plan.forward(self.network.placed(image), **options), pixels)
 
     def _values(self, view: View) -> dict[str, dict[str, Any]]:
         """Return each term's value by kind and name."""
@@ -183,7 +190,7 @@ class Objective:
         view.tape.gradient_scale = self._gradient_scale(view, terms)
         gradient: Array | None = None
         if of_layers:
-            gradient = self.network.backward(view.tape, self._layer_gradients(view, of_layers), **options)
+            gradient = view.tape.plan.backward(view.tape, self._layer_gradients(view, of_layers), **options)
         for term in of_image:
             gradient = _added(term, view, self.weight_of(term), gradient, view.image)
         assert gradient is not None  # there is at least one term
@@ -207,7 +214,7 @@ class Objective:
     def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""
         of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
-        *values, not_finite = kernels_of(gradient).numbers([*(term for _, _, term in of_kinds), not_finite])
+        *values, not_finite = self.device.numbers([*(term for _, _, term in of_kinds), not_finite])
         self.terms = self._by_kind()
         for (kind, name, _), value in zip(of_kinds, values, strict=True):
             self.terms[kind][name] = value
@@ -245,7 +252,7 @@ class Objective:
         norms = self._by_kind()
         for term in self.summands:
             copy = replace(view, tape=view.tape.copy())
-            norms[term.kind][term.name] = float(np.linalg.norm(to_host(self._gradient(copy, [term]))))
+            norms[term.kind][term.name] = float(np.linalg.norm(self.device.fetch(self._gradient(copy, [term]))))
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
@@ -283,9 +290,10 @@ class Objective:
             view = View(self.network, self.network.forward(image, self.style_layers))
             for layer in self.style_layers:
                 M_a = view.positions(layer)
-                targets[layer] = targets.get(layer, 0) + to_host(view.gram(layer)) * (share / sum(shares) / M_a)
-        if self.network.device == "cuda":
-            return {layer: to_cuda(A.astype(np.float32)) for layer, A in targets.items()}
+                A = self.device.fetch(view.gram(layer))
+                targets[layer] = targets.get(layer, 0) + A * (share / sum(shares) / M_a)
+        if self.device.kind == "cuda":
+            return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}
         return targets
 
     def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
@@ -309,21 +317,18 @@ class Objective:
 
     def _locate(self, image: Array) -> str:
         """Return a sentence that names where the first value that is not finite came up."""
-        where: list[str] = []
+        device, where = self.device, list[str]()
 
         def observe(direction: str, label: str, array: Array) -> None:
-            kernels = kernels_of(array)
-            if not where and kernels.numbers([kernels.count_not_finite(array)])[0]:
+            if not where and device.numbers([device.count_not_finite(array)])[0]:
                 where.append(f"{label} ({direction} pass)")
 
         with np.errstate(all="ignore"):
             view = self._view(image, observe=partial(observe, "forward"))
             if not where:
-                seen = [*view.tape.features.values(), view.pixels]
-                kernels = kernels_of(seen[0])
                 for kind, terms in self._values(view).items():
                     for name, term in terms.items():
-                        if not where and not np.isfinite(kernels.numbers([term])[0]):
+                        if not where and not np.isfinite(device.numbers([term])[0]):
                             where.append(f"the {kind} loss of {name!r}")
             if not where:
                 self._gradient(view, self.summands, observe=partial(observe, "backward"))

@@ -18,8 +18,7 @@ from engine.errors import NonFiniteError, unknown_name
 from engine.ops import Array
 from engine.optimizers import OPTIMIZERS, defaults_of, optimizer_of
 from engine.optimizers.run import DifferentiableFunction, Iteration, Result, Run, StopRunError
-from kernels import lives_on_cuda, to_cuda, to_host
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu, Device
 
 METHODS = tuple(OPTIMIZERS)
 
@@ -51,9 +50,9 @@ def minimize(
     momentum: float = 0.9,
     value_tolerance: float = 1e-10,
     gradient_tolerance: float = 1e-8,
-    workers: Workers = SERIAL,
+    device: Device | None = None,
 ) -> Result:
-    """Minimise ``objective`` from ``initial`` and return the best image found.
+    """Minimize ``objective`` from ``initial`` and return the best image found.
 
     Parameters
     ----------
@@ -67,14 +66,15 @@ def minimize(
     history : corrections that L-BFGS keeps; None means ``HISTORIES``. Each takes two arrays of the image's size, in
         float64 for ``"l-bfgs-b"`` and in float32 for ``"l-bfgs"``.
     callback : called after each iteration; when it returns True, the run stops.
-    learning_rate : of Adam and SGD, in grey levels; None means ``LEARNING_RATES``.
+    learning_rate : of Adam and SGD, in gray levels; None means ``LEARNING_RATES``.
     momentum : of SGD.
     value_tolerance : L-BFGS has converged when an iteration lowers the loss by less than this fraction of it (of the
         largest element of the first gradient, where the loss is below that).
         Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
     gradient_tolerance : L-BFGS has converged when no element of the projected gradient is larger than this fraction
         of the largest at the start. From noise that can be large: a millionth of it has been seen far from the end.
-    workers : threads for ``"l-bfgs"``.
+    device : where the steps are computed, unless scipy does; None means the objective's ``device``, or else a thread of
+        the CPU. The result does not depend on the number of threads.
 
     A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
     At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.
@@ -82,7 +82,7 @@ def minimize(
     Raises ValueError for an argument that does not fit, or where the loss is complex.
     """
     if method not in METHODS:
-        raise ValueError(unknown_name("optimiser", method, METHODS))
+        raise ValueError(unknown_name("optimizer", method, METHODS))
     iterations = _checked_count("iterations", iterations)
     history = _checked_count("history", HISTORIES.get(method, 1) if history is None else history)
     if history > MAX_HISTORY:
@@ -106,18 +106,19 @@ def minimize(
         momentum=momentum,
         value_tolerance=value_tolerance,
         gradient_tolerance=gradient_tolerance,
-        workers=workers,
     )
-    on_cuda = optimizer.on_device and lives_on_cuda(initial)
-    given = np.array(to_host(initial) if lives_on_cuda(initial) else initial, np.float64, order="C")
+    device = device or getattr(objective, "device", None) or Cpu(1)
+    on_gpu = device.kind == "cuda" and device.holds(initial)
+    given = np.array(device.fetch(initial) if on_gpu else initial, np.float64, order="C")
     start = np.clip(given, low, high)
-    run = Run(objective, to_cuda(start) if on_cuda else start, (low, high), iterations, callback, on_cuda)
+    place = device if optimizer.on_device and (on_gpu or device.kind == "cpu") else Cpu(1)
+    run = Run(objective, place.put(start), (low, high), iterations, callback, place)
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
-        with SERIAL.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
+        with Cpu.computing(), np.errstate(over="ignore", invalid="ignore"):
             if not np.array_equal(start, given):
-                run.begin_outside(to_cuda(given) if on_cuda else given)
+                run.begin_outside(place.put(given))
             optimizer.minimize(run, (low, high))
     except StopRunError as early:
         stop, reason = early.args
@@ -130,7 +131,7 @@ def minimize(
             raise
         stop, reason = "interrupted", f"interrupted after {run.iteration} iterations"
     return Result(
-        image=to_host(run.best_image),
+        image=place.fetch(run.best_image),
         value=run.best_value,
         initial_value=run.initial_value,
         iterations=run.iteration,

@@ -1,85 +1,203 @@
-"""What the network runs in place of its nodes where that gives the same and is faster."""
+"""A network cut to some layers and planned for one size: what is run, what it holds, and the two passes over it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-from engine.graph import Node
-from engine.ops import AveragePool, Conv, ConvBlock, HopperConv, ImplicitGemmConv
+import numpy as np
 
+from engine import graph
+from engine.graph import Node, Observer, value_shapes
+from engine.ops import Array, Shape
+from engine.preprocessing import Preprocessing
+from kernels import Device
 
-def planned(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
-    """Return ``nodes`` with convolutions replaced by ``ConvBlock`` where it suits, poolings taken in.
-
-    A pooling is taken into the block before it unless the values between the two are in ``kept`` or read elsewhere.
-    """
-    readers = Counter(name for node in nodes for name in node.inputs)
-    result: list[Node] = []
-    for node in nodes:
-        operator, before = node.operator, result[-1] if result else None
-        if isinstance(operator, Conv) and ConvBlock.suits(operator):
-            result.append(replace(node, operator=ConvBlock(operator)))
-        elif (
-            isinstance(operator, AveragePool)
-            and ConvBlock.takes(operator)
-            and before is not None
-            and isinstance(before.operator, ConvBlock)
-            and before.output == node.input
-            and readers[node.input] == 1
-            and node.input not in kept
-        ):
-            result[-1] = replace(before, operator=replace(before.operator, pool=True), output=node.output)
-        else:
-            result.append(node)
-    return tuple(result)
+LayerGradient = Array | Callable[[Array | None], Array]
+"""A derivative with respect to a layer's features, (H_l, W_l, N_l), which is added to the gradient that already flows
+into them from the layers above; or a function that is given that, or None, and returns the sum of both, perhaps made in
+place."""
 
 
-def planned_for_hopper(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Return ``nodes`` with convolutions replaced by ``HopperConv`` where it suits."""
-    return tuple(
-        replace(node, operator=HopperConv(node.operator))
-        if isinstance(node.operator, Conv) and HopperConv.suits(node.operator)
-        else node
-        for node in nodes
-    )
-
-
-def planned_for_tensor_cores(nodes: Sequence[Node], split: bool) -> tuple[Node, ...]:
-    """Return ``nodes`` with convolutions replaced by ``ImplicitGemmConv`` where it suits.
+@dataclass
+class Tape:
+    """What a forward pass leaves for the backward pass, which uses it up.
 
     Parameters
     ----------
-    nodes : with their parameters on the GPU.
-    split : keep float32's precision.
+    plan : that was run.
+    features : by layer, (H_l, W_l, N_l), as asked for.
+    saved : what each node's input gradients need.
+    gradient_scale : the factor on the gradients of a backward pass, a power of two; what comes out is divided by it.
     """
-    return tuple(
-        replace(node, operator=ImplicitGemmConv(node.operator, split))
-        if isinstance(node.operator, Conv) and ImplicitGemmConv.suits(node.operator)
-        else node
-        for node in nodes
-    )
+
+    plan: Plan
+    features: dict[str, Array]
+    saved: list[Any] = field(default_factory=list)
+    gradient_scale: float = 1.0
+
+    def copy(self) -> Tape:
+        """Return a tape for one more backward pass over the same arrays."""
+        return replace(self, features=dict(self.features), saved=list(self.saved))
 
 
-def masked_by_readers(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
-    """Return ``nodes`` where one ``HopperConv`` takes the gradient back through the ReLU of another before it.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A network as it is run for one size and some layers; made by ``Network.plan``.
 
-    Not where the values between the two are in ``kept``, for a loss may add to their gradient, or are read elsewhere.
+    Parameters
+    ----------
+    device : where it runs.
+    preprocessing : from the image to the network's input.
+    dtype : of the activations.
+    nodes : placed on the device, cut to the layers, joined where two are run as one; in running order.
+    layers : the value that each layer stands for.
+    image : (H, W, 3).
+    """
+
+    device: Device
+    preprocessing: Preprocessing
+    dtype: np.dtype[Any]
+    nodes: tuple[Node, ...]
+    layers: Mapping[str, str]
+    image: Shape
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every value."""
+        return value_shapes(self.nodes, self.image)
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """The values that stay until the backward pass gets there."""
+        return frozenset(self.layers.values())
+
+    def forward(self, image: Array, *, observe: Observer | None = None) -> Tape:
+        """Run the network on an image and return the layers' features and a tape for ``backward``.
+
+        Parameters
+        ----------
+        image : (H, W, 3), RGB, 0..255, on the device.
+        """
+        device = self.device
+        if not self.nodes:
+            return Tape(self, {})
+        saved: list[Any] = []
+        values = {self.nodes[0].input: self.preprocessing.apply(device, image, self.dtype)}
+        with device.computing():
+            graph.forward(device, self.nodes, values, self.kept, saved, observe)
+        return Tape(self, {name: values[value] for name, value in self.layers.items()}, saved)
+
+    def backward(self, tape: Tape, gradients: Mapping[str, LayerGradient], *, observe: Observer | None = None) -> Array:
+        """Return the gradient with respect to the image of what depends on the layers through ``gradients``.
+
+        Parameters
+        ----------
+        tape : of ``forward``; it is used up.
+        gradients : by layer, the derivative with respect to its features, or a function for it. That is called when the
+            backward pass gets there, so that not all of them take up memory at once.
+
+        Returns
+        -------
+        (H, W, 3), RGB, per unit of 0..255, in double precision, on the device.
+        """
+        device, flowing = self.device, dict[str, Array]()
+        names: dict[str, list[str]] = {}
+        for name, value in self.layers.items():
+            names.setdefault(value, []).append(name)
+
+        def add(total: Array, gradient: Array) -> Array:
+            device.add_to(total, gradient)
+            return total
+
+        def arrive(node: Node) -> None:
+            for name in names.get(node.output, ()):
+                if name in gradients:
+                    features, there = tape.features[name], flowing.get(node.output)
+                    flowing[node.output] = _with_gradient(device, gradients[name], there, features, name)
+
+        def output(node: Node) -> Array | None:
+            features = [tape.features.pop(name, None) for name in names.get(node.output, ())]
+            return features[0] if features else None
+
+        with device.computing():
+            graph.backward(device, self.nodes, tape.saved, output, flowing, add, arrive, observe=observe)
+        if not flowing:
+            raise ValueError("no gradient flows to the image: give one for at least one layer")
+        gradient = self.preprocessing.input_gradient(device, flowing[self.nodes[0].input])
+        return gradient if tape.gradient_scale == 1 else device.scaled(gradient, 1 / tape.gradient_scale)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The bytes that one forward and one backward pass hold at their peak.
+
+        Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
+        losses' targets and the optimizer.
+        """
+        nodes, shapes, itemsize = self.nodes, self.shapes, self.dtype.itemsize
+        size = {value: int(np.prod(shape)) * itemsize for value, shape in shapes.items()}
+        held_for = []
+        for node in nodes:
+            values, others = node.operator.held_values(shapes[node.output], node.output in self.kept)
+            held_for.append(values * itemsize + others)
+        readers = Counter(name for node in nodes for name in node.inputs)
+        held, peak, scratch = 0, 0, 0
+        # What other branches still have to read: values on the way forward, gradients on the way back.
+        waiting = {nodes[0].input}
+        for node, bytes_held in zip(nodes, held_for, strict=True):
+            around = waiting - {*node.inputs, *self.kept}
+            peak = max(peak, held + sum(size[name] for name in (*around, *node.inputs, node.output)))
+            scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input]))
+            held += bytes_held
+            readers.subtract(node.inputs)
+            waiting = {name for name in (*waiting, node.output) if readers[name]}
+        waiting = set()
+        for node, bytes_held in zip(reversed(nodes), reversed(held_for), strict=True):
+            output = size[node.output] if node.output in self.kept else 0
+            # An input that another reader has sent a gradient to is there twice until the two are added.
+            around = waiting - {node.output}
+            peak = max(peak, held + sum(size[name] for name in (*around, *node.inputs, node.output)) + output)
+            held -= bytes_held
+            waiting = {*waiting, *node.inputs} - {node.output}
+        return peak + scratch
+
+
+def joined(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
+    """Return ``nodes`` with neighbors run as one, or so that they share work, where their operators can.
+
+    Not where the value between the two is in ``kept``, for a loss may add to its gradient, or is read elsewhere.
     """
     readers = Counter(name for node in nodes for name in node.inputs)
     result: list[Node] = []
     for node in nodes:
         before = result[-1] if result else None
-        if (
-            isinstance(node.operator, HopperConv)
-            and before is not None
-            and isinstance(before.operator, HopperConv)
-            and before.output == node.input
-            and readers[node.input] == 1
-            and node.input not in kept
-        ):
-            result[-1] = replace(before, operator=replace(before.operator, masked=True))
-            node = replace(node, operator=replace(node.operator, masks=True))
-        result.append(node)
+        alone = before is not None and before.output == node.input and readers[node.input] == 1
+        pair = before.operator.joined(node.operator) if before and alone and node.input not in kept else None
+        if before is None or pair is None:
+            result.append(node)
+        elif len(pair) == 1:
+            result[-1] = replace(before, operator=pair[0], output=node.output)
+        else:
+            result[-1:] = [replace(before, operator=pair[0]), replace(node, operator=pair[1])]
     return tuple(result)
+
+
+def _with_gradient(device: Device, given: LayerGradient, flowing: Array | None, features: Array, layer: str) -> Array:
+    """Return what flows into a layer's features together with a derivative of one's own.
+
+    Raises ValueError where that has another shape than the features.
+    """
+    total = given(flowing) if callable(given) else given
+    if np.shape(total) != features.shape:
+        raise ValueError(f"the gradient of {layer!r} has the shape {np.shape(total)}, its features {features.shape}")
+    if isinstance(features, np.ndarray):
+        # The kernels go through it as one row, in place: neither another order nor the caller's own array will do.
+        own = total is not flowing and not callable(given)
+        total = np.array(total, features.dtype, order="C") if own else np.ascontiguousarray(total, features.dtype)
+    if flowing is not None and not callable(given):
+        device.add_to(flowing, total)
+        return flowing
+    return total

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.errors import ModelError, unknown_name
 from engine.ops import Array
-from kernels import kernels_of
+from kernels import Device
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,13 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def apply(self, image: Array, dtype: np.dtype[Any]) -> Array:
+    def apply(self, device: Device, image: Array, dtype: np.dtype[Any]) -> Array:
         """Return the network's input for an RGB image of 0..255: (H, W, 3), C-contiguous, of ``dtype``."""
-        normalize = kernels_of(image).normalize_pixels
-        return normalize(image, self.bgr, self.scale, self.mean, self.std, dtype)
+        return device.normalize_pixels(image, self.bgr, self.scale, self.mean, self.std, dtype)
 
-    def input_gradient(self, output_gradient: Array) -> Array:
+    def input_gradient(self, device: Device, output_gradient: Array) -> Array:
         """Return the gradient with respect to the RGB image, per unit of 0..255, in double precision."""
-        back = kernels_of(output_gradient).normalize_pixels_input_gradient
-        return back(output_gradient, self.bgr, self.scale, self.std)
+        return device.normalize_pixels_input_gradient(output_gradient, self.bgr, self.scale, self.std)
 
 
 PREPROCESSING = {

@@ -16,6 +16,9 @@ from engine.network import Network
 from engine.objective import Layers, Objective
 from engine.ops import Array
 from engine.stylize import Job, Settings, checked_initial, initial_image
+from kernels import Cpu
+
+_HOST = Cpu()  # what is compared has been fetched
 
 PEAK = 255.0
 """Range of an image's values, for the signal-to-noise ratio."""
@@ -101,8 +104,8 @@ def gram_errors(network: Network, image: Array, reference: Array, layers: Iterab
     """
     errors = {}
     for layer, F, P in _responses(network, image, reference, layers):
-        with network.workers.single_threaded_blas():
-            G, A = (gram_matrix(responses, network.workers) / responses[..., 0].size for responses in (F, P))
+        with _HOST.computing():
+            G, A = (gram_matrix(_HOST, activations) / activations[..., 0].size for activations in (F, P))
         errors[layer] = _ratio(float(np.linalg.norm(G - A)), float(np.linalg.norm(A)))
     return errors
 

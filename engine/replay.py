@@ -1,4 +1,4 @@
-"""Launches on a GPU, recorded once and made again: for small images, which take longer to launch than to compute."""
+"""CUDA graphs: launches captured once and replayed, for images that take longer to launch than to compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.ops import Array
-from kernels import gpu_name, kernels_of, to_host
+from kernels import Cuda
 
 Evaluation = tuple[Array, dict[str, dict[str, Any]], Any]
 """The gradient with respect to the image, the terms, and how many values of the gradient are not finite."""
@@ -33,11 +33,12 @@ class Replay:
 
     Parameters
     ----------
+    gpu : that the launches go to.
     launch : does the evaluation of an image on the GPU without waiting for anything.
     """
 
-    def __init__(self, launch: Callable[[Array], Evaluation]) -> None:
-        self._launch = launch
+    def __init__(self, gpu: Cuda, launch: Callable[[Array], Evaluation]) -> None:
+        self._gpu, self._launch = gpu, launch
         self._records: dict[tuple[int, ...], _Record | None] = {}
 
     def __call__(self, image: Array) -> Evaluation:
@@ -47,31 +48,27 @@ class Replay:
         record = self._records[image.shape]
         if record is None:
             return self._launch(image)
-        kernels = kernels_of(image)
-        kernels.scaled(image, 1.0, out=record.image)
+        self._gpu.scaled(image, 1.0, out=record.image)
         record.again()
         gradient, terms, not_finite = record.result
         # The next evaluation overwrites the record's own gradient, which may still be in use then.
-        return kernels.scaled(gradient, 1.0), terms, not_finite
+        return self._gpu.scaled(gradient, 1.0), terms, not_finite
 
     def _recorded(self, image: Array) -> _Record | None:
-        kernels = kernels_of(image)
-        place = kernels.scaled(image, 1.0)
+        place = self._gpu.scaled(image, 1.0)
         expected = self._launch(place)
         try:
-            record = _Record(place, *kernels.record(lambda: self._launch(place)))
+            record = _Record(place, *self._gpu.record(lambda: self._launch(place)))
             record.again()
-            if _fetched(record.result) == _fetched(expected):
+            if self._bits(record.result) == self._bits(expected):
                 return record
             reason = "a record gives other results than the launches themselves"
         except (RuntimeError, MemoryError) as error:
             reason = f"nothing can be recorded ({error})"
-        warnings.warn(f"launches are made one by one on {gpu_name()}: {reason}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"launches are made one by one on {self._gpu.name}: {reason}", RuntimeWarning, stacklevel=2)
         return None
 
-
-def _fetched(evaluation: Evaluation) -> tuple[bytes, bytes]:
-    """Return an evaluation's bits."""
-    gradient, terms, not_finite = evaluation
-    numbers = [*(term for of_kind in terms.values() for term in of_kind.values()), not_finite]
-    return to_host(gradient).tobytes(), np.array(kernels_of(gradient).numbers(numbers)).tobytes()
+    def _bits(self, evaluation: Evaluation) -> tuple[bytes, bytes]:
+        gradient, terms, not_finite = evaluation
+        numbers = [*(term for of_kind in terms.values() for term in of_kind.values()), not_finite]
+        return self._gpu.fetch(gradient).tobytes(), np.array(self._gpu.numbers(numbers)).tobytes()

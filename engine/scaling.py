@@ -15,7 +15,7 @@ import numpy as np
 from engine.graph import Node
 from engine.losses import content_loss
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
-from kernels import kernels_of, to_host
+from kernels import Device
 
 LARGEST = 512.0
 """Responses to the sample picture are stored no larger than this, so that those to others have room above."""
@@ -68,7 +68,7 @@ def gradient_factor(size: float) -> float:
     return float(2.0 ** -np.round(np.log2(size))) if 0 < size < np.inf else 1.0
 
 
-def content_gradient_size(F: Array, P: Array, scale: float) -> float:
+def content_gradient_size(device: Device, F: Array, P: Array, scale: float) -> float:
     """Return the root mean square of the content loss's derivative (equation 2): of F - P.
 
     Parameters
@@ -76,11 +76,11 @@ def content_gradient_size(F: Array, P: Array, scale: float) -> float:
     F, P : (H, W, N), as stored.
     scale : how many times as large as they are they are stored.
     """
-    (loss,) = kernels_of(F).numbers([content_loss(F, P, scale)])
+    (loss,) = device.numbers([content_loss(device, F, P, scale)])
     return float(np.sqrt(2 * loss / F.size))
 
 
-def style_gradient_size(F: Array, G: Array, A: Array) -> float:
+def style_gradient_size(device: Device, F: Array, G: Array, A: Array) -> float:
     """Return the root mean square of a layer's style loss's derivative (equation 6), by Gram matrices alone.
 
     Parameters
@@ -89,7 +89,7 @@ def style_gradient_size(F: Array, G: Array, A: Array) -> float:
     G : its Gram matrix.
     A : the target, a Gram matrix over its number of positions.
     """
-    G, A = (to_host(matrix).astype(np.float64) for matrix in (G, A))
+    G, A = (device.fetch(matrix).astype(np.float64) for matrix in (G, A))
     N_l, M_l = len(G), F.shape[0] * F.shape[1]
     difference = G / M_l - A
     # |(G - A) F|^2 is the trace of (G - A) F F^T (G - A).

@@ -87,7 +87,6 @@ class Job:
             history=self.settings.history,
             callback=callback,
             learning_rate=self.settings.learning_rate,
-            workers=self.objective.network.workers,
         )
 
 
@@ -237,7 +236,7 @@ def memory(network: Network, height: int, width: int, settings: Settings) -> int
 
 def replays(network: Network, height: int, width: int) -> bool:
     """Say whether a picture of this size is made from recorded launches: a small one on a GPU."""
-    return network.device == "cuda" and height * width <= REPLAYED_PIXELS
+    return network.device.kind == "cuda" and height * width <= REPLAYED_PIXELS
 
 
 # What scipy's optimiser has on the GPU: the image, its gradient, and what becomes of them.
@@ -246,7 +245,7 @@ _TRANSFERS = 4
 
 def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
     """Say whether the optimiser's vectors are not where the network computes: scipy's stay on the CPU."""
-    return network.device == "cuda" and not OPTIMIZERS[settings.optimizer].on_device
+    return network.device.kind == "cuda" and not OPTIMIZERS[settings.optimizer].on_device
 
 
 def optimizer_memory(height: int, width: int, settings: Settings) -> int:

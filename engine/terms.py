@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from engine import losses
-from engine.network import Network, Tape
+from engine.network import Network
 from engine.ops import Array
+from engine.plan import Tape
 from engine.scaling import content_gradient_size, style_gradient_size
+from kernels import Device
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class View:
     tape: Tape
     pixels: Array | None = None
     _grams: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def device(self) -> Device:
+        """Where the features lie."""
+        return self.network.device
 
     @property
     def image(self) -> Array:
@@ -65,9 +72,8 @@ class View:
     def gram(self, layer: str) -> Array:
         """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
         if layer not in self._grams:
-            workers = self.network.workers
-            with workers.single_threaded_blas():
-                self._grams[layer] = losses.gram_matrix(self.features(layer), workers, self.scale(layer))
+            with self.device.computing():
+                self._grams[layer] = losses.gram_matrix(self.device, self.features(layer), self.scale(layer))
         return self._grams[layer]
 
 
@@ -129,7 +135,7 @@ class Content:
 
     def value(self, view: View) -> Any:
         """Return L_content of the layer."""
-        return losses.content_loss(view.features(self.layer), self.P, view.scale(self.layer))
+        return losses.content_loss(view.device, view.features(self.layer), self.P, view.scale(self.layer))
 
     def gradient(self, view: View) -> Array:
         """Return dL_content / dF."""
@@ -137,11 +143,11 @@ class Content:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dL_content / dF, added in place to what flows."""
-        return losses.content_loss_gradient(view.features(self.layer), self.P, weight, add_to)
+        return losses.content_loss_gradient(view.device, view.features(self.layer), self.P, weight, add_to)
 
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dL_content / dF."""
-        return content_gradient_size(view.features(self.layer), self.P, view.scale(self.layer))
+        return content_gradient_size(view.device, view.features(self.layer), self.P, view.scale(self.layer))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,7 @@ class Style:
 
     def value(self, view: View) -> Any:
         """Return E_l."""
-        return losses.style_layer_loss(view.gram(self.layer), self.A, view.positions(self.layer), 1)
+        return losses.style_layer_loss(view.device, view.gram(self.layer), self.A, view.positions(self.layer), 1)
 
     def gradient(self, view: View) -> Array:
         """Return dE_l / dF."""
@@ -176,8 +182,8 @@ class Style:
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dE_l / dF, added in place to what flows."""
         F, G = view.features(self.layer), view.gram(self.layer)
-        return losses.style_layer_loss_gradient(F, G, self.A, 1, weight, add_to, view.network.workers)
+        return losses.style_layer_loss_gradient(view.device, F, G, self.A, 1, weight, add_to)
 
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dE_l / dF."""
-        return style_gradient_size(view.features(self.layer), view.gram(self.layer), self.A)
+        return style_gradient_size(view.device, view.features(self.layer), view.gram(self.layer), self.A)

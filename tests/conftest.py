@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from kernels.cuda import runtime
+from kernels import Cuda
+from kernels.cuda import opening
 from tests.kernels.cuda.emulator import Emulator
 
 
@@ -23,8 +24,8 @@ def compiled_kernels(tmp_path_factory):
 def emulator(compiled_kernels, monkeypatch):
     """A device for kernels.cuda and the engine."""
     emulated = Emulator(compiled_kernels)
-    emulated.wrong = {}  # the comparison with the CPU has tests of its own
-    monkeypatch.setattr(runtime, "backend", lambda: emulated)
+    emulated.device = Cuda(emulated)  # the comparison with the CPU has tests of its own
+    monkeypatch.setattr(opening, "open_cuda", lambda: emulated.device)
     return emulated
 
 

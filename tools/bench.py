@@ -25,7 +25,7 @@ from tools.benching.machine import cpu_name, measured_versions
 from tools.benching.memory import Memory, measure_memory, memory_of_this_process
 from tools.benching.optimiser import OptimiserRun, measure_run
 from tools.benching.precision import PRECISION_IMAGES, Precision, measure_precision
-from tools.benching.programs import ENGINE, TORCH
+from tools.benching.programs import ENGINE, TORCH, threads_of
 from tools.benching.report import Report, as_json, render
 from tools.benching.rivals import RIVALS
 from tools.benching.speed import Speed, measure_speed
@@ -183,7 +183,7 @@ def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
                 opponent = speed[-1].opponent
                 layout = None if opponent is None else layouts[opponent]
                 runs += measure_run(network, size, setup.seed, layout, iterations, step, method=arguments.optimizer)
-    threads = {ENGINE: network.workers.threads}
+    threads = {ENGINE: threads_of(network)}
     if layouts:
         threads["torch"] = import_torch().get_num_threads()
     return Report(

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernels import gpu_free_bytes
+from kernels import Cuda, Device
 from tools.progress import byte_count
 
 
-def check_free(device: str, needed: int, size: tuple[int, int], advice: str) -> None:
+def check_free(device: Device | None, needed: int, size: tuple[int, int], advice: str) -> None:
     """Raise ValueError when there are fewer than ``needed`` bytes on a device.
 
     Parameters
     ----------
-    device : ``"cpu"`` or ``"cuda"``.
+    device : that they are needed on; None means the machine's memory.
     size : (height, width) of the picture that needs them.
     advice : the end of the message, what to do.
     """
-    free = gpu_free_bytes() if device == "cuda" else available_memory()
+    free = device.free_bytes() if isinstance(device, Cuda) else available_memory()
     if free is not None and needed > free:
         height, width = size
-        memory = "the GPU's memory" if device == "cuda" else "memory"
+        memory = "the GPU's memory" if isinstance(device, Cuda) else "memory"
         raise ValueError(
             f"{width}x{height} pixels need about {byte_count(needed)} of {memory}, {byte_count(free)} are available: "
             f"{advice}"

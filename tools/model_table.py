@@ -51,10 +51,10 @@ def layer_table(graph: Graph, height: int, width: int) -> tuple[list[Row], str]:
     for node in called_by_layer(graph):
         operator = node.operator
         shape: Shape | None = None
-        input_shapes = {name: known for name in node.inputs if (known := shapes[name]) is not None}
-        if len(input_shapes) == len(set(node.inputs)):
+        input_shapes = [known for name in node.inputs if (known := shapes[name]) is not None]
+        if len(input_shapes) == len(node.inputs):
             try:
-                shape = node.output_shape(input_shapes)
+                shape = operator.output_shape(input_shapes)
             except ValueError as error:
                 obstacle = obstacle or f"an image of {width}x{height} pixels does not get past {node.label}: {error}"
         # Where branches meet, the one that sees the most tells.

@@ -67,7 +67,7 @@ def check_memory(network: Network, options: Options, size: Size, style_sizes: Se
     check_free(network.device, needed, size, "choose a smaller --size")
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
-        check_free("cpu", optimizer_memory(*size, options), size, advice)
+        check_free(None, optimizer_memory(*size, options), size, advice)
     style_layers = layer_names(options.style_layers)
     for style_size in style_sizes:
         of_style = network.memory(*style_size, style_layers)

@@ -314,7 +314,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
     for cell in cells.values():
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
-        devices.add(network.device)
+        devices.add(network.device.kind)
         check_layers(network, options)
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}

@@ -27,8 +27,8 @@ from engine.gradcheck.measures import (
     random_directions,
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
-from engine.ops import Affine, Array, AveragePool, Conv, Junction, MaxPool, Operator, Relu
-from kernels.cpu.threads import Workers
+from engine.ops import Array, Conv, MaxPool, Operator
+from kernels import Device
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
 DEFINED_VALUE, DEFINITION = "definition, value", "definition, gradient"
@@ -99,10 +99,10 @@ def check_layers(
     reference : of another program, None without one.
     """
     checks: list[Check] = []
-    workers = problem.network.workers
-    with workers.single_threaded_blas():
+    device = problem.network.device
+    with device.computing():
         for visit in visits(problem.network, problem.image, problem.layers):
-            checks += check_operator(visit, count, random, workers, reference)
+            checks += check_operator(visit, count, random, device, reference)
     return checks
 
 
@@ -110,33 +110,33 @@ def check_operator(
     visit: Visit,
     count: int,
     random: np.random.Generator,
-    workers: Workers,
+    device: Device,
     reference: LayerReference | None = None,
 ) -> list[Check]:
     """Check one operator's input gradient."""
-    if isinstance(visit.node.operator, Junction):
-        return [_check_junction(visit, visit.node.operator, count, random, workers)]
+    if len(visit.inputs) > 1:
+        return [_check_branches(visit, count, random, device)]
     operator, x, label = visit.node.operator, visit.input, visit.node.label
     g = random.standard_normal(visit.output.shape)
     directions = random_directions(x.shape, count, random)
     checks = []
-    linear = _linear_part(operator)
+    linear = operator.linear_part()
     if linear is not None:
-        pulled = _pull_back(linear, x, g, workers)
-        worst = max((_adjoint(linear, direction, g, pulled, workers) for direction in directions), key=_error)
+        pulled = _pull_back(linear, x, g, device)
+        worst = max((_adjoint(linear, direction, g, pulled, device) for direction in directions), key=_error)
         checks.append(_check(label, ADJOINT, worst))
-    gradient = _pull_back(operator, x, g, workers)
+    gradient = _pull_back(operator, x, g, device)
     complex_operator = operator.astype(np.dtype(np.complex128))
 
     def pushed(input: Array) -> complex:
         """Return <g, operator(input)>."""
         of = complex_operator if np.iscomplexobj(input) else operator
-        return complex((g * of.forward(input, True, workers)[0]).sum())
+        return complex((g * of.forward(device, [input], True)[0]).sum())
 
     expected = [complex_step(pushed, x, direction) for direction in directions]
     checks.append(_check(label, COMPLEX_STEP, agreement(along(gradient, directions), np.array(expected))))
     # Differences are taken with the operator's decisions held: across a kink there is no derivative to compare with.
-    fixed = _held_operator(operator, visit, workers)
+    fixed = _held_operator(operator, visit, device)
     step = _DIFFERENCE_STEP * float(np.sqrt(np.mean(x**2)) or 1.0)
 
     def fixed_push(input: Array) -> float:
@@ -150,18 +150,16 @@ def check_operator(
     return checks
 
 
-def _check_junction(
-    visit: Visit, junction: Junction, count: int, random: np.random.Generator, workers: Workers
-) -> Check:
+def _check_branches(visit: Visit, count: int, random: np.random.Generator, device: Device) -> Check:
     """Check where branches meet: linear in all of its inputs together."""
-    g = random.standard_normal(visit.output.shape)
-    shapes = [input.shape for input in visit.inputs]
-    pulled = junction.input_gradients(g.copy(), shapes, workers)
+    operator, g = visit.node.operator, random.standard_normal(visit.output.shape)
+    output, saved = operator.forward(device, visit.inputs, True)
+    pulled = operator.input_gradients(device, g.copy(), output, saved)
     found = []
     for _ in range(count):
-        xs = [random.standard_normal(shape) for shape in shapes]
+        xs = [random.standard_normal(input.shape) for input in visit.inputs]
         back = sum(float(np.vdot(gradient, x)) for gradient, x in zip(pulled, xs, strict=True))
-        found.append(_adjoint_agreement(back, g, junction.join(xs, workers)))
+        found.append(_adjoint_agreement(back, g, operator.forward(device, xs, True)[0]))
     return _check(visit.node.label, ADJOINT, max(found, key=_error))
 
 
@@ -169,24 +167,15 @@ def _error(found: Agreement) -> float:
     return found.error
 
 
-def _pull_back(operator: Operator, x: Array, g: Array, workers: Workers) -> Array:
+def _pull_back(operator: Operator, x: Array, g: Array, device: Device) -> Array:
     """Return J' g at x."""
-    output, saved = operator.forward(x, True, workers)
-    return operator.input_gradient(g.copy(), output, saved, workers)
+    output, saved = operator.forward(device, [x], True)
+    return operator.input_gradients(device, g.copy(), output, saved)[0]
 
 
-def _linear_part(operator: Operator) -> Operator | None:
-    """Return the operator without what makes it other than linear, or None where nothing is left."""
-    if isinstance(operator, Conv):
-        return replace(operator, bias=None, relu=False)
-    if isinstance(operator, Affine):
-        return replace(operator, shift=np.zeros_like(operator.shift))
-    return operator if isinstance(operator, AveragePool) else None
-
-
-def _adjoint(operator: Operator, x: Array, g: Array, pulled: Array, workers: Workers) -> Agreement:
+def _adjoint(operator: Operator, x: Array, g: Array, pulled: Array, device: Device) -> Agreement:
     """Compare <J' g, x> with <g, J x>, as fractions of |g| |J x|."""
-    return _adjoint_agreement(float(np.vdot(pulled, x)), g, operator.forward(x, True, workers)[0])
+    return _adjoint_agreement(float(np.vdot(pulled, x)), g, operator.forward(device, [x], True)[0])
 
 
 def _adjoint_agreement(found: float, g: Array, pushed: Array) -> Agreement:
@@ -195,19 +184,17 @@ def _adjoint_agreement(found: float, g: Array, pushed: Array) -> Agreement:
     return replace(compared, error=abs(found - expected) / scale if scale else abs(found - expected))
 
 
-def _held_operator(operator: Operator, visit: Visit, workers: Workers) -> Callable[[Array], Array]:
+def _held_operator(operator: Operator, visit: Visit, device: Device) -> Callable[[Array], Array]:
     """Return the operator as a function, with the decisions that it took at ``visit`` held."""
-    if isinstance(operator, Conv) and operator.relu:
-        positive, before = visit.output > 0, replace(operator, relu=False)
-        return lambda input: before.forward(input, True, workers)[0] * positive
-    if isinstance(operator, Relu):
-        positive = visit.output > 0
+    positive: Array | float = visit.output > 0 if operator.ends_in_relu else 1.0
+    before = operator
+    if isinstance(operator, Conv):
+        before = operator.before_relu()
+    elif isinstance(operator, MaxPool):
+        before = Selection(operator.forward(device, visit.inputs, True)[1][0], operator.window)
+    elif operator.ends_in_relu:
         return lambda input: input * positive
-    if isinstance(operator, MaxPool):
-        winners = operator.forward(visit.input, True, workers)[1][0]
-        selection = Selection(winners, operator.window)
-        return lambda input: selection.forward(input, True, workers)[0]
-    return lambda input: operator.forward(input, True, workers)[0]
+    return lambda input: before.forward(device, [input], True)[0] * positive
 
 
 # ---- losses ----
@@ -215,15 +202,15 @@ def _held_operator(operator: Operator, visit: Visit, workers: Workers) -> Callab
 
 def check_losses(problem: Problem, count: int, random: np.random.Generator) -> list[Check]:
     """Check the gradient of each term with respect to its layer's features."""
+    device, checks = problem.network.device, list[Check]()
     F = problem.network.forward(problem.image, problem.layers).features
-    checks: list[Check] = []
     if problem.content_layers:
         P = problem.network.forward(problem.content, problem.content_layers).features
         for layer in problem.content_layers:
             checks += _check_loss(
                 f"content loss of {layer}",
-                lambda features, layer=layer: losses.content_loss(features, P[layer]),  # type: ignore[misc]
-                losses.content_loss_gradient(F[layer], P[layer]),
+                lambda features, layer=layer: losses.content_loss(device, features, P[layer]),  # type: ignore[misc]
+                losses.content_loss_gradient(device, F[layer], P[layer]),
                 F[layer],
                 count,
                 random,
@@ -231,16 +218,16 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
     if problem.style_layers:
         painting = problem.network.forward(problem.style, problem.style_layers).features
         for layer in problem.style_layers:
-            A, M_a = losses.gram_matrix(painting[layer]), _positions(painting[layer])
+            A, M_a = losses.gram_matrix(device, painting[layer]), _positions(painting[layer])
             N_l, M_l = F[layer].shape[2], _positions(F[layer])
 
             def style(features: Array, A: Array = A, M_l: int = M_l, M_a: int = M_a) -> complex:
-                return losses.style_layer_loss(losses.gram_matrix(features), A, M_l, M_a)
+                return losses.style_layer_loss(device, losses.gram_matrix(device, features), A, M_l, M_a)
 
             checks += _check_loss(
                 f"style loss of {layer}",
                 style,
-                losses.style_layer_loss_gradient(F[layer], losses.gram_matrix(F[layer]), A, M_a),
+                losses.style_layer_loss_gradient(device, F[layer], losses.gram_matrix(device, F[layer]), A, M_a),
                 F[layer],
                 count,
                 random,

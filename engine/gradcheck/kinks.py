@@ -6,8 +6,9 @@ and its rounding comes from decisions that change between x - h d and x + h d.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,13 @@ from engine.gradcheck.problem import Problem, visits
 from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
-from engine.ops import Array, Conv, MaxPool, Relu, Shape
-from kernels import kernels_of
-from kernels.cpu.threads import Workers
+from engine.ops import Array, Conv, MaxPool, Operator, Shape
+from kernels import Device
 from kernels.geometry import Window, reaching, resolved_pads
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(Operator):
     """A ReLU with its decisions held: its input times 1 or 0.
 
     Parameters
@@ -33,31 +33,25 @@ class Mask:
     """
 
     positive: NDArray[np.bool_]
+    kind: ClassVar[str] = "Mask"
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the input's shape."""
-        return shape
+        return shapes[0]
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
         """Return what is let through."""
-        return input * self.positive, None
+        return inputs[0] * self.positive, None
 
-    def input_gradient(self, output_gradient: Array, output: Array | None, saved: None, workers: Workers) -> Array:
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: None
+    ) -> Sequence[Array]:
         """Return the gradient with respect to the input: the same values are let through."""
-        return output_gradient * self.positive
-
-    def astype(self, dtype: np.dtype[Any]) -> Mask:
-        """Return itself."""
-        return self
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
+        return [output_gradient * self.positive]
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Operator):
     """A max pooling with its winners held.
 
     Parameters
@@ -68,13 +62,15 @@ class Selection:
 
     winners: Array
     window: Window
+    kind: ClassVar[str] = "Selection"
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the output's (H', W', C)."""
-        return MaxPool(self.window).output_shape(shape)
+        return MaxPool(self.window).output_shape(shapes)
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
         """Return the winners' values; the input gradient needs the input's shape."""
+        (input,) = inputs
         height, width = input.shape[:2]
         rows, columns = self.winners.shape[:2]
         top, left = resolved_pads(self.window, height, width)[:2]
@@ -89,20 +85,11 @@ class Selection:
             output[y0:y1, x0:x1] += input[np.ix_(y, x)] * won
         return output, input.shape
 
-    def input_gradient(self, output_gradient: Array, output: Array | None, saved: Shape, workers: Workers) -> Array:
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: Shape
+    ) -> Sequence[Array]:
         """Return the gradient with respect to the input: each output's goes to its winner."""
-        return kernels_of(output_gradient).max_pool_input_gradient(
-            output_gradient, self.winners, saved, self.window, workers=workers
-        )
-
-    def astype(self, dtype: np.dtype[Any]) -> Selection:
-        """Return itself."""
-        return self
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
+        return [device.max_pool_input_gradient(output_gradient, self.winners, saved, self.window)]
 
 
 Decisions = dict[str, Array]
@@ -114,10 +101,10 @@ def decisions(network: Network, image: Array, layers: tuple[str, ...]) -> Decisi
     taken: Decisions = {}
     for visit in visits(network, image, layers):
         operator = visit.node.operator
-        if isinstance(operator, Relu) or (isinstance(operator, Conv) and operator.relu):
+        if operator.ends_in_relu:
             taken[visit.node.output] = visit.output.real > 0
         elif isinstance(operator, MaxPool):
-            taken[visit.node.output] = kernels_of(visit.input).max_pool(visit.input, operator.window)[1]
+            taken[visit.node.output] = network.device.max_pool(visit.input, operator.window)[1]
     return taken
 
 
@@ -132,7 +119,7 @@ def held(network: Network, taken: Decisions) -> Network:
             nodes.append(replace(node, operator=Selection(decided, operator.window)))
         elif isinstance(operator, Conv):
             before = f"{node.output} before its ReLU"
-            nodes.append(replace(node, operator=replace(operator, relu=False), output=before))
+            nodes.append(replace(node, operator=operator.before_relu(), output=before))
             nodes.append(replace(node, name=f"{node.name}, ReLU", operator=Mask(decided), input=before))
         else:
             nodes.append(replace(node, operator=Mask(decided)))
@@ -250,10 +237,10 @@ def _inputs_at_zero(problem: Problem) -> dict[str, int]:
     counts: dict[str, int] = {}
     for visit in visits(problem.network, problem.image, problem.layers):
         operator, before = visit.node.operator, visit.input
-        if isinstance(operator, Conv) and operator.relu:
-            before = replace(operator, relu=False).forward(visit.input, True, problem.network.workers)[0]
-        elif not isinstance(operator, Relu):
+        if not operator.ends_in_relu:
             continue
+        if isinstance(operator, Conv):
+            before = operator.before_relu().forward(problem.network.device, visit.inputs, True)[0]
         counts[visit.node.output] = int(np.count_nonzero(before == 0))
     return counts
 

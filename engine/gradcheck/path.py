@@ -73,7 +73,6 @@ def path_study(
             "l-bfgs",
             iterations[-1],
             callback=follow,
-            workers=problem.network.workers,
         )
         if last < iterations[-1]:
             images[last] = result.image

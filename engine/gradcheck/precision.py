@@ -105,7 +105,7 @@ def _observed(problem: Problem, network: Network) -> _Observed:
     forward: list[Array] = []
     gradients: dict[str, Array] = {}
     tape = network.forward(problem.image, problem.layers, observe=lambda _, output: forward.append(output))
-    outputs = {node.output: output.astype(np.float64) for node, output in zip(tape.nodes, forward, strict=True)}
+    outputs = {node.output: output.astype(np.float64) for node, output in zip(tape.plan.nodes, forward, strict=True)}
     network.backward(
         tape,
         objective.layer_gradients(tape),

@@ -95,6 +95,8 @@ def visits(network: Network, image: Array, layers: tuple[str, ...]) -> tuple[Vis
     """Run the network on an image and return every operator with its input and output, in running order."""
     outputs: list[Array] = []
     tape = network.forward(image, layers, observe=lambda _, output: outputs.append(output))
-    values = {network.nodes[0].input: network.preprocessing.apply(np.asarray(image), network.dtype)}
-    values |= {node.output: output for node, output in zip(tape.nodes, outputs, strict=True)}
-    return tuple(Visit(node, tuple(values[name] for name in node.inputs), values[node.output]) for node in tape.nodes)
+    values = {network.nodes[0].input: network.preprocessing.apply(network.device, np.asarray(image), network.dtype)}
+    values |= {node.output: output for node, output in zip(tape.plan.nodes, outputs, strict=True)}
+    return tuple(
+        Visit(node, tuple(values[name] for name in node.inputs), values[node.output]) for node in tape.plan.nodes
+    )

@@ -18,7 +18,7 @@ from onnx.defs import onnx_opset_version
 from engine.onnx.graph import OnnxGraph, check_numbers, load_graph, read_node
 from engine.onnx.operators import UnsupportedError
 from engine.ops import Array
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu
 
 
 class SkippedError(UnsupportedError, unittest.SkipTest):
@@ -31,9 +31,9 @@ class SkippedError(UnsupportedError, unittest.SkipTest):
 class PreparedModel(BackendRep):
     """A model that ``EngineBackend.prepare`` accepted."""
 
-    def __init__(self, graph: OnnxGraph, workers: Workers) -> None:
+    def __init__(self, graph: OnnxGraph, on: Cpu | None) -> None:
         self.graph = graph
-        self.workers = workers
+        self.on = on
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Return the model's outputs, as a tuple that also takes their names.
@@ -53,7 +53,7 @@ class PreparedModel(BackendRep):
                 raise ValueError(f"{len(inputs)} inputs are given, the model takes {len(graph.inputs)}")
             inputs = dict(zip(names, inputs, strict=False))
         with _skipping():
-            return _named(graph.run(inputs, workers=self.workers))
+            return _named(graph.run(inputs, device=self.on))
 
 
 class EngineBackend(Backend):
@@ -70,7 +70,7 @@ class EngineBackend(Backend):
 
     @classmethod
     def prepare(
-        cls, model: onnx.ModelProto, device: str = "CPU", *, workers: Workers = SERIAL, **kwargs: Any
+        cls, model: onnx.ModelProto, device: str = "CPU", *, on: Cpu | None = None, **kwargs: Any
     ) -> PreparedModel:
         """Return a model ready to run.
 
@@ -80,7 +80,7 @@ class EngineBackend(Backend):
         super().prepare(model, device, **kwargs)
         _check_device(device)
         with _skipping():
-            return PreparedModel(load_graph(model), workers)
+            return PreparedModel(load_graph(model), on)
 
     @classmethod
     def run_node(
@@ -106,11 +106,13 @@ class EngineBackend(Backend):
         with _skipping():
             read = read_node(node, int(kwargs.get("opset_version", onnx_opset_version())))
             placed = tuple(next(arrays, None) if name else None for name in read.inputs)
+            cpu = Cpu(1)
             for array in placed:
                 if array is not None:
                     check_numbers(array, f"an input of {read.label}")
-            with SERIAL.single_threaded_blas(), np.errstate(all="ignore"):
-                return _named(read.forward(placed, SERIAL))
+            with cpu.computing(), np.errstate(all="ignore"):
+                outputs, _ = read.operator.forward(cpu, placed)
+                return _named({name: output for name, output in zip(read.outputs, outputs, strict=False) if name})
 
     @classmethod
     def supports_device(cls, device: str) -> bool:

@@ -7,9 +7,10 @@ any shape, classifier included, and for ONNX's conformance tests.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,78 +21,80 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from engine.errors import ModelError, unknown_name
-from engine.graph import label_of
+from engine.graph import GraphNode, backward, forward, label_of
 from engine.onnx.operators import DTYPES, OPERATORS, Call, Operator, UnsupportedError
 from engine.ops import Array
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu, Device
 
 
 @dataclass(frozen=True, eq=False)
-class GraphNode:
-    """One use of an operator.
+class Use:
+    """One use of an operator, as the sweeps of ``engine.graph`` run it.
 
     Parameters
     ----------
-    label : how messages call it.
     operator : what it computes.
     attributes : of the ONNX node; texts as ``str``, tensors as arrays.
     opset : version of the operator set.
-    inputs, outputs : names of values, empty for what is left out.
+    inputs : names of its inputs, for messages.
+    outputs : how many are asked for.
+    label : how messages call it.
     """
 
-    label: str
     operator: Operator
     attributes: Mapping[str, Any]
     opset: int
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    outputs: int
+    label: str
 
-    def call(self, workers: Workers) -> Call:
-        """Return what the operator is told besides its inputs."""
-        asked = [index for index, name in enumerate(self.outputs, 1) if name]
-        return Call(self.attributes, self.opset, max(asked, default=0), workers)
+    @property
+    def kind(self) -> str:
+        """ONNX's name of the operator."""
+        return self.operator.name
 
-    def forward(self, inputs: tuple[Array | None, ...], workers: Workers) -> dict[str, Array]:
-        """Return the outputs by name; raises ModelError, with the node's label, when the inputs do not fit."""
+    def forward(
+        self, device: Device, inputs: Sequence[Array | None], output_is_kept: bool = True
+    ) -> tuple[tuple[Array, ...], Any]:
+        """Return the outputs, and inputs and outputs for the gradients.
+
+        Raises ModelError, with the label, when the inputs do not fit.
+        """
+        given = tuple(inputs)
+        while given and given[-1] is None:  # an input that is left out at the end is not there
+            given = given[:-1]
         with self._labelled():
-            outputs = self.operator.outputs(self.call(workers), inputs)
-        return {name: output for name, output in zip(self.outputs, outputs, strict=False) if name}
+            outputs = self.operator.outputs(self._call(device), given)
+        return outputs, (given, outputs)
 
     def input_gradients(
-        self,
-        gradients: Mapping[str, Array],
-        values: Mapping[str, Array],
-        wanted: Collection[str],
-        workers: Workers,
-    ) -> Iterator[tuple[str, Array]]:
-        """Yield the gradient with respect to each use of an input that is ``wanted``.
-
-        Parameters
-        ----------
-        gradients : of values; at least one of the outputs has one.
-        values : of the graph.
-        """
-        of_outputs = tuple(gradients.get(name) for name in self.outputs)
-        outputs = tuple(values.get(name) for name in self.outputs)
-        operator = self.operator
+        self, device: Device, output_gradient: Any, output: Any, saved: Any
+    ) -> Sequence[Callable[[], Array]]:
+        """Return, for each input, a function that computes the gradient with respect to it; raises as ``forward``."""
+        operator, (inputs, outputs) = self.operator, saved
         if operator.input_gradients is None:
             raise UnsupportedError(f"{self.label}: {operator.name} has no gradient")
+        of_outputs = output_gradient if isinstance(output_gradient, tuple) else (output_gradient,)
         if not operator.several and of_outputs[0] is None:
-            return
-        inputs = tuple(values[name] if name else None for name in self.inputs)
-        given = (of_outputs, outputs) if operator.several else (of_outputs[0], outputs[0])
+            return []
+        given = (of_outputs, outputs[: len(of_outputs)]) if operator.several else (of_outputs[0], outputs[0])
         with self._labelled():
-            functions = operator.input_gradients(self.call(workers), *given, *inputs)
-        for position, name in enumerate(self.inputs):
-            if name not in wanted:
-                continue
-            function = functions[position] if position < len(functions) else None
-            if function is None:
-                raise UnsupportedError(
-                    f"{self.label}: {operator.name} has no gradient with respect to its input {position + 1}, {name!r}"
-                )
-            with self._labelled():
-                yield name, function()
+            functions = operator.input_gradients(self._call(device), *given, *inputs)
+        functions = (*functions, *(None for _ in inputs[len(functions) :]))
+        return [partial(self._gradient, position, function) for position, function in enumerate(functions)]
+
+    def _gradient(self, position: int, function: Callable[[], Array] | None) -> Array:
+        if function is None:
+            raise UnsupportedError(
+                f"{self.label}: {self.operator.name} has no gradient with respect to its input {position + 1}, "
+                f"{self.inputs[position]!r}"
+            )
+        with self._labelled():
+            return function()
+
+    def _call(self, device: Device) -> Call:
+        assert isinstance(device, Cpu)  # the operators run nowhere else
+        return Call(self.attributes, self.opset, self.outputs, device)
 
     @contextlib.contextmanager
     def _labelled(self) -> Iterator[None]:
@@ -126,29 +129,21 @@ class OnnxGraph:
     defaults: tuple[str, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Array]
-    nodes: tuple[GraphNode, ...]
+    nodes: tuple[GraphNode[Use], ...]
 
-    def run(self, inputs: Mapping[str, Array], *, workers: Workers = SERIAL) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], *, device: Cpu | None = None) -> dict[str, Array]:
         """Return the outputs by name.
 
         Parameters
         ----------
         inputs : by name, in ONNX's layout, real or complex numbers.
-        workers : the threads that the kernels share.
+        device : whose threads the kernels share; by default the calling one alone.
 
         Raises ValueError when an input is missing or unknown, ModelError when a node cannot be run.
         """
-        readers = Counter(name for node in self.nodes for name in node.inputs)
-        readers.update(self.outputs)
-        values = self._begun(inputs)
-        with workers.single_threaded_blas(), np.errstate(all="ignore"):  # infinities are values to ONNX
-            for node in self.nodes:
-                values |= node.forward(_inputs_of(node, values), workers)
-                for name in node.inputs:
-                    readers[name] -= 1
-                for name in {*node.inputs, *node.outputs}:
-                    if name and not readers[name]:
-                        values.pop(name, None)
+        device, values = device or Cpu(1), self._begun(inputs)
+        with device.computing(), np.errstate(all="ignore"):  # infinities are values to ONNX
+            forward(device, self.nodes, values, self.outputs)
         return self._outputs_among(values)
 
     def input_gradients(
@@ -157,7 +152,7 @@ class OnnxGraph:
         output_gradients: Mapping[str, Array],
         with_respect_to: Iterable[str] | None = None,
         *,
-        workers: Workers = SERIAL,
+        device: Cpu | None = None,
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the outputs, and the gradients with respect to inputs of what depends on values of the graph.
 
@@ -176,7 +171,7 @@ class OnnxGraph:
         Raises ValueError for names that do not exist and shapes that do not fit, UnsupportedError, a ModelError, where
         an operator on the way has no gradient.
         """
-        values = self._begun(inputs)
+        device, values = device or Cpu(1), self._begun(inputs)
         wanted = [name for name in self.inputs if _is_floating(values[name])]
         wanted = wanted if with_respect_to is None else list(with_respect_to)
         for name in wanted:
@@ -184,25 +179,20 @@ class OnnxGraph:
                 raise ValueError(unknown_name("input", name, [*self.inputs, *self.defaults]))
             if not _is_floating(values[name]):
                 raise ValueError(f"the input {name!r} is of type {values[name].dtype}, which has no gradient")
-        with workers.single_threaded_blas(), np.errstate(all="ignore"):
+        every = {*values, *(name for node in self.nodes for name in node.outputs)}
+        tape: list[Any] = []
+        with device.computing(), np.errstate(all="ignore"):
+            forward(device, self.nodes, values, every, tape)
             # What depends on the inputs that are asked for: only that needs gradients.
-            moving, run = set(wanted), []
-            for node in self.nodes:
-                outputs = node.forward(_inputs_of(node, values), workers)
-                values |= outputs
+            moving, on_the_way = set(wanted), []
+            for node, saved in zip(self.nodes, tape, strict=True):
                 if moving & set(node.inputs):
-                    moving.update(name for name, output in outputs.items() if _is_floating(output))
-                    run.append(node)
+                    moving.update(name for name in node.outputs if name and _is_floating(values[name]))
+                    on_the_way.append((node, saved))
             flowing = self._checked_gradients(output_gradients, values)
-            for node in reversed(run):
-                if not any(name in flowing for name in node.outputs):
-                    continue
-                for name, gradient in node.input_gradients(flowing, values, moving, workers):
-                    # Never in place: what one reader handed on may be the same array, or a view, elsewhere.
-                    flowing[name] = flowing[name] + gradient if name in flowing else gradient
-                for name in node.outputs:
-                    if name not in wanted:
-                        flowing.pop(name, None)
+            nodes, tape = [node for node, _ in on_the_way], [saved for _, saved in on_the_way]
+            # Never added in place: what one reader handed on may be the same array, or a view, elsewhere.
+            backward(device, nodes, tape, lambda _: None, flowing, operator.add, wanted=moving)
         gradients = {name: flowing.get(name, np.zeros_like(values[name])) for name in wanted}
         return self._outputs_among(values), gradients
 
@@ -216,7 +206,14 @@ class OnnxGraph:
         for name in self.inputs:
             if name not in inputs:
                 raise ValueError(f"the input {name!r} is missing, the model takes {', '.join(self.inputs)}")
-        return {**self.constants, **{name: np.asarray(given) for name, given in inputs.items()}}
+        values = {**self.constants, **{name: np.asarray(given) for name, given in inputs.items()}}
+        there = set(values)
+        for node in self.nodes:
+            for name in node.inputs:
+                if name and name not in there:
+                    raise ModelError(f"{node.label}: input {name!r} is not produced by any node before it")
+            there.update(node.outputs)
+        return values
 
     def _outputs_among(self, values: Mapping[str, Array]) -> dict[str, Array]:
         for name in self.outputs:
@@ -288,18 +285,21 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def read_node(node: onnx.NodeProto, opset: int) -> GraphNode:
+def read_node(node: onnx.NodeProto, opset: int) -> GraphNode[Use]:
     """Return one ONNX node; raises UnsupportedError where the engine does not have its operator."""
     label = label_of(node.op_type, name_of(node))
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-    operator = None if domain else OPERATORS.get(node.op_type)
-    if operator is None:
+    found = None if domain else OPERATORS.get(node.op_type)
+    if found is None:
         raise UnsupportedError(f"{label}: operator {domain}{node.op_type} is not supported")
     attributes = {
         name: _array(value) if isinstance(value, onnx.TensorProto) else value
         for name, value in attributes_of(node).items()
     }
-    return GraphNode(label, operator, attributes, opset, tuple(node.input), tuple(node.output))
+    inputs, outputs = tuple(node.input) or ("",), tuple(node.output)
+    asked = max((index for index, name in enumerate(outputs, 1) if name), default=0)
+    use = Use(found, attributes, opset, inputs, asked, label)
+    return GraphNode(name_of(node), use, inputs[0], outputs[0], inputs[1:], outputs[1:])
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -324,13 +324,6 @@ def check_numbers(array: Array, what: str) -> None:
     """Raise UnsupportedError unless an array is of one of NumPy's own types of numbers."""
     if array.dtype.kind not in "biufc" or array.dtype.isbuiltin != 1:
         raise UnsupportedError(f"{what} is of type {array.dtype}, which is not supported")
-
-
-def _inputs_of(node: GraphNode, values: Mapping[str, Array]) -> tuple[Array | None, ...]:
-    for name in node.inputs:
-        if name and name not in values:
-            raise ModelError(f"{node.label}: input {name!r} is not produced by any node before it")
-    return tuple(values[name] if name else None for name in node.inputs)
 
 
 def _is_floating(array: Array) -> bool:

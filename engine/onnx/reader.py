@@ -28,8 +28,8 @@ from engine.onnx.graph import attributes_of, name_of, opset_of, parse_onnx, read
 from engine.onnx.operators import OPERATORS, Call, UnsupportedError
 from engine.onnx.operators.value import constant
 from engine.onnx.operators.windows import window_of
-from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, MaxPool, Operator, Relu
-from kernels.cpu.threads import SERIAL
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Relu
+from kernels import Cpu
 
 
 def read_onnx(path: str | Path) -> Graph:
@@ -228,7 +228,9 @@ class _Reader:
 
         def computed(output: str) -> Array:
             inputs = tuple(self._tensor(node, at, "input") if name else None for at, name in enumerate(node.input))
-            return read_node(node, self.opset).forward(inputs, SERIAL)[output]
+            read = read_node(node, self.opset)
+            outputs, _ = read.operator.forward(Cpu(1), inputs)
+            return outputs[read.outputs.index(output)]
 
         for output in node.output:
             self.tensors[output] = partial(computed, output)
@@ -356,7 +358,7 @@ class _Reader:
             raise _RefusedError(f"Concat along axis {axis} is not supported, only along the channels")
         self._join(node, Concat())
 
-    def _join(self, node: onnx.NodeProto, junction: Junction) -> None:
+    def _join(self, node: onnx.NodeProto, junction: Add | Concat) -> None:
         """Read a node in which branches meet."""
         first, *others = (self._activation(node, position) for position in range(max(len(node.input), 1)))
         for other in others:

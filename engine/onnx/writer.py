@@ -89,8 +89,8 @@ class _Writer:
         inputs = [self._value_of[name] for name in node.inputs]
         try:
             # Large enough for any window: what may fail is the channels.
-            shapes = {name: (1 << 20, 1 << 20, self._channels[self._value_of[name]]) for name in node.inputs}
-            channels = node.output_shape(shapes)[2]
+            shapes = [(1 << 20, 1 << 20, self._channels[self._value_of[name]]) for name in node.inputs]
+            channels = node.operator.output_shape(shapes)[2]
         except ValueError as error:
             raise ModelError(f"{node.label}: {error}") from None
         name = _free(node.name or node.output, self._names)

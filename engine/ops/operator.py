@@ -1,48 +1,100 @@
-"""What an operator is."""
+"""What an operator of the network is."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import Workers
+from kernels import Device
 
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 """Height, width and channels of one image's activation."""
 
 
-class Operator(Protocol):
-    """One operator: activations of shape (H, W, C) in and out.
+class Operator(ABC):
+    """One operator: activations of shape (H, W, C) in, one out.
 
-    What ``forward`` returns beside its output is the least that ``input_gradient`` needs.
+    What ``forward`` returns besides its output is the least that ``input_gradients`` needs. An operator with parameters
+    is a description, in NumPy, until ``placed`` has brought it to a device.
     """
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the output's shape; raises ValueError when the input's does not fit."""
-        ...
+    kind: ClassVar[str]
+    """Its name in messages."""
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output and what the input gradient needs beside the output.
+    @abstractmethod
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """Return the output's shape from the inputs'; raises ValueError when they do not fit."""
 
-        ``output_is_kept`` says that the caller holds on to the output and will hand it to ``input_gradient``.
+    @abstractmethod
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
+        """Return the output, an array of its own, and what the input gradients need besides it.
+
+        ``output_is_kept`` says that the caller holds on to the output and will hand it to ``input_gradients``.
         """
-        ...
 
-    def input_gradient(self, output_gradient: Array, output: Array | None, saved: Any, workers: Workers) -> Array:
-        """Return the gradient with respect to the input; ``output_gradient`` may be overwritten.
+    @abstractmethod
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: Any
+    ) -> Sequence[Array]:
+        """Return the gradient with respect to each input; ``output_gradient`` may be overwritten, or be one of them.
+
+        No two of them share memory: each goes down a branch of its own, where it may be overwritten.
 
         ``output`` is the forward pass's output where ``output_is_kept`` was set, else None.
         """
-        ...
 
-    def astype(self, dtype: np.dtype[Any]) -> Operator:
+    def placed(self, device: Device, dtype: np.dtype[Any], algorithm: str) -> Operator:
+        """Return the operator ready to run on a device.
+
+        Parameters
+        ----------
+        dtype : of the activations there.
+        algorithm : of convolutions, as the device's ``convolution`` takes it.
+        """
+        return self
+
+    def joined(self, after: Operator) -> tuple[Operator, ...] | None:
+        """Return what this and the only operator that reads its output are run as: one or two; None for themselves."""
+        return None
+
+    def astype(self, dtype: np.dtype[Any]) -> Self:
         """Return the operator with its parameters in ``dtype``."""
-        ...
+        return self
+
+    # ---- what it says about itself ----
+
+    @property
+    def ends_in_relu(self) -> bool:
+        """Whether the output is that of a ReLU."""
+        return False
+
+    def linear_part(self) -> Operator | None:
+        """Return the operator without what makes it other than linear, or None where nothing is left."""
+        return None
 
     @property
     def parameters(self) -> int:
-        """How many numbers it was trained to."""
-        ...
+        """Number of trained parameters."""
+        return 0
+
+    @property
+    def parameters_held(self) -> int:
+        """Numbers in memory for the parameters, when both directions have been run."""
+        return 2 * self.parameters
+
+    def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
+        """Return what stays until the backward pass: activations, the kept output included, and bytes besides them."""
+        return (int(np.prod(output)) if output_is_kept else 0), 0
+
+    def scratch_bytes(self, shape: Shape) -> int:
+        """Return the bytes of intermediate values for an input of ``shape``."""
+        return 0
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return the multiplications of one forward pass, as the definition makes them; of convolutions only."""
+        return 0

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.ops.operator import Array, Shape
-from kernels import kernels_of
-from kernels.cpu.threads import Workers
+from engine.ops.operator import Array, Operator, Shape
+from kernels import Device
 from kernels.geometry import Window, output_size
 
 
 @dataclass(frozen=True)
-class AveragePool:
+class AveragePool(Operator):
     """The mean over each window. Source: ONNX AveragePool (opset 22).
 
     Parameters
@@ -25,36 +25,32 @@ class AveragePool:
 
     window: Window
     count_include_pad: bool = False
+    kind: ClassVar[str] = "AveragePool"
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the output's (H', W', C)."""
+        (shape,) = shapes
         return (*output_size(self.window, *shape[:2]), shape[2])
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
         """Return the means; the input gradient needs the input's shape only."""
-        output = kernels_of(input).average_pool(
-            input, self.window, count_include_pad=self.count_include_pad, workers=workers
-        )
-        return output, input.shape
+        output = device.average_pool(inputs[0], self.window, count_include_pad=self.count_include_pad)
+        return output, inputs[0].shape
 
-    def input_gradient(self, output_gradient: Array, output: Array | None, saved: Shape, workers: Workers) -> Array:
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: Shape
+    ) -> Sequence[Array]:
         """Return the gradient with respect to the input: shared equally among each window."""
-        return kernels_of(output_gradient).average_pool_input_gradient(
-            output_gradient, saved, self.window, count_include_pad=self.count_include_pad, workers=workers
-        )
+        count = self.count_include_pad
+        return [device.average_pool_input_gradient(output_gradient, saved, self.window, count_include_pad=count)]
 
-    def astype(self, dtype: np.dtype[Any]) -> AveragePool:
-        """Return itself: there is nothing to convert."""
+    def linear_part(self) -> AveragePool:
+        """Return itself."""
         return self
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(Operator):
     """The largest value of each window. Source: ONNX MaxPool (opset 22).
 
     Parameters
@@ -63,30 +59,26 @@ class MaxPool:
     """
 
     window: Window
+    kind: ClassVar[str] = "MaxPool"
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the output's (H', W', C)."""
+        (shape,) = shapes
         return (*output_size(self.window, *shape[:2]), shape[2])
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
         """Return the maxima; the input gradient needs the winners and the input's shape."""
-        output, winners = kernels_of(input).max_pool(input, self.window, workers=workers)
-        return output, (winners, input.shape)
+        output, winners = device.max_pool(inputs[0], self.window)
+        return output, (winners, inputs[0].shape)
 
-    def input_gradient(
-        self, output_gradient: Array, output: Array | None, saved: tuple[Array, Shape], workers: Workers
-    ) -> Array:
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: tuple[Array, Shape]
+    ) -> Sequence[Array]:
         """Return the gradient with respect to the input: each output's goes to its winner."""
         winners, input_shape = saved
-        return kernels_of(output_gradient).max_pool_input_gradient(
-            output_gradient, winners, input_shape, self.window, workers=workers
-        )
+        return [device.max_pool_input_gradient(output_gradient, winners, input_shape, self.window)]
 
-    def astype(self, dtype: np.dtype[Any]) -> MaxPool:
-        """Return itself: there is nothing to convert."""
-        return self
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
+    def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
+        """Return the kept output, and a byte for each winner where it is not."""
+        values = int(np.prod(output))
+        return (values, 0) if output_is_kept else (0, values)

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ops.operator import Array, Shape
-from kernels import kernels_of
-from kernels.cpu.threads import Workers
+from engine.ops.operator import Array, Operator, Shape
+from kernels import Device
 
 
 @dataclass(frozen=True)
-class Relu:
+class Relu(Operator):
     """max(x, 0). Source: ONNX Relu (opset 14)."""
 
-    def output_shape(self, shape: Shape) -> Shape:
+    kind: ClassVar[str] = "Relu"
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the input's shape."""
-        return shape
+        return shapes[0]
 
-    def forward(self, input: Array, output_is_kept: bool, workers: Workers) -> tuple[Array, Any]:
-        """Return the output; the input gradient needs its signs, from the output itself if that is kept."""
-        kernels = kernels_of(input)
-        output = kernels.relu(input, workers=workers)
-        return output, None if output_is_kept else kernels.relu_sign(output, workers=workers)
+    def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
+        """Return the output; the input gradient needs the mask of what is positive, which a kept output tells."""
+        output = device.relu(inputs[0])
+        return output, None if output_is_kept else device.relu_mask(output)
 
-    def input_gradient(
-        self, output_gradient: Array, output: Array | None, saved: NDArray[np.uint8] | None, workers: Workers
-    ) -> Array:
+    def input_gradients(
+        self, device: Device, output_gradient: Array, output: Array | None, saved: NDArray[np.uint8] | None
+    ) -> Sequence[Array]:
         """Return the gradient with respect to the input: 0 where the input was not positive."""
-        return kernels_of(output_gradient).relu_input_gradient(
-            output_gradient, output if saved is None else saved, out=output_gradient, workers=workers
-        )
-
-    def astype(self, dtype: np.dtype[Any]) -> Relu:
-        """Return itself: there is nothing to convert."""
-        return self
+        behind: Any = output if saved is None else saved
+        return [device.relu_input_gradient(output_gradient, behind, out=output_gradient)]
 
     @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
+    def ends_in_relu(self) -> bool:
+        """Yes."""
+        return True
+
+    def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
+        """Return the kept output, or one bit a value."""
+        values = int(np.prod(output))
+        return (values, 0) if output_is_kept else (0, values // 8)

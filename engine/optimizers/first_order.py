@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from engine.optimizers.run import Run
-from kernels import kernels_of
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,10 @@ class Adam:
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Make as many steps as the run has iterations."""
         image = run.best_image
-        kernels = kernels_of(image)
-        mean, square = kernels.zeros(image.shape), kernels.zeros(image.shape)
+        mean, square = run.device.zeros(image.shape), run.device.zeros(image.shape)
         _, gradient = run.evaluate(image)
         for t in range(1, run.iterations + 1):
-            image = kernels.adam_step(image, gradient, mean, square, t, self.learning_rate, bounds)
+            image = run.device.adam_step(image, gradient, mean, square, t, self.learning_rate, bounds)
             _, gradient = run.evaluate(image)
             run.finish_iteration(image)
 
@@ -58,10 +56,9 @@ class Momentum:
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Make as many steps as the run has iterations."""
         image = run.best_image
-        kernels = kernels_of(image)
-        velocity = kernels.zeros(image.shape)
+        velocity = run.device.zeros(image.shape)
         _, gradient = run.evaluate(image)
         for _ in range(run.iterations):
-            image = kernels.momentum_step(image, gradient, velocity, self.momentum, self.learning_rate, bounds)
+            image = run.device.momentum_step(image, gradient, velocity, self.momentum, self.learning_rate, bounds)
             _, gradient = run.evaluate(image)
             run.finish_iteration(image)

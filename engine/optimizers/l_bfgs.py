@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from engine.lbfgs import l_bfgs
 from engine.optimizers.run import Run, converged, stalled
-from kernels.cpu.threads import SERIAL, Workers
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,11 @@ class LBFGS:
     ----------
     history : corrections that it keeps, each two arrays of the image's size in float32; measured best at equal cost.
     value_tolerance, gradient_tolerance : see ``engine.optimize.minimize``.
-    workers : its threads on the CPU.
     """
 
     history: int = 20
     value_tolerance: float = 1e-10
     gradient_tolerance: float = 1e-8
-    workers: Workers = SERIAL
 
     method: ClassVar[str] = "l-bfgs"
     on_device: ClassVar[bool] = True
@@ -38,7 +35,5 @@ class LBFGS:
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Minimize until a tolerance is met or no lower point is found; ends by raising."""
         tolerances = self.value_tolerance, self.gradient_tolerance
-        outcome = l_bfgs(
-            run.evaluate, run.finish_search, run.best_image, bounds, self.history, *tolerances, self.workers
-        )
+        outcome = l_bfgs(run.device, run.evaluate, run.finish_search, run.best_image, bounds, self.history, *tolerances)
         raise stalled(run) if outcome == "stalled" else converged(outcome, *tolerances)

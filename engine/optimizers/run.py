@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from engine.errors import NonFiniteError
 from engine.objective import Pending
 from engine.ops import Array
-from kernels import kernels_of, to_host
+from kernels import Device
 
 
 class DifferentiableFunction(Protocol):
-    """What is minimised: an ``Objective``, or any function of the image with its gradient."""
+    """What is minimized: an ``Objective``, or any function of the image with its gradient."""
 
     def __call__(self, image: Array) -> tuple[Any, Array]:
         """Return value and gradient."""
@@ -33,6 +33,7 @@ class Iteration:
     value : the loss at ``image``.
     iterate : the current image, (H, W, 3), float64, where it is computed; in NumPy a copy.
     best_value : the lowest loss so far.
+    device : that the iterate lies on.
     """
 
     iteration: int
@@ -40,11 +41,12 @@ class Iteration:
     value: float
     iterate: Array
     best_value: float
+    device: Device
 
     @property
     def image(self) -> NDArray[np.float64]:
         """The iterate in NumPy, fetched when it lies on a GPU."""
-        return to_host(self.iterate)
+        return self.device.fetch(self.iterate)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,11 @@ class Result:
 
 
 class StopRunError(Exception):
-    """Leaves an optimiser early; carries ``stop`` and ``stop_reason``."""
+    """Leaves an optimizer early; carries ``stop`` and ``stop_reason``."""
 
 
 class Run:
-    """One minimisation: evaluates the scaled objective and remembers the best image."""
+    """One minimization: evaluates the scaled objective and remembers the best image."""
 
     def __init__(
         self,
@@ -84,10 +86,10 @@ class Run:
         bounds: tuple[float, float],
         iterations: int,
         callback: Callable[[Iteration], bool | None] | None,
-        on_cuda: bool,
+        device: Device,
     ) -> None:
         self._objective = objective
-        self._on_cuda = on_cuda
+        self.device = device
         self._callback = callback
         self._bounded = bool(np.isfinite(bounds).all())
         self.iterations = iterations
@@ -107,7 +109,7 @@ class Run:
         first = not self.evaluations
         if first:
             self._take_scale(pending)
-        gradient = kernels_of(pending.gradient).scaled(pending.gradient, self.scale)
+        gradient = self.device.scaled(pending.gradient, self.scale)
         if launch is not None:
             launch(gradient)
         self.value = self.initial_value if first else float(pending.finish())
@@ -123,12 +125,12 @@ class Run:
 
     def _take_scale(self, pending: Pending) -> None:
         self.initial_value = float(pending.finish())
-        largest = float(np.abs(to_host(pending.gradient)).max())
+        largest = float(np.abs(self.device.fetch(pending.gradient)).max())
         self.scale = 1 / largest if largest > 0 else 1.0
 
     def _begin(self, image: Array) -> Pending:
         """Begin an evaluation; it raises NonFiniteError, at the latest when it is finished, where it is not finite."""
-        if self._on_cuda:
+        if self.device.kind == "cuda":
             return self._objective.begin(image)  # type: ignore[attr-defined]  # an Objective, see minimize
         # Within finite bounds it cannot be otherwise.
         if not self._bounded and not np.isfinite(image).all():
@@ -145,8 +147,8 @@ class Run:
         """Count an iteration and tell the callback; raises StopRunError when that was the last."""
         self.iteration += 1
         if self._callback is not None:
-            iterate = image if self._on_cuda else image.copy()
-            state = Iteration(self.iteration, self.evaluations, self.value, iterate, self.best_value)
+            iterate = image if self.device.kind == "cuda" else image.copy()
+            state = Iteration(self.iteration, self.evaluations, self.value, iterate, self.best_value, self.device)
             if self._callback(state):
                 raise StopRunError("callback", f"stopped by the callback after {self.iteration} iterations")
         if self.iteration >= self.iterations:

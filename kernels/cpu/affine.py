@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 
 Array = NDArray[Any]
 
 
-def affine(input: Array, scale: Array, shift: Array, *, workers: Workers = SERIAL) -> Array:
+def affine(threads: Threads, input: Array, scale: Array, shift: Array) -> Array:
     """Return ``scale * input + shift``.
 
     Parameters
@@ -26,16 +26,16 @@ def affine(input: Array, scale: Array, shift: Array, *, workers: Workers = SERIA
         np.multiply(input[y], scale, out=output[y])
         output[y] += shift
 
-    workers.map(row, range(len(input)))
+    threads.map(row, range(len(input)))
     return output
 
 
-def affine_input_gradient(output_gradient: Array, scale: Array, *, workers: Workers = SERIAL) -> Array:
+def affine_input_gradient(threads: Threads, output_gradient: Array, scale: Array) -> Array:
     """Return the gradient with respect to the input, ``scale * output_gradient``, of shape (H, W, C)."""
     gradient = np.empty(output_gradient.shape, output_gradient.dtype)
 
     def row(y: int) -> None:
         np.multiply(output_gradient[y], scale, out=gradient[y])
 
-    workers.map(row, range(len(output_gradient)))
+    threads.map(row, range(len(output_gradient)))
     return gradient

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cpu.relu import rectify
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
 
 Array = NDArray[Any]
@@ -26,6 +26,7 @@ _FEW_CHANNELS = 16
 
 
 def conv(
+    threads: Threads,
     input: Array,
     weight: Array,
     bias: Array | None,
@@ -33,7 +34,6 @@ def conv(
     group: int = 1,
     *,
     relu: bool = False,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the convolution (cross-correlation) of ``input`` with ``weight``, plus ``bias``, zero-padded.
 
@@ -77,11 +77,12 @@ def conv(
         if relu:
             rectify(part, part)
 
-    workers.map(strip, _blocks(rows, columns, taps * per_group * input.itemsize))
+    threads.map(strip, _blocks(rows, columns, taps * per_group * input.itemsize))
     return output
 
 
 def conv_input_gradient(
+    threads: Threads,
     output_gradient: Array,
     weight: Array,
     input_shape: tuple[int, int, int],
@@ -89,11 +90,10 @@ def conv_input_gradient(
     group: int = 1,
     *,
     flipped: Array | None = None,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the gradient with respect to the input: the transpose of the convolution, applied to ``output_gradient``.
 
-    With stride 1 it is itself a convolution, with the weight's taps turned by 180 degrees and its input and output
+    With stride 1 it is itself a convolution, with the weight's taps flipped and its input and output
     channels exchanged. With other strides, or where the input has few channels, each output's gradient is multiplied
     by all taps first and the products are added where the taps lie.
 
@@ -113,13 +113,13 @@ def conv_input_gradient(
             pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
             dilations=window.dilations,
         )
-        turned = flip_weight(weight, group) if flipped is None else flipped
-        return conv(output_gradient, turned, None, mirrored, group, workers=workers)
-    return _scattered_gradient(output_gradient, weight, input_shape, window, group, workers)
+        flipped = flip_weight(weight, group) if flipped is None else flipped
+        return conv(threads, output_gradient, flipped, None, mirrored, group)
+    return _scattered_gradient(threads, output_gradient, weight, input_shape, window, group)
 
 
 def flip_weight(weight: Array, group: int = 1) -> Array:
-    """Return the weight of the transposed convolution: taps turned by 180 degrees, channels exchanged.
+    """Return the weight of the transposed convolution: taps flipped, channels exchanged.
 
     Parameters
     ----------
@@ -170,12 +170,12 @@ def _fits_transposed(window: Window, pads: tuple[int, int, int, int]) -> bool:
 
 
 def _scattered_gradient(
+    threads: Threads,
     output_gradient: Array,
     weight: Array,
     input_shape: tuple[int, int, int],
     window: Window,
     group: int,
-    workers: Workers,
 ) -> Array:
     height, width, channels = input_shape
     rows, columns, filters = output_gradient.shape
@@ -213,7 +213,7 @@ def _scattered_gradient(
     row_bytes = columns * taps * per_group * output_gradient.itemsize
     # The rows around a strip are multiplied twice, so a strip is several times the window's height.
     length = max(_STRIP_BYTES // row_bytes, 4 * window.extent[0]) * stride_y
-    workers.map(strip, strips(height, length))
+    threads.map(strip, strips(height, length))
     return gradient
 
 

@@ -1,8 +1,8 @@
 """A 3x3 convolution with what stands around it in a VGG: bias, ReLU and 2x2 average pooling in one pass over memory.
 
-Forward, a strip of the convolution's output is rectified, its signs are noted and it is pooled while it is in cache;
+Forward, a strip of the convolution's output is rectified, its ReLU mask is noted and it is pooled while it is in cache;
 with pooling the unpooled responses are never written to memory. Backward, the output's gradient is spread over the
-pooling windows and masked by the signs while a strip of it is read. The convolution itself is Winograd's both ways.
+pooling windows and masked while a strip of it is read. The convolution itself is Winograd's both ways.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cpu.relu import rectify
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.cpu.winograd import winograd_conv
 
 Array = NDArray[Any]
@@ -22,16 +22,16 @@ POOL = 2
 
 
 def conv_block(
+    threads: Threads,
     input: Array,
     transformed: Array,
     bias: Array | None,
     pads: tuple[int, int, int, int],
     *,
     pool: bool = False,
-    keep_sign: bool = True,
-    workers: Workers = SERIAL,
+    keep_mask: bool = True,
 ) -> tuple[Array, NDArray[np.uint8] | None]:
-    """Return max(conv(input) + bias, 0), averaged over windows of 2x2 if asked, and the signs before the averaging.
+    """Return max(conv(input) + bias, 0), averaged over windows of 2x2 if asked, and the ReLU mask before the averaging.
 
     Parameters
     ----------
@@ -40,26 +40,26 @@ def conv_block(
     bias : (K,) or None.
     pads : zeros at the top, left, bottom and right.
     pool : average windows of 2x2 with stride 2; an odd last row or column is dropped.
-    keep_sign : whether to note the signs.
+    keep_mask : whether to return the mask.
 
     Returns
     -------
     output : (H', W', K), or (H' // 2, W' // 2, K) with pooling.
-    sign : (H', W', K / 8) uint8, one bit a value, or None.
+    mask : (H', W', K / 8) uint8, one bit a value, or None.
     """
     filters = transformed.shape[2]
     rows, columns = input.shape[0] + pads[0] + pads[2] - 2, input.shape[1] + pads[1] + pads[3] - 2
     shape = (rows // POOL, columns // POOL) if pool else (rows, columns)
     output = np.empty((*shape, filters), input.dtype)
-    sign = np.empty((rows, columns, filters // 8), np.uint8) if keep_sign else None
+    mask = np.empty((rows, columns, filters // 8), np.uint8) if keep_mask else None
 
     def load(down: slice, along: slice, out: Array) -> None:
         np.copyto(out, input[down, along])
 
     def store(down: slice, along: slice, values: Array) -> None:
-        if sign is not None:
+        if mask is not None:
             # The bits of a value below zero and of not-a-number are 0, and what is not positive is cut off below.
-            sign[down, along] = np.packbits(values > 0, axis=-1)
+            mask[down, along] = np.packbits(values > 0, axis=-1)
         if not pool:
             rectify(values, output[down, along])
             return
@@ -73,11 +73,12 @@ def conv_block(
         part += values[1:height:2, 1:width:2]
         part *= np.asarray(1 / POOL**2, part.dtype)
 
-    winograd_conv(load, store, input.shape[:2], pads, transformed, bias, workers=workers)
-    return output, sign
+    winograd_conv(threads, load, store, input.shape[:2], pads, transformed, bias)
+    return output, mask
 
 
 def conv_block_input_gradient(
+    threads: Threads,
     output_gradient: Array,
     transformed: Array,
     size: tuple[int, int],
@@ -85,8 +86,7 @@ def conv_block_input_gradient(
     *,
     pool: bool = False,
     output: Array | None = None,
-    sign: NDArray[np.uint8] | None = None,
-    workers: Workers = SERIAL,
+    mask: NDArray[np.uint8] | None = None,
 ) -> Array:
     """Return the gradient with respect to the input of ``conv_block``.
 
@@ -97,7 +97,7 @@ def conv_block_input_gradient(
     size : H' and W' of the convolution's output, before the pooling.
     pads : of the convolution.
     pool : as in ``conv_block``.
-    output, sign : what ``conv_block`` returned: the output (without pooling) or the signs.
+    output, mask : what ``conv_block`` returned: the output (without pooling) or the mask.
 
     Returns
     -------
@@ -112,18 +112,18 @@ def conv_block_input_gradient(
         if pool:
             _spread(output_gradient, down, along, out)
         positive: Array
-        if sign is not None:
-            positive = np.unpackbits(sign[down, along], axis=-1)
+        if mask is not None:
+            positive = np.unpackbits(mask[down, along], axis=-1)
         elif output is not None:
             positive = output[down, along] > 0
         else:
-            raise ValueError("the gradient of a ReLU needs its output or its signs")
+            raise ValueError("the gradient of a ReLU needs its output or its mask")
         np.multiply(out if pool else output_gradient[down, along], positive, out=out)
 
     def store(down: slice, along: slice, values: Array) -> None:
         np.copyto(gradient[down, along], values)
 
-    winograd_conv(load, store, size, mirrored, transformed, transposed=True, workers=workers)
+    winograd_conv(threads, load, store, size, mirrored, transformed, transposed=True)
     return gradient
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
 Array = NDArray[Any]
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 _STRIP = 2048
 
 
-def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+def gram(threads: Threads, features: Array, *, factor: float = 1.0) -> Array:
     """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
 
     The products are formed in the features' precision strip by strip and summed in double precision, in order. Plain
@@ -39,13 +39,13 @@ def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> 
         return part.T @ part
 
     total = np.zeros((rows.shape[1], rows.shape[1]), np.result_type(rows.dtype, np.float64))
-    for part in workers.map(strip, strips(len(rows), _STRIP)):
+    for part in threads.map(strip, strips(len(rows), _STRIP)):
         total += part
     return total if factor == 1 else total * factor
 
 
 def gram_product(
-    matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None, workers: Workers = SERIAL
+    threads: Threads, matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None
 ) -> Array:
     """Return ``factor`` S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
 
@@ -72,5 +72,5 @@ def gram_product(
         else:
             flat[part] += rows[part] @ right
 
-    workers.map(strip, strips(len(rows), _STRIP))
+    threads.map(strip, strips(len(rows), _STRIP))
     return product

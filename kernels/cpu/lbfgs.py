@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
 Image = NDArray[np.float64]
@@ -24,9 +24,7 @@ _STRIP = 1 << 16
 _PIECE = 1 << 9
 
 
-def line_step(
-    image: Image, direction: Vectors, length: float, bounds: tuple[float, float], *, workers: Workers = SERIAL
-) -> Image:
+def line_step(threads: Threads, image: Image, direction: Vectors, length: float, bounds: tuple[float, float]) -> Image:
     """Return ``image + length * direction``, clipped to the bounds.
 
     Parameters
@@ -45,11 +43,12 @@ def line_step(
         new += start[part]
         np.clip(new, *bounds, out=new)
 
-    workers.map(move, _parts(image.size))
+    threads.map(move, _parts(image.size))
     return output
 
 
 def lbfgs_store(
+    threads: Threads,
     new: tuple[Image, Image],
     old: tuple[Image, Image],
     vectors: Vectors,
@@ -57,8 +56,6 @@ def lbfgs_store(
     rows: tuple[int, int],
     bounds: tuple[float, float],
     output: NDArray[np.float64],
-    *,
-    workers: Workers = SERIAL,
 ) -> tuple[Flags, Flags]:
     """Store a step, the change of the gradient and the gradient; find which values are free to move.
 
@@ -83,7 +80,7 @@ def lbfgs_store(
 
     def visit(part: slice) -> tuple[float, float, float]:
         x, g, old_x, old_g = (array[part] for array in given)
-        work = workers.scratch("lbfgs", x.shape, x.dtype)
+        work = threads.scratch("lbfgs", x.shape, x.dtype)
         np.subtract(x, g, out=work)
         np.clip(work, *bounds, out=work)
         work -= x
@@ -100,20 +97,19 @@ def lbfgs_store(
             vectors[step_row + 1, part] = work
         return falls, slope, largest
 
-    falls, slopes, largest = zip(*workers.map(visit, _parts(size)), strict=True)
+    falls, slopes, largest = zip(*threads.map(visit, _parts(size)), strict=True)
     output[:] = sum(falls), sum(slopes), max(largest)
     return free, changed
 
 
 def lbfgs_products(
+    threads: Threads,
     vectors: Vectors,
     listed: Sequence[int],
     free: Flags,
     changed: Flags,
     rows: tuple[int, int],
     output: NDArray[np.float64],
-    *,
-    workers: Workers = SERIAL,
 ) -> None:
     """Take the inner products that follow ``lbfgs_store``.
 
@@ -133,8 +129,8 @@ def lbfgs_products(
 
     def visit(part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         length = part.stop - part.start
-        new = workers.scratch("lbfgs", (5, length), vectors.dtype)
-        can_move = workers.scratch("lbfgs, free", (length,), vectors.dtype)
+        new = threads.scratch("lbfgs", (5, length), vectors.dtype)
+        can_move = threads.scratch("lbfgs, free", (length,), vectors.dtype)
         can_move[...] = free[part]
         for row, of_all, of_free in ((s, new[0], new[2]), (y, new[1], new[3])):
             of_all[...] = vectors[row, part]
@@ -146,18 +142,13 @@ def lbfgs_products(
         signs = changed[part].view(np.int8)[moved].astype(vectors.dtype)  # 255 is -1
         return of_new, ((of_moved * signs) @ of_moved.T).astype(np.float64)
 
-    of_new, changes = zip(*workers.map(visit, _parts(free.size)), strict=True)
+    of_new, changes = zip(*threads.map(visit, _parts(free.size)), strict=True)
     output[: 5 * count] = sum(of_new).ravel()
     output[5 * count :] = sum(changes).ravel()
 
 
 def lbfgs_direction(
-    vectors: Vectors,
-    listed: Sequence[int],
-    coefficients: NDArray[np.float64],
-    free: Flags,
-    *,
-    workers: Workers = SERIAL,
+    threads: Threads, vectors: Vectors, listed: Sequence[int], coefficients: NDArray[np.float64], free: Flags
 ) -> Vectors:
     """Return the combination of the listed rows, (size,), float32; 0 where a value is not free.
 
@@ -176,11 +167,11 @@ def lbfgs_direction(
         along = direction[part]
         np.matmul(of_rows[first], vectors[first, part], out=along)
         for run in others:
-            more = workers.scratch("lbfgs", along.shape, along.dtype)
+            more = threads.scratch("lbfgs", along.shape, along.dtype)
             along += np.matmul(of_rows[run], vectors[run, part], out=more)
         along *= free[part]
 
-    workers.map(combine, _parts(free.size))
+    threads.map(combine, _parts(free.size))
     return direction
 
 

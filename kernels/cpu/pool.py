@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
 
 Array = NDArray[Any]
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 _STRIP = 1 << 17
 
 
-def average_pool(input: Array, window: Window, *, count_include_pad: bool = False, workers: Workers = SERIAL) -> Array:
+def average_pool(threads: Threads, input: Array, window: Window, *, count_include_pad: bool = False) -> Array:
     """Return the mean over each window.
 
     Parameters
@@ -40,17 +40,17 @@ def average_pool(input: Array, window: Window, *, count_include_pad: bool = Fals
             part[target] += input[source]
         part *= weight[slice(*bounds), :, None]
 
-    workers.map(strip, strips(rows, _strip_rows(window, width * channels)))
+    threads.map(strip, strips(rows, _strip_rows(window, width * channels)))
     return output
 
 
 def average_pool_input_gradient(
+    threads: Threads,
     output_gradient: Array,
     input_shape: tuple[int, int, int],
     window: Window,
     *,
     count_include_pad: bool = False,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the gradient with respect to the input: each output shares its gradient equally among its window.
 
@@ -70,11 +70,11 @@ def average_pool_input_gradient(
         for _, (target, source) in _tap_slices(window, (height, width), (first, last), bounds):
             gradient[target] += shared[source]
 
-    workers.map(strip, strips(height, _strip_rows(window, width * channels) * window.strides[0]))
+    threads.map(strip, strips(height, _strip_rows(window, width * channels) * window.strides[0]))
     return gradient
 
 
-def max_pool(input: Array, window: Window, *, workers: Workers = SERIAL) -> tuple[Array, Array]:
+def max_pool(threads: Threads, input: Array, window: Window) -> tuple[Array, Array]:
     """Return the largest value of each window, and which tap it came from.
 
     Among equals the first tap, row by row, wins. Complex numbers are compared by their real part. Not-a-number wins
@@ -106,17 +106,12 @@ def max_pool(input: Array, window: Window, *, workers: Workers = SERIAL) -> tupl
             np.copyto(current, candidate, where=wins)
             np.copyto(winner[target], tap, where=wins, casting="unsafe")
 
-    workers.map(strip, strips(rows, _strip_rows(window, width * channels)))
+    threads.map(strip, strips(rows, _strip_rows(window, width * channels)))
     return output, winners
 
 
 def max_pool_input_gradient(
-    output_gradient: Array,
-    winners: Array,
-    input_shape: tuple[int, int, int],
-    window: Window,
-    *,
-    workers: Workers = SERIAL,
+    threads: Threads, output_gradient: Array, winners: Array, input_shape: tuple[int, int, int], window: Window
 ) -> Array:
     """Return the gradient with respect to the input: each output's gradient goes to the tap that won.
 
@@ -135,7 +130,7 @@ def max_pool_input_gradient(
         for tap, (target, source) in _tap_slices(window, (height, width), (first, last), bounds):
             gradient[target] += part[source] * (winner[source] == tap)
 
-    workers.map(strip, strips(height, _strip_rows(window, width * channels) * window.strides[0]))
+    threads.map(strip, strips(height, _strip_rows(window, width * channels) * window.strides[0]))
     return gradient
 
 

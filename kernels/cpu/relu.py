@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
 Array = NDArray[Any]
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 _STRIP = 1 << 17
 
 
-def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -> Array:
+def relu(threads: Threads, input: Array, *, out: Array | None = None) -> Array:
     """Return max(input, 0); not-a-number stays. Complex numbers branch on the sign of the real part.
 
     Parameters
@@ -33,7 +33,7 @@ def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -
         part = slice(*bounds)
         rectify(flat[part], flat_output[part])
 
-    workers.map(strip, strips(flat.size, _STRIP))
+    threads.map(strip, strips(flat.size, _STRIP))
     return output
 
 
@@ -45,7 +45,7 @@ def rectify(input: Array, output: Array) -> None:
         np.maximum(input, 0, out=output)
 
 
-def relu_sign(output: Array, *, workers: Workers = SERIAL) -> NDArray[np.uint8]:
+def relu_mask(threads: Threads, output: Array) -> NDArray[np.uint8]:
     """Return where the ReLU's output is positive, one bit a value, in order: all that the input gradient needs."""
     flat = output.reshape(-1)
     bits = np.empty(-(-flat.size // 8), np.uint8)
@@ -54,12 +54,12 @@ def relu_sign(output: Array, *, workers: Workers = SERIAL) -> NDArray[np.uint8]:
         start, stop = bounds
         bits[start // 8 : -(-stop // 8)] = np.packbits(flat[start:stop].real > 0)
 
-    workers.map(strip, strips(flat.size, _STRIP))
+    threads.map(strip, strips(flat.size, _STRIP))
     return bits
 
 
 def relu_input_gradient(
-    output_gradient: Array, output_or_sign: Array, *, out: Array | None = None, workers: Workers = SERIAL
+    threads: Threads, output_gradient: Array, output_or_mask: Array, *, out: Array | None = None
 ) -> Array:
     """Return the gradient with respect to the input: ``output_gradient`` where the output is positive, else 0.
 
@@ -68,11 +68,11 @@ def relu_input_gradient(
     Parameters
     ----------
     output_gradient : any shape, C-contiguous.
-    output_or_sign : the ReLU's output (same shape), or its sign bits from ``relu_sign`` (uint8).
+    output_or_mask : the ReLU's output (same shape), or its mask from ``relu_mask`` (uint8).
     out : where to write, C-contiguous; may be ``output_gradient`` itself.
     """
     result = np.empty(output_gradient.shape, output_gradient.dtype) if out is None else out
-    gradient, kept = output_gradient.reshape(-1), output_or_sign.reshape(-1)
+    gradient, kept = output_gradient.reshape(-1), output_or_mask.reshape(-1)
     flat_result = result.reshape(-1, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:
@@ -83,5 +83,5 @@ def relu_input_gradient(
             positive = (kept[start:stop].real > 0).view(np.uint8)
         np.multiply(gradient[start:stop], positive, out=flat_result[start:stop])
 
-    workers.map(strip, strips(gradient.size, _STRIP))
+    threads.map(strip, strips(gradient.size, _STRIP))
     return result

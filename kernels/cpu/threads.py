@@ -74,24 +74,24 @@ class _Blas:
 _BLAS = _Blas()
 
 
-class Workers:
+class Threads:
     """A fixed number of threads that kernels share their strips among.
 
     Parameters
     ----------
-    threads : how many, the calling thread included; None means one for each available core.
+    count : how many, the calling thread included; None means one for each available core.
 
     Raises ValueError for a number below 1 or one that is not whole.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, count: int | None = None) -> None:
         try:
-            self.threads = available_cores() if threads is None else operator.index(threads)
+            self.count = available_cores() if count is None else operator.index(count)
         except TypeError:
-            raise ValueError(f"threads must be a whole number, got {threads!r}") from None
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
-        self._pool = ThreadPoolExecutor(self.threads - 1, "kernels") if self.threads > 1 else None
+            raise ValueError(f"threads must be a whole number, got {count!r}") from None
+        if self.count < 1:
+            raise ValueError(f"threads must be at least 1, got {count}")
+        self._pool = ThreadPoolExecutor(self.count - 1, "kernels") if self.count > 1 else None
         self._scratch = threading.local()
         self._within = threading.local()
 
@@ -115,7 +115,7 @@ class Workers:
                 self._within.map = False
 
         # Each with a copy of the caller's context: NumPy's treatment of overflow belongs to it.
-        count = min(self.threads, len(items)) - 1
+        count = min(self.count, len(items)) - 1
         helpers = [self._pool.submit(contextvars.copy_context().run, work) for _ in range(count)]
         try:
             work()
@@ -138,12 +138,7 @@ class Workers:
             held[name] = np.empty(size, np.uint8)
         return held[name][:size].view(dtype).reshape(shape)
 
-    @contextlib.contextmanager
-    def single_threaded_blas(self) -> Iterator[None]:
+    @staticmethod
+    def computing() -> contextlib.AbstractContextManager[None]:
         """While this is open, BLAS uses one thread a call: a product split by BLAS itself would change its rounding."""
-        with _BLAS.single_threaded():
-            yield
-
-
-SERIAL = Workers(1)
-"""The calling thread alone."""
+        return _BLAS.single_threaded()

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
 Array = NDArray[Any]
@@ -76,23 +76,23 @@ def toom_cook(outputs: int, taps: int, points: Sequence[float]) -> tuple[Array, 
     return a, g, b
 
 
-def _turned(a: Array, g: Array, b: Array) -> tuple[Array, Array]:
-    """Return the transforms A^T and B^T with which a weight transformed by G acts as if its taps were turned round.
+def _flipped(a: Array, g: Array, b: Array) -> tuple[Array, Array]:
+    """Return the transforms A^T and B^T with which a weight transformed by G acts as if its taps were flipped.
 
     A polynomial read backwards is x^(taps - 1) g(1 / x). The points come in pairs p and 1 / p (0 and infinity are one),
-    so that the turned weight's transform is that of the weight itself with the two of each pair exchanged and each
+    so that the flipped weight's transform is that of the weight itself with the two of each pair exchanged and each
     multiplied by a number. The exchange goes into the order of A^T's columns and B^T's rows, the numbers into B^T.
     """
-    turned_g = g[:, ::-1]
+    flipped_g = g[:, ::-1]
     reciprocal = [len(g) - 1 if p == 0 else int(np.argmin(np.abs(np.array(POINTS) - 1 / p))) for p in POINTS] + [0]
-    factor = (turned_g * g[reciprocal]).sum(axis=1) / np.square(g[reciprocal]).sum(axis=1)
+    factor = (flipped_g * g[reciprocal]).sum(axis=1) / np.square(g[reciprocal]).sum(axis=1)
     return a[:, reciprocal], (factor[:, None] * b)[reciprocal]
 
 
 _A, _G, _B = toom_cook(OUTPUTS, TAPS, POINTS)
-_A_TURNED, _B_TURNED = _turned(_A, _G, _B)
+_A_FLIPPED, _B_FLIPPED = _flipped(_A, _G, _B)
 _OUTPUT_TRANSFORM, _INPUT_TRANSFORM = np.kron(_A, _A), np.kron(_B, _B)
-_OUTPUT_TRANSFORM_TURNED, _INPUT_TRANSFORM_TURNED = np.kron(_A_TURNED, _A_TURNED), np.kron(_B_TURNED, _B_TURNED)
+_OUTPUT_TRANSFORM_FLIPPED, _INPUT_TRANSFORM_FLIPPED = np.kron(_A_FLIPPED, _A_FLIPPED), np.kron(_B_FLIPPED, _B_FLIPPED)
 
 
 def transform_weight(weight: Array) -> Array:
@@ -106,6 +106,7 @@ def transform_weight(weight: Array) -> Array:
 
 
 def winograd_conv(
+    threads: Threads,
     load: Load,
     store: Store,
     size: tuple[int, int],
@@ -114,7 +115,6 @@ def winograd_conv(
     bias: Array | None = None,
     *,
     transposed: bool = False,
-    workers: Workers = SERIAL,
 ) -> None:
     """Convolve, tile by tile: input comes from ``load``, output goes to ``store``, so that both can do more on the way.
 
@@ -125,16 +125,16 @@ def winograd_conv(
     pads : zeros at the top, left, bottom and right.
     transformed : (36, C, K), from ``transform_weight``.
     bias : (K,) or None.
-    transposed : convolve with the taps turned by 180 degrees and the channels exchanged, which takes K channels to C:
+    transposed : convolve with the taps flipped and the channels exchanged, which takes K channels to C:
         with ``pads`` of 2 minus the convolution's, that is its input gradient.
     """
     rows, columns = size[0] + pads[0] + pads[2] - TAPS + 1, size[1] + pads[1] + pads[3] - TAPS + 1
     across = -(-columns // OUTPUTS)
     tile_bytes = TILE * TILE * max(transformed.shape[1:]) * transformed.itemsize
     blocks = _blocks(-(-rows // OUTPUTS), across, max(1, _STRIP_BYTES // tile_bytes))
-    job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, transposed, workers)
+    job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, transposed, threads)
     if job.cached:
-        workers.map(job.strip, blocks)
+        threads.map(job.strip, blocks)
         return
     group: list[_Block] = []
     tiles = 0
@@ -186,41 +186,41 @@ class _Convolution:
         transformed: Array,
         bias: Array | None,
         transposed: bool,
-        workers: Workers,
+        threads: Threads,
     ) -> None:
         self.load, self.store = load, store
         self.size, self.pads, self.output_size = size, pads, output_size
-        self.bias, self.workers = bias, workers
+        self.bias, self.threads = bias, threads
         self.cached = transformed.nbytes <= _CACHED_WEIGHT_BYTES
         self.dtype = transformed.dtype
         self.transformed = transformed.transpose(0, 2, 1) if transposed else transformed
         if self.cached:
             # Matrix products as small as a strip's are slower with a transposed factor; larger ones are not.
             self.transformed = np.ascontiguousarray(self.transformed)
-        self.input_transform = (_INPUT_TRANSFORM_TURNED if transposed else _INPUT_TRANSFORM).astype(self.dtype)
-        self.output_transform = (_OUTPUT_TRANSFORM_TURNED if transposed else _OUTPUT_TRANSFORM).astype(self.dtype)
+        self.input_transform = (_INPUT_TRANSFORM_FLIPPED if transposed else _INPUT_TRANSFORM).astype(self.dtype)
+        self.output_transform = (_OUTPUT_TRANSFORM_FLIPPED if transposed else _OUTPUT_TRANSFORM).astype(self.dtype)
 
     def strip(self, block: _Block) -> None:
         """Take a block through all steps."""
         _, channels, filters = self.transformed.shape
         tiles = _tiles(block)
-        inputs = self.workers.scratch("b", (TILE * TILE, tiles * channels), self.dtype)
+        inputs = self.threads.scratch("b", (TILE * TILE, tiles * channels), self.dtype)
         self.input_step(block, inputs)
-        products = self.workers.scratch("a", (TILE * TILE, tiles, filters), self.dtype)
+        products = self.threads.scratch("a", (TILE * TILE, tiles, filters), self.dtype)
         np.matmul(inputs.reshape(TILE * TILE, tiles, channels), self.transformed, out=products)
         self.output_step(block, products.reshape(TILE * TILE, -1))
 
     def group(self, blocks: Sequence[_Block], tiles: int) -> None:
         """Take several blocks through the steps one after the other, so that each weight is read once."""
         _, channels, filters = self.transformed.shape
-        inputs = self.workers.scratch("inputs", (TILE * TILE, tiles, channels), self.dtype)
-        products = self.workers.scratch("products", (TILE * TILE, tiles, filters), self.dtype)
+        inputs = self.threads.scratch("inputs", (TILE * TILE, tiles, channels), self.dtype)
+        products = self.threads.scratch("products", (TILE * TILE, tiles, filters), self.dtype)
         ends = np.cumsum([_tiles(block) for block in blocks])
         parts = [(block, slice(end - _tiles(block), end)) for block, end in zip(blocks, ends.tolist(), strict=True)]
 
         def transform_input(part: tuple[_Block, slice]) -> None:
             block, where = part
-            rows = self.workers.scratch("b", (TILE * TILE, _tiles(block) * channels), self.dtype)
+            rows = self.threads.scratch("b", (TILE * TILE, _tiles(block) * channels), self.dtype)
             self.input_step(block, rows)
             inputs[:, where] = rows.reshape(TILE * TILE, -1, channels)
 
@@ -229,13 +229,13 @@ class _Convolution:
 
         def transform_output(part: tuple[_Block, slice]) -> None:
             block, where = part
-            rows = self.workers.scratch("a", (TILE * TILE, _tiles(block), filters), self.dtype)
+            rows = self.threads.scratch("a", (TILE * TILE, _tiles(block), filters), self.dtype)
             np.copyto(rows, products[:, where])
             self.output_step(block, rows.reshape(TILE * TILE, -1))
 
-        self.workers.map(transform_input, parts)
-        self.workers.map(multiply, range(TILE * TILE))
-        self.workers.map(transform_output, parts)
+        self.threads.map(transform_input, parts)
+        self.threads.map(multiply, range(TILE * TILE))
+        self.threads.map(transform_output, parts)
 
     def input_step(self, block: _Block, out: Array) -> None:
         """Write B^T d B of a block's tiles to ``out``, (36, tiles * C)."""
@@ -243,7 +243,7 @@ class _Convolution:
         channels = self.transformed.shape[1]
         top, left = y0 * OUTPUTS - self.pads[0], x0 * OUTPUTS - self.pads[1]
         height, width = (y1 - y0) * OUTPUTS + TAPS - 1, (x1 - x0) * OUTPUTS + TAPS - 1
-        region = self.workers.scratch("region", (height, width, channels), self.dtype)
+        region = self.threads.scratch("region", (height, width, channels), self.dtype)
         # What of the region lies inside the image; the rest is padding.
         first_row, last_row = min(max(-top, 0), height), max(min(self.size[0] - top, height), 0)
         first, last = min(max(-left, 0), width), max(min(self.size[1] - left, width), 0)
@@ -258,7 +258,7 @@ class _Convolution:
                 region[first_row:last_row, first:last],
             )
         down, along, item = region.strides
-        tiles = self.workers.scratch("a", (TILE, TILE, y1 - y0, x1 - x0, channels), self.dtype)
+        tiles = self.threads.scratch("a", (TILE, TILE, y1 - y0, x1 - x0, channels), self.dtype)
         overlapping = as_strided(region, tiles.shape, (down, along, OUTPUTS * down, OUTPUTS * along, item))
         np.copyto(tiles, overlapping)
         np.matmul(self.input_transform, tiles.reshape(TILE * TILE, -1), out=out)
@@ -267,10 +267,10 @@ class _Convolution:
         """Hand A^T m A plus bias of a block's tiles to ``store``; ``products`` is m, (36, tiles * K)."""
         y0, y1, x0, x1 = block
         filters = self.transformed.shape[2]
-        values = self.workers.scratch("b", (OUTPUTS * OUTPUTS, products.shape[1]), self.dtype)
+        values = self.threads.scratch("b", (OUTPUTS * OUTPUTS, products.shape[1]), self.dtype)
         np.matmul(self.output_transform, products, out=values)
         by_place = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
-        image = self.workers.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
+        image = self.threads.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
         tiled = image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters)
         if self.bias is None:
             np.copyto(tiled, by_place)

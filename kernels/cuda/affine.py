@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.cuda.launcher import Array, Launcher
 
 
-def affine(input: Array, scale: Array, shift: Array, *, workers: Workers = SERIAL) -> Array:
+def affine(gpu: Launcher, input: Array, scale: Array, shift: Array) -> Array:
     """Return ``scale * input + shift``.
 
     Parameters
@@ -14,16 +13,16 @@ def affine(input: Array, scale: Array, shift: Array, *, workers: Workers = SERIA
     input : (H, W, C), float32 or float16.
     scale, shift : (C,) or (1,), float32.
     """
-    output, channels = empty(input.shape, input.dtype), input.shape[2]
+    output, channels = gpu.empty(input.shape, input.dtype), input.shape[2]
     steps = (int(scale.size > 1), int(shift.size > 1))
     arguments = (input, scale, shift, output, input.size, channels, *steps)
-    launch_for_each("affine.cu", "affine", input.size, arguments, REAL=input.dtype)
+    gpu.launch_for_each("affine.cu", "affine", input.size, arguments, REAL=input.dtype)
     return output
 
 
-def affine_input_gradient(output_gradient: Array, scale: Array, *, workers: Workers = SERIAL) -> Array:
+def affine_input_gradient(gpu: Launcher, output_gradient: Array, scale: Array) -> Array:
     """Return the gradient with respect to the input, ``scale * output_gradient``, of shape (H, W, C)."""
-    gradient, channels = empty(output_gradient.shape, output_gradient.dtype), output_gradient.shape[2]
+    gradient, channels = gpu.empty(output_gradient.shape, output_gradient.dtype), output_gradient.shape[2]
     arguments = (output_gradient, scale, gradient, gradient.size, channels, int(scale.size > 1))
-    launch_for_each("affine.cu", "affine_input_gradient", gradient.size, arguments, REAL=gradient.dtype)
+    gpu.launch_for_each("affine.cu", "affine_input_gradient", gradient.size, arguments, REAL=gradient.dtype)
     return gradient

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cuda.branches import copy_columns
+from kernels.cuda.gemm import gemm
 from kernels.cuda.geometry import chunk_rows
-from kernels.cuda.join import copy_columns
-from kernels.cuda.product import product
-from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.cuda.launcher import Array, Launcher
 from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
 
 # Up to this many input channels the gradient's product is formed before it is shifted: see conv_input_gradient.
@@ -22,6 +21,7 @@ _FEW_CHANNELS = 16
 
 
 def conv(
+    gpu: Launcher,
     input: Array,
     weight: Array,
     bias: Array | None,
@@ -29,7 +29,6 @@ def conv(
     group: int = 1,
     *,
     relu: bool = False,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the convolution (cross-correlation) of ``input`` with ``weight``, plus ``bias``, zero-padded.
 
@@ -51,12 +50,12 @@ def conv(
     height, width, channels = input.shape
     rows, columns = output_size(window, height, width)
     taps, per_group, filters = len(window.taps), channels // group, weight.shape[3]
-    matrices = _parts(weight.reshape(taps * per_group, filters), group)
-    output = empty((rows, columns, filters), input.dtype)
+    matrices = _parts(gpu, weight.reshape(taps * per_group, filters), group)
+    output = gpu.empty((rows, columns, filters), input.dtype)
     flat = output.reshape(rows * columns, filters)
     pointwise = taps == 1 and window.strides == (1, 1) and not any(resolved_pads(window, height, width)) and group == 1
     if pointwise:
-        product(input.reshape(rows * columns, channels), matrices[0], flat, bias=bias, relu=relu)
+        gemm(gpu, input.reshape(rows * columns, channels), matrices[0], flat, bias=bias, relu=relu)
         return output
     length = chunk_rows(rows, columns, taps * per_group * input.dtype.itemsize)
     for first, last in strips(rows, length):
@@ -64,22 +63,24 @@ def conv(
         for index, matrix in enumerate(matrices):
             # Patches are named nowhere: their memory is free for the next ones.
             if group == 1:
-                product(_patches(input, window, (first, last), 0, channels), matrix, part, bias=bias, relu=relu)
+                gemm(gpu, _patches(gpu, input, window, (first, last), 0, channels), matrix, part, bias=bias, relu=relu)
                 continue
             kernels = filters // group
             of_bias = None if bias is None else bias[index * kernels : (index + 1) * kernels]
-            of_group = product(
-                _patches(input, window, (first, last), index * per_group, per_group),
+            of_group = gemm(
+                gpu,
+                _patches(gpu, input, window, (first, last), index * per_group, per_group),
                 matrix,
-                empty((len(part), kernels), input.dtype),
+                gpu.empty((len(part), kernels), input.dtype),
                 bias=of_bias,
                 relu=relu,
             )
-            copy_columns(of_group, part, target_first=index * kernels)
+            copy_columns(gpu, of_group, part, target_first=index * kernels)
     return output
 
 
 def conv_input_gradient(
+    gpu: Launcher,
     output_gradient: Array,
     weight: Array,
     input_shape: tuple[int, int, int],
@@ -87,11 +88,10 @@ def conv_input_gradient(
     group: int = 1,
     *,
     flipped: Array | None = None,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the gradient with respect to the input: the transpose of the convolution, applied to ``output_gradient``.
 
-    With stride 1 it is itself a convolution, with the weight's taps turned by 180 degrees and its input and output
+    With stride 1 it is itself a convolution, with the weight's taps flipped and its input and output
     channels exchanged. With other strides, or where the input has few channels, each output's gradient is multiplied
     by all taps first, and each input value gathers what the taps that read it give.
 
@@ -100,14 +100,14 @@ def conv_input_gradient(
     output_gradient : (H', W', K), C-contiguous.
     weight, window, group : as in ``conv``.
     input_shape : the input's (H, W, C).
-    flipped : ``flip_weight(weight, group)`` if it is at hand.
+    flipped : ``flip_weight(gpu, weight, group)`` if it is at hand.
     """
     height, width, channels = input_shape
     mirrored = mirrored_window(window, height, width)
     if mirrored is not None and channels > _FEW_CHANNELS * group:
-        turned = flip_weight(weight, group) if flipped is None else flipped
-        return conv(output_gradient, turned, None, mirrored, group, workers=workers)
-    return _gathered_gradient(output_gradient, weight, input_shape, window, group)
+        flipped = flip_weight(gpu, weight, group) if flipped is None else flipped
+        return conv(gpu, output_gradient, flipped, None, mirrored, group)
+    return _gathered_gradient(gpu, output_gradient, weight, input_shape, window, group)
 
 
 def mirrored_window(window: Window, height: int, width: int) -> Window | None:
@@ -129,8 +129,8 @@ def mirrored_window(window: Window, height: int, width: int) -> Window | None:
     )
 
 
-def flip_weight(weight: Array, group: int = 1) -> Array:
-    """Return the weight of the transposed convolution: taps turned by 180 degrees, channels exchanged.
+def flip_weight(gpu: Launcher, weight: Array, group: int = 1) -> Array:
+    """Return the weight of the transposed convolution: taps flipped, channels exchanged.
 
     Parameters
     ----------
@@ -141,17 +141,17 @@ def flip_weight(weight: Array, group: int = 1) -> Array:
     (kernel height, kernel width, K / group, C), C-contiguous.
     """
     rows, columns, per_group, filters = weight.shape
-    flipped = empty((rows, columns, filters // group, group * per_group), weight.dtype)
+    flipped = gpu.empty((rows, columns, filters // group, group * per_group), weight.dtype)
     arguments = (weight, flipped, flipped.size, rows * columns, per_group, filters, group)
-    launch_for_each("conv.cu", "flip_weight", flipped.size, arguments, REAL=weight.dtype)
+    gpu.launch_for_each("conv.cu", "flip_weight", flipped.size, arguments, REAL=weight.dtype)
     return flipped
 
 
-def pack_weight(weight: Array) -> Array:
+def pack_weight(gpu: Launcher, weight: Array) -> Array:
     """Return a weight as the kernels for tensor cores read it, filter by filter: (K, taps C) from (h, w, C, K)."""
     rows, columns, channels, filters = weight.shape
     # The flipped weight of a convolution with one tap is its transpose.
-    flipped = flip_weight(weight.reshape(1, 1, rows * columns * channels, filters))
+    flipped = flip_weight(gpu, weight.reshape(1, 1, rows * columns * channels, filters))
     return flipped.reshape(filters, rows * columns * channels)
 
 
@@ -161,7 +161,6 @@ def conv_scratch_bytes(
     window: Window,
     group: int,
     itemsize: int,
-    threads: int,
 ) -> int:
     """Return about how many bytes ``conv`` and its input gradient need beside their arguments and results.
 
@@ -169,7 +168,6 @@ def conv_scratch_bytes(
     ----------
     input_shape, weight_shape, window, group : as in ``conv``.
     itemsize : bytes of a number.
-    threads : of no matter here.
     """
     height, width, channels = input_shape
     rows, columns = output_size(window, height, width)
@@ -184,39 +182,43 @@ def _chunk_bytes(rows: int, columns: int, bytes_a_pixel: int) -> int:
     return chunk_rows(rows, columns, bytes_a_pixel) * columns * bytes_a_pixel
 
 
-def _parts(matrix: Array, group: int) -> list[Array]:
+def _parts(gpu: Launcher, matrix: Array, group: int) -> list[Array]:
     """Return the columns of each group as a matrix of its own."""
     if group == 1:
         return [matrix]
     inner, columns = matrix.shape
     return [
-        copy_columns(matrix, empty((inner, columns // group), matrix.dtype), source_first=index * (columns // group))
+        copy_columns(
+            gpu, matrix, gpu.empty((inner, columns // group), matrix.dtype), source_first=index * (columns // group)
+        )
         for index in range(group)
     ]
 
 
-def _patches(input: Array, window: Window, rows: tuple[int, int], first_channel: int, per_group: int) -> Array:
+def _patches(
+    gpu: Launcher, input: Array, window: Window, rows: tuple[int, int], first_channel: int, per_group: int
+) -> Array:
     """Return the input under the outputs of ``rows``: (outputs, taps * per_group), zeros on padding."""
     height, width, channels = input.shape
     columns = output_size(window, height, width)[1]
     top, left = resolved_pads(window, height, width)[:2]
-    patches = empty(((rows[1] - rows[0]) * columns, len(window.taps) * per_group), input.dtype)
+    patches = gpu.empty(((rows[1] - rows[0]) * columns, len(window.taps) * per_group), input.dtype)
     place = (height, width, channels, columns, rows[0], first_channel, per_group, *_of_window(window), top, left)
-    launch_for_each("conv.cu", "patches", patches.size, (input, patches, patches.size, *place), REAL=input.dtype)
+    gpu.launch_for_each("conv.cu", "patches", patches.size, (input, patches, patches.size, *place), REAL=input.dtype)
     return patches
 
 
 def _gathered_gradient(
-    output_gradient: Array, weight: Array, input_shape: tuple[int, int, int], window: Window, group: int
+    gpu: Launcher, output_gradient: Array, weight: Array, input_shape: tuple[int, int, int], window: Window, group: int
 ) -> Array:
     height, width, channels = input_shape
     rows, columns, filters = output_gradient.shape
     top, left = resolved_pads(window, height, width)[:2]
     taps, per_group = len(window.taps), channels // group
     # (taps * per_group, filters) is the weight as it lies in memory; the product needs its transpose.
-    matrices = [_transposed(part) for part in _parts(weight.reshape(taps * per_group, filters), group)]
+    matrices = [_transposed(gpu, part) for part in _parts(gpu, weight.reshape(taps * per_group, filters), group)]
     flat = output_gradient.reshape(rows * columns, filters)
-    gradient = empty(input_shape, output_gradient.dtype)
+    gradient = gpu.empty(input_shape, output_gradient.dtype)
     length = chunk_rows(height, width, taps * per_group * np.dtype(np.float32).itemsize)
     for bounds in strips(height, length):
         reach = window.extent[0] - 1
@@ -225,18 +227,18 @@ def _gathered_gradient(
         for index, matrix in enumerate(matrices):
             count = (bounds[1] - bounds[0]) * width * per_group
             place = (width, channels, columns, bounds[0], first, last, index * per_group, per_group)
-            launch_for_each(
+            gpu.launch_for_each(
                 "conv.cu",
                 "gather_patches",
                 count,
                 # The products are named nowhere: their memory is free for the next ones.
-                (_products(part, matrix, index), gradient, count, *place, *_of_window(window), top, left),
+                (_products(gpu, part, matrix, index), gradient, count, *place, *_of_window(window), top, left),
                 REAL=gradient.dtype,
             )
     return gradient
 
 
-def _products(output_gradient: Array, matrix: Array, index: int) -> Array:
+def _products(gpu: Launcher, output_gradient: Array, matrix: Array, index: int) -> Array:
     """Return what some outputs' gradient gives at each tap, (outputs, taps * per_group).
 
     Parameters
@@ -247,19 +249,19 @@ def _products(output_gradient: Array, matrix: Array, index: int) -> Array:
     """
     outputs, kernels = len(output_gradient), len(matrix)
     # One row at least, for a strip that no output reads.
-    products = empty((max(outputs, 1), matrix.shape[1]), np.float32)
+    products = gpu.empty((max(outputs, 1), matrix.shape[1]), np.float32)
     if not outputs:
         return products
     if output_gradient.shape[1] > kernels:
-        of_group = empty((outputs, kernels), output_gradient.dtype)
-        output_gradient = copy_columns(output_gradient, of_group, source_first=index * kernels)
-    return product(output_gradient, matrix, products)
+        of_group = gpu.empty((outputs, kernels), output_gradient.dtype)
+        output_gradient = copy_columns(gpu, output_gradient, of_group, source_first=index * kernels)
+    return gemm(gpu, output_gradient, matrix, products)
 
 
-def _transposed(matrix: Array) -> Array:
+def _transposed(gpu: Launcher, matrix: Array) -> Array:
     """Return the transpose of a matrix: the flipped weight of a convolution with one tap."""
     rows, columns = matrix.shape
-    return flip_weight(matrix.reshape(1, 1, rows, columns)).reshape(columns, rows)
+    return flip_weight(gpu, matrix.reshape(1, 1, rows, columns)).reshape(columns, rows)
 
 
 def _of_window(window: Window) -> tuple[Any, ...]:

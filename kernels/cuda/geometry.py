@@ -45,10 +45,10 @@ def chunk_rows(rows: int, columns: int, bytes_a_pixel: int) -> int:
 
 
 TILE = (128, 64, 16)
-"""Rows, columns and inner values of a tile in product.cu."""
+"""Rows, columns and inner values of a tile in gemm.cu."""
 
 HALF_TILE = (128, 64, 32)
-"""The same in product_half.cu."""
+"""The same in gemm_half.cu."""
 
 FILLING_BLOCKS = 264
 """Blocks of a product that keep a large card busy: two for each of an H100's 132 multiprocessors."""

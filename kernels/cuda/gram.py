@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda.product import product
-from kernels.cuda.runtime import Array, empty
+from kernels.cuda.gemm import gemm
+from kernels.cuda.launcher import Array, Launcher
 
 
-def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> Array:
+def gram(gpu: Launcher, features: Array, *, factor: float = 1.0) -> Array:
     """Return ``factor`` F F^T, where row i of F holds channel i at all positions.
 
     Parameters
@@ -23,11 +22,11 @@ def gram(features: Array, *, factor: float = 1.0, workers: Workers = SERIAL) -> 
     """
     height, width, channels = features.shape
     rows = features.reshape(height * width, channels)
-    return product(rows, rows, empty((channels, channels), np.float32), transpose_a=True, factor=factor)
+    return gemm(gpu, rows, rows, gpu.empty((channels, channels), np.float32), transpose_a=True, factor=factor)
 
 
 def gram_product(
-    matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None, workers: Workers = SERIAL
+    gpu: Launcher, matrix: Array, features: Array, *, factor: float = 1.0, add_to: Array | None = None
 ) -> Array:
     """Return ``factor`` S F for a symmetric ``matrix`` S, where row i of F holds channel i at all positions.
 
@@ -43,7 +42,7 @@ def gram_product(
     (H, W, C), in the features' dtype.
     """
     height, width, channels = features.shape
-    result = empty(features.shape, features.dtype) if add_to is None else add_to
+    result = gpu.empty(features.shape, features.dtype) if add_to is None else add_to
     rows, flat = (array.reshape(height * width, channels) for array in (features, result))
-    product(rows, matrix, flat, factor=factor, add=add_to is not None)
+    gemm(gpu, rows, matrix, flat, factor=factor, add=add_to is not None)
     return result

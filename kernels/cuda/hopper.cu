@@ -24,13 +24,13 @@
 // as over. A barrier only knows its phase's parity. Products run on while the next are begun: a stage is given back one
 // step late.
 //
-// The end of an item. The sums get the bias, what is negative is cut off, or what sign has no bit for, each where asked
+// The end of an item. The sums get the bias, what is negative is cut off, or what mask has no bit for, each where asked
 // to; 64 pixels times 64 filters go through 8192 bytes of shared memory, one area a warpgroup, to a store by the copy
 // engine, which leaves out what lies outside of the image. Parts of a sum go to memory in float32; sum_of_parts
-// (product.cu) adds them up.
+// (gemm.cu) adds them up.
 //
 // input is (height, width, channels), weight (3, 3, filters, channels), output (height, width, filters); channels is a
-// multiple of 64, filters of BLOCK_N. All are used through tensor maps. sign is numpy.packbits of (height, width,
+// multiple of 64, filters of BLOCK_N. All are used through tensor maps. mask is numpy.packbits of (height, width,
 // filters); parts (splits, height, width, filters).
 // Sources: PTX ISA 8.8, "wgmma.mma_async" (shapes, register fragments, matrix descriptors), "cp.async.bulk.tensor",
 // "mbarrier", "fence.proxy.async", "setmaxnreg"; CUDA driver API, cuTensorMapEncodeTiled.
@@ -268,7 +268,7 @@ struct Position {
 struct Results {
     const TensorMap& output;
     const float* bias;
-    const unsigned char* sign;
+    const unsigned char* mask;
     float* parts;
     int biased, rectify, masked;
 };
@@ -305,13 +305,13 @@ __device__ __forceinline__ void store_results(const float (&sum)[MATRICES][BLOCK
 #pragma unroll
         for (int block = 0; block < BLOCK_N / 64; block++) {
             int first_y = item.top + 8 * (MATRICES * own + m), first_filter = item.filter + 64 * block;
-            unsigned long long signs[2] = {~0ull, ~0ull};
+            unsigned long long masks[2] = {~0ull, ~0ull};
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 int y = first_y + 2 * warp + h;
                 long long first = ((long long)y * shape.width + x) * shape.filters + first_filter;
                 if (to.masked && x < shape.width && y < shape.height)
-                    signs[h] = *(const unsigned long long*)&to.sign[first / 8];
+                    masks[h] = *(const unsigned long long*)&to.mask[first / 8];
             }
             // All at once, for what is written below keeps loads from being moved before it.
             float2 added[8] = {};
@@ -328,8 +328,8 @@ __device__ __forceinline__ void store_results(const float (&sum)[MATRICES][BLOCK
                 for (int h = 0; h < 2; h++) {
                     float first = sum[m][32 * block + 4 * j + 2 * h] + added[j].x;
                     float second = sum[m][32 * block + 4 * j + 2 * h + 1] + added[j].y;
-                    // The first filter's sign is the highest bit of the byte of eight.
-                    unsigned int bits = (unsigned int)(signs[h] >> 8 * j) << pair;
+                    // The first filter's mask is the highest bit of the byte of eight.
+                    unsigned int bits = (unsigned int)(masks[h] >> 8 * j) << pair;
                     if ((to.rectify && first <= 0) || !(bits & 128)) first = 0;
                     if ((to.rectify && second <= 0) || !(bits & 64)) second = 0;
                     unsigned int row = area + (2 * warp + h) * LINE_BYTES + lane / 4 * ROW_BYTES;
@@ -428,42 +428,42 @@ __device__ __forceinline__ void convolve(const TensorMap& input, const TensorMap
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* mask, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 64, 4>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
+    convolve<16, 64, 4>(input, weight, {output, bias, mask, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_16_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* mask, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<16, 128, 3>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
+    convolve<16, 128, 3>(input, weight, {output, bias, mask, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* mask, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 64, 3>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
+    convolve<32, 64, 3>(input, weight, {output, bias, mask, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_32_128(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* mask, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<32, 128, 2>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
+    convolve<32, 128, 2>(input, weight, {output, bias, mask, parts, biased, rectify, masked}, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) hopper_conv_64_64(
     const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* sign, float* parts, int height,
+    const __grid_constant__ TensorMap output, const float* bias, const unsigned char* mask, float* parts, int height,
     int width, int channels, int filters, int splits, int biased, int rectify, int masked) {
     Shape shape = {height, width, channels, filters, splits};
-    convolve<64, 64, 2>(input, weight, {output, bias, sign, parts, biased, rectify, masked}, shape);
+    convolve<64, 64, 2>(input, weight, {output, bias, mask, parts, biased, rectify, masked}, shape);
 }
 
 // The weight as it is read here: each tap transposed, (taps, filters, channels) from (taps, channels, filters). One

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda import runtime
+from kernels.cuda.launcher import Array, Launcher
 from kernels.cuda.relu import relu_input_gradient
-from kernels.cuda.runtime import Array, empty, launch_for_each
 
 CHANNELS = 64
 """Channels of a step: a row of 128 bytes."""
@@ -82,7 +80,7 @@ class Tiling:
         return waves * (ITEM_CLOCKS + steps * step) + (LAUNCH_CLOCKS + moved if self.splits > 1 else 0)
 
 
-def suits(channels: int, filters: int) -> bool:
+def hopper_suits(channels: int, filters: int) -> bool:
     """Say whether the kernel takes a convolution of so many channels and filters."""
     return channels % CHANNELS == 0 and filters % CHANNELS == 0
 
@@ -123,32 +121,32 @@ class PackedWeight:
     values: Array
     _maps: dict[int, Any] = field(default_factory=dict)
 
-    def tensor_map(self, block: int) -> Any:
+    def tensor_map(self, gpu: Launcher, block: int) -> Any:
         """Return the tensor map for blocks of so many filters; made once, for the weight stays where it is."""
         if block not in self._maps:
-            self._maps[block] = _tensor_map(self.values, (CHANNELS, block, 1, 3))
+            self._maps[block] = _tensor_map(gpu, self.values, (CHANNELS, block, 1, 3))
         return self._maps[block]
 
 
-def pack_hopper_weight(weight: Array) -> PackedWeight:
+def pack_hopper_weight(gpu: Launcher, weight: Array) -> PackedWeight:
     """Return a weight as the kernel reads it, from (3, 3, C, K), float16."""
     rows, columns, channels, filters = weight.shape
     if (rows, columns) != (3, 3):
         raise ValueError(f"a weight of {weight.shape} is not that of a 3x3 convolution")
-    values = empty((rows, columns, filters, channels), np.float16)
-    launch_for_each("hopper.cu", "hopper_weight", values.size, (weight, values, values.size, channels, filters))
+    values = gpu.empty((rows, columns, filters, channels), np.float16)
+    gpu.launch_for_each("hopper.cu", "hopper_weight", values.size, (weight, values, values.size, channels, filters))
     return PackedWeight(values)
 
 
 def hopper_conv(
+    gpu: Launcher,
     input: Array,
     packed: PackedWeight,
     bias: Array | None,
     *,
     relu: bool = False,
-    sign: Array | None = None,
+    mask: Array | None = None,
     tiling: Tiling | None = None,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the convolution with padding 1, plus ``bias``: sums in float32, rounded to float16 at the end.
 
@@ -158,7 +156,7 @@ def hopper_conv(
     packed : from ``pack_hopper_weight``; K a multiple of 64.
     bias : (K,), float32, or None.
     relu : apply max(x, 0) to the result.
-    sign : from ``relu_sign`` of an array of the result's shape: where that is not positive, the result is 0. What is
+    mask : from ``relu_mask`` of an array of the result's shape: where that is not positive, the result is 0. What is
         computed is then the gradient with respect to a ReLU's input.
     tiling : how it is cut; the predicted best if None.
 
@@ -168,47 +166,46 @@ def hopper_conv(
     """
     height, width, channels = input.shape
     filters, inner = packed.values.shape[2:]
-    if inner != channels or not suits(channels, filters) or (bias is not None and bias.shape != (filters,)):
+    if inner != channels or not hopper_suits(channels, filters) or (bias is not None and bias.shape != (filters,)):
         of_bias = "no bias" if bias is None else f"a bias of {bias.shape}"
         raise ValueError(f"an input of {input.shape}, a weight of {packed.values.shape} and {of_bias} do not fit")
     if input.dtype != np.float16:
         raise TypeError(f"input must be float16, got {input.dtype}")
-    if sign is not None and sign.shape != (height * width * filters // 8,):
-        raise ValueError(f"sign must have {height * width * filters // 8} values, got {sign.shape}")
-    output = empty((height, width, filters), np.float16)
-    multiprocessors = runtime.backend().multiprocessors
-    cut = best_tiling(height, width, channels, filters, multiprocessors) if tiling is None else tiling
+    if mask is not None and mask.shape != (height * width * filters // 8,):
+        raise ValueError(f"mask must have {height * width * filters // 8} values, got {mask.shape}")
+    output = gpu.empty((height, width, filters), np.float16)
+    cut = best_tiling(height, width, channels, filters, gpu.multiprocessors) if tiling is None else tiling
     split = cut.splits > 1
-    parts = empty((cut.splits, height, width, filters) if split else (1,), np.float32)
+    parts = gpu.empty((cut.splits, height, width, filters) if split else (1,), np.float32)
     # Where there is none, any array does: it is not read.
-    signs = empty((1,), np.uint8) if sign is None else sign
+    masks = gpu.empty((1,), np.uint8) if mask is None else mask
     biases, biased = parts if bias is None else bias, int(bias is not None)
     maps = (
-        _tensor_map(input, (CHANNELS, TILE_WIDTH, cut.tile_height + 2)),
-        packed.tensor_map(cut.block),
-        _tensor_map(output, (CHANNELS, TILE_WIDTH, 8)),
+        _tensor_map(gpu, input, (CHANNELS, TILE_WIDTH, cut.tile_height + 2)),
+        packed.tensor_map(gpu, cut.block),
+        _tensor_map(gpu, output, (CHANNELS, TILE_WIDTH, 8)),
     )
-    numbers = (height, width, channels, filters, cut.splits, biased, int(relu), int(sign is not None))
+    numbers = (height, width, channels, filters, cut.splits, biased, int(relu), int(mask is not None))
     blocks = min(cut.items(height, width, filters), cut.blocks)
-    runtime.launch_with_memory(
+    gpu.launch(
         "hopper.cu",
         f"hopper_conv_{cut.tile_height}_{cut.block}",
         (blocks, 1, 1),
         (THREADS, 1, 1),
-        (*maps, biases, signs, parts, *numbers),
+        (*maps, biases, masks, parts, *numbers),
         cut.shared_bytes,
     )
     if split:
         arguments = (parts, output, output.size, filters, cut.splits, 1.0, 0, biases, biased, int(relu))
         half = np.float16
-        launch_for_each("product.cu", "sum_of_parts", output.size, arguments, REAL=half, OTHER=half, OUTPUT=half)
-        if sign is not None:
-            relu_input_gradient(output, sign, out=output, workers=workers)
+        gpu.launch_for_each("gemm.cu", "sum_of_parts", output.size, arguments, REAL=half, OTHER=half, OUTPUT=half)
+        if mask is not None:
+            relu_input_gradient(gpu, output, mask, out=output)
     return output
 
 
-def _tensor_map(array: Array, box: tuple[int, ...]) -> Any:
+def _tensor_map(gpu: Launcher, array: Array, box: tuple[int, ...]) -> Any:
     """Return the tensor map of a whole array, for boxes of these sides, the fastest first."""
     sizes = tuple(array.shape[::-1])
     steps = tuple(accumulate((array.dtype.itemsize * sizes[0], *sizes[1:-1]), mul))
-    return runtime.backend().tensor_map(array, sizes, steps, box)
+    return gpu.tensor_map(array, sizes, steps, box)

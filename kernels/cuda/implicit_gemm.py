@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda import runtime
 from kernels.cuda.geometry import Size, split_product
-from kernels.cuda.runtime import Array, empty
+from kernels.cuda.launcher import Array, Launcher
 from kernels.geometry import Window, output_size, resolved_pads
 
 PIECE_BYTES = 16
@@ -33,7 +31,7 @@ THREADS = 256
 _MOST_PIECES = 1 << 31
 
 
-def suits(channels: int, dtype: np.dtype[Any]) -> bool:
+def implicit_gemm_suits(channels: int, dtype: np.dtype[Any]) -> bool:
     """Say whether the kernel takes an input of so many channels: it copies whole pieces of 16 bytes."""
     return dtype in (np.float16, np.float32) and channels * dtype.itemsize % PIECE_BYTES == 0
 
@@ -60,6 +58,7 @@ def schedule(pixels: int, filters: int, inner: int, itemsize: int, block_filters
 
 
 def implicit_gemm_conv(
+    gpu: Launcher,
     input: Array,
     packed: Array,
     bias: Array | None,
@@ -67,7 +66,6 @@ def implicit_gemm_conv(
     *,
     relu: bool = False,
     split: bool = False,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the convolution (cross-correlation) of ``input`` with a packed weight, plus ``bias``, zero-padded.
 
@@ -92,30 +90,30 @@ def implicit_gemm_conv(
     height, width, channels = input.shape
     filters, inner = packed.shape
     of_bias = (filters,) if bias is None else bias.shape
-    if inner != len(window.taps) * channels or not suits(channels, input.dtype) or of_bias != (filters,):
+    if inner != len(window.taps) * channels or not implicit_gemm_suits(channels, input.dtype) or of_bias != (filters,):
         raise ValueError(f"an input of {input.shape}, a weight of {packed.shape} and a bias of {of_bias} do not fit")
     if packed.dtype != input.dtype or (split and input.dtype != np.float32):
         raise TypeError(f"input and weight must be float32, or float16 unless split, got {input.dtype}, {packed.dtype}")
     if input.size * input.dtype.itemsize // PIECE_BYTES >= _MOST_PIECES:
         raise ValueError(f"an input of {input.shape} is too large for the kernels")
     rows, columns = output_size(window, height, width)
-    output = empty((rows, columns, filters), input.dtype)
+    output = gpu.empty((rows, columns, filters), input.dtype)
     values, pixels = PIECE_BYTES // input.dtype.itemsize, rows * columns
     block_filters = filters_of_block(filters, split)
     grid, part = schedule(pixels, filters, inner, input.dtype.itemsize, block_filters)
     splits = grid[2]
     # Where there is nothing to put there, any array does: it is neither read nor written.
-    nothing = empty((1,), np.float32)
-    parts = nothing if splits == 1 else empty((splits, pixels, filters), np.float32)
+    nothing = gpu.empty((1,), np.float32)
+    parts = nothing if splits == 1 else gpu.empty((splits, pixels, filters), np.float32)
     finish = (nothing if bias is None else bias, int(bias is not None), int(relu))
     top, left = resolved_pads(window, height, width)[:2]
     sizes = (height, width, channels // values, columns, pixels, filters, window.kernel[1], inner // values, part)
     arguments = (input, packed, output, parts, *sizes, *window.strides, *window.dilations, top, left, *finish)
     kind = "split" if split else "half" if input.dtype == np.float16 else "tf32"
     name = f"implicit_gemm_{kind}_{block_filters}"
-    runtime.launch_with_memory("implicit_gemm.cu", name, grid, (THREADS, 1, 1), arguments, shared_bytes(block_filters))
+    gpu.launch("implicit_gemm.cu", name, grid, (THREADS, 1, 1), arguments, shared_bytes(block_filters))
     if splits > 1:
         count, types = output.size, {"REAL": np.float32, "OTHER": np.float32, "OUTPUT": output.dtype}
         together = (parts, output, count, filters, splits, 1.0, 0, *finish)
-        runtime.launch_for_each("product.cu", "sum_of_parts", count, together, **types)
+        gpu.launch_for_each("gemm.cu", "sum_of_parts", count, together, **types)
     return output

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
 from kernels.cuda.geometry import THREADS
-from kernels.cuda.runtime import Array, empty, launch, launch_for_each, to_device
+from kernels.cuda.launcher import Array, Launcher
 
 STRIP = 4096
 """Values a block of lbfgs.cu owns."""
 
 
 def line_step(
-    image: Array, direction: Array, length: float, bounds: tuple[float, float], *, workers: Workers = SERIAL
+    gpu: Launcher,
+    image: Array,
+    direction: Array,
+    length: float,
+    bounds: tuple[float, float],
 ) -> Array:
     """Return ``image + length * direction``, clipped to the bounds.
 
@@ -28,12 +31,13 @@ def line_step(
     image : float64.
     direction : (size,), float32.
     """
-    output = empty(image.shape, np.float64)
-    launch_for_each("lbfgs.cu", "line_step", image.size, (image, direction, output, image.size, length, *bounds))
+    output = gpu.empty(image.shape, np.float64)
+    gpu.launch_for_each("lbfgs.cu", "line_step", image.size, (image, direction, output, image.size, length, *bounds))
     return output
 
 
 def lbfgs_store(
+    gpu: Launcher,
     new: tuple[Array, Array],
     old: tuple[Array, Array],
     vectors: Array,
@@ -41,8 +45,6 @@ def lbfgs_store(
     rows: tuple[int, int],
     bounds: tuple[float, float],
     output: Array,
-    *,
-    workers: Workers = SERIAL,
 ) -> tuple[Array, Array]:
     """Store a step, the change of the gradient and the gradient; find which values are free to move.
 
@@ -61,24 +63,23 @@ def lbfgs_store(
     free, changed : (size,), uint8: which values are free, and 1 or 255 where one has become so or no longer is.
     """
     size = new[0].size
-    free, changed = empty((size,), np.uint8), empty((size,), np.uint8)
-    parts = empty((_blocks(size), 3), np.float64)
-    was_free = to_device(np.ones(size, np.uint8)) if old_free is None else old_free
+    free, changed = gpu.empty((size,), np.uint8), gpu.empty((size,), np.uint8)
+    parts = gpu.empty((_blocks(size), 3), np.float64)
+    was_free = gpu.put(np.ones(size, np.uint8)) if old_free is None else old_free
     arguments = (*new, *old, vectors, was_free, free, changed, parts, size, *rows, *bounds)
-    launch("lbfgs.cu", "lbfgs_store", (_blocks(size), 1, 1), (THREADS, 1, 1), arguments)
-    launch_for_each("lbfgs.cu", "sum_columns", 3, (parts, output, 3, _blocks(size), 1))
+    gpu.launch("lbfgs.cu", "lbfgs_store", (_blocks(size), 1, 1), (THREADS, 1, 1), arguments)
+    gpu.launch_for_each("lbfgs.cu", "sum_columns", 3, (parts, output, 3, _blocks(size), 1))
     return free, changed
 
 
 def lbfgs_products(
+    gpu: Launcher,
     vectors: Array,
     listed: Sequence[int],
     free: Array,
     changed: Array,
     rows: tuple[int, int],
     output: Array,
-    *,
-    workers: Workers = SERIAL,
 ) -> None:
     """Take the inner products that follow ``lbfgs_store``.
 
@@ -91,26 +92,25 @@ def lbfgs_products(
     output : (5 n + n^2,), float64. For each listed row r: <s, r> and <y, r>, and over the free values <s, r>, <y, r>
         and <g, r>; then, for each two listed rows, the change of their product over the free values.
     """
-    size, count, listed_rows = free.size, len(listed), _uploaded(listed)
+    size, count, listed_rows = free.size, len(listed), _uploaded(gpu, listed)
     blocks = _blocks(size)
     for name, columns, first, given, last in (
         ("lbfgs_products", 5 * count, 0, free, rows),
         ("lbfgs_changed", count * count, 5 * count, changed, ()),
     ):
-        parts = empty((blocks, columns), np.float64)
+        parts = gpu.empty((blocks, columns), np.float64)
         arguments = (vectors, listed_rows, given, parts, size, count, *last)
-        launch("lbfgs.cu", name, (blocks, 1, 1), (THREADS, 1, 1), arguments)
+        gpu.launch("lbfgs.cu", name, (blocks, 1, 1), (THREADS, 1, 1), arguments)
         target = output[first : first + columns]
-        launch_for_each("lbfgs.cu", "sum_columns", columns, (parts, target, columns, blocks, 0))
+        gpu.launch_for_each("lbfgs.cu", "sum_columns", columns, (parts, target, columns, blocks, 0))
 
 
 def lbfgs_direction(
+    gpu: Launcher,
     vectors: Array,
     listed: Sequence[int],
     coefficients: NDArray[np.float64],
     free: Array,
-    *,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the combination of the listed rows, (size,), float32; 0 where a value is not free.
 
@@ -120,10 +120,10 @@ def lbfgs_direction(
     listed, coefficients : the n rows and the factor of each.
     free : (size,), uint8.
     """
-    direction = empty((free.size,), np.float32)
-    factors = to_device(np.asarray(coefficients, np.float32))
-    arguments = (vectors, _uploaded(listed), factors, free, direction, free.size, len(listed))
-    launch_for_each("lbfgs.cu", "lbfgs_direction", free.size, arguments)
+    direction = gpu.empty((free.size,), np.float32)
+    factors = gpu.put(np.asarray(coefficients, np.float32))
+    arguments = (vectors, _uploaded(gpu, listed), factors, free, direction, free.size, len(listed))
+    gpu.launch_for_each("lbfgs.cu", "lbfgs_direction", free.size, arguments)
     return direction
 
 
@@ -131,5 +131,5 @@ def _blocks(size: int) -> int:
     return -(-size // STRIP)
 
 
-def _uploaded(rows: Sequence[int]) -> Array:
-    return to_device(np.array(rows, np.int32))
+def _uploaded(gpu: Launcher, rows: Sequence[int]) -> Array:
+    return gpu.put(np.array(rows, np.int32))

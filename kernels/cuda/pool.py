@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.cuda.launcher import Array, Launcher
 from kernels.geometry import Window, output_size, resolved_pads
 
 
-def average_pool(input: Array, window: Window, *, count_include_pad: bool = False, workers: Workers = SERIAL) -> Array:
+def average_pool(gpu: Launcher, input: Array, window: Window, *, count_include_pad: bool = False) -> Array:
     """Return the mean over each window.
 
     Parameters
@@ -22,19 +21,19 @@ def average_pool(input: Array, window: Window, *, count_include_pad: bool = Fals
     Source: ONNX AveragePool (opset 22).
     """
     height, width, channels = input.shape
-    output = empty((*output_size(window, height, width), channels), input.dtype)
+    output = gpu.empty((*output_size(window, height, width), channels), input.dtype)
     place = (*_place(input.shape, window), *_border(input.shape, window, count_include_pad))
-    launch_for_each("pool.cu", "average_pool", output.size, (input, output, *place), REAL=input.dtype, TAP=np.uint8)
+    gpu.launch_for_each("pool.cu", "average_pool", output.size, (input, output, *place), REAL=input.dtype, TAP=np.uint8)
     return output
 
 
 def average_pool_input_gradient(
+    gpu: Launcher,
     output_gradient: Array,
     input_shape: tuple[int, int, int],
     window: Window,
     *,
     count_include_pad: bool = False,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the gradient with respect to the input: each output shares its gradient equally among its window.
 
@@ -43,9 +42,9 @@ def average_pool_input_gradient(
     output_gradient : (H', W', C).
     input_shape : the input's (H, W, C).
     """
-    gradient = empty(input_shape, output_gradient.dtype)
+    gradient = gpu.empty(input_shape, output_gradient.dtype)
     place = (*_place(input_shape, window), *_border(input_shape, window, count_include_pad))
-    launch_for_each(
+    gpu.launch_for_each(
         "pool.cu",
         "average_pool_input_gradient",
         gradient.size,
@@ -56,7 +55,7 @@ def average_pool_input_gradient(
     return gradient
 
 
-def max_pool(input: Array, window: Window, *, workers: Workers = SERIAL) -> tuple[Array, Array]:
+def max_pool(gpu: Launcher, input: Array, window: Window) -> tuple[Array, Array]:
     """Return the largest value of each window, and which tap it came from.
 
     Among equals the first tap, row by row, wins. Not-a-number wins over all, so that a fault upstream is not hidden. A
@@ -74,20 +73,19 @@ def max_pool(input: Array, window: Window, *, workers: Workers = SERIAL) -> tupl
     Source: ONNX MaxPool (opset 22).
     """
     height, width, channels = input.shape
-    output = empty((*output_size(window, height, width), channels), input.dtype)
-    winners = empty(output.shape, np.min_scalar_type(len(window.taps) - 1))
+    output = gpu.empty((*output_size(window, height, width), channels), input.dtype)
+    winners = gpu.empty(output.shape, np.min_scalar_type(len(window.taps) - 1))
     arguments = (input, output, winners, *_place(input.shape, window))
-    launch_for_each("pool.cu", "max_pool", output.size, arguments, REAL=input.dtype, TAP=winners.dtype)
+    gpu.launch_for_each("pool.cu", "max_pool", output.size, arguments, REAL=input.dtype, TAP=winners.dtype)
     return output, winners
 
 
 def max_pool_input_gradient(
+    gpu: Launcher,
     output_gradient: Array,
     winners: Array,
     input_shape: tuple[int, int, int],
     window: Window,
-    *,
-    workers: Workers = SERIAL,
 ) -> Array:
     """Return the gradient with respect to the input: each output's gradient goes to the tap that won.
 
@@ -96,10 +94,10 @@ def max_pool_input_gradient(
     output_gradient, winners : (H', W', C), the latter from ``max_pool``.
     input_shape : the input's (H, W, C).
     """
-    gradient = empty(input_shape, output_gradient.dtype)
+    gradient = gpu.empty(input_shape, output_gradient.dtype)
     arguments = (output_gradient, winners, gradient, *_place(input_shape, window))
     types = {"REAL": gradient.dtype, "TAP": winners.dtype}
-    launch_for_each("pool.cu", "max_pool_input_gradient", gradient.size, arguments, **types)
+    gpu.launch_for_each("pool.cu", "max_pool_input_gradient", gradient.size, arguments, **types)
     return gradient
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.cuda.launcher import Array, Launcher
 
 
-def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -> Array:
+def relu(gpu: Launcher, input: Array, *, out: Array | None = None) -> Array:
     """Return max(input, 0); not-a-number stays.
 
     Parameters
@@ -18,21 +17,21 @@ def relu(input: Array, *, out: Array | None = None, workers: Workers = SERIAL) -
 
     Source: ONNX Relu (opset 14).
     """
-    output = empty(input.shape, input.dtype) if out is None else out
-    launch_for_each("relu.cu", "relu", input.size, (input, output, input.size), REAL=input.dtype)
+    output = gpu.empty(input.shape, input.dtype) if out is None else out
+    gpu.launch_for_each("relu.cu", "relu", input.size, (input, output, input.size), REAL=input.dtype)
     return output
 
 
-def relu_sign(output: Array, *, workers: Workers = SERIAL) -> Array:
+def relu_mask(gpu: Launcher, output: Array) -> Array:
     """Return where the ReLU's output is positive, one bit a value, in order: all that the input gradient needs."""
     size = -(-output.size // 8)
-    bits = empty((size,), np.uint8)
-    launch_for_each("relu.cu", "relu_sign", size, (output, bits, output.size), REAL=output.dtype)
+    bits = gpu.empty((size,), np.uint8)
+    gpu.launch_for_each("relu.cu", "relu_mask", size, (output, bits, output.size), REAL=output.dtype)
     return bits
 
 
 def relu_input_gradient(
-    output_gradient: Array, output_or_sign: Array, *, out: Array | None = None, workers: Workers = SERIAL
+    gpu: Launcher, output_gradient: Array, output_or_mask: Array, *, out: Array | None = None
 ) -> Array:
     """Return the gradient with respect to the input: ``output_gradient`` where the output is positive, else 0.
 
@@ -41,11 +40,11 @@ def relu_input_gradient(
     Parameters
     ----------
     output_gradient : any shape, C-contiguous.
-    output_or_sign : the ReLU's output (same shape and dtype), or its sign bits from ``relu_sign`` (uint8).
+    output_or_mask : the ReLU's output (same shape and dtype), or its mask from ``relu_mask`` (uint8).
     out : where to write; may be ``output_gradient`` itself.
     """
-    result = empty(output_gradient.shape, output_gradient.dtype) if out is None else out
-    name = "relu_input_gradient_from_sign" if output_or_sign.dtype == np.uint8 else "relu_input_gradient"
-    arguments = (output_gradient, output_or_sign, result, output_gradient.size)
-    launch_for_each("relu.cu", name, output_gradient.size, arguments, REAL=output_gradient.dtype)
+    result = gpu.empty(output_gradient.shape, output_gradient.dtype) if out is None else out
+    name = "relu_input_gradient_from_mask" if output_or_mask.dtype == np.uint8 else "relu_input_gradient"
+    arguments = (output_gradient, output_or_mask, result, output_gradient.size)
+    gpu.launch_for_each("relu.cu", name, output_gradient.size, arguments, REAL=output_gradient.dtype)
     return result

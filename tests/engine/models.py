@@ -162,3 +162,8 @@ def naive_features(blocks, image, pooling="average", preprocess=None):
 
 
 FLOAT = TensorProto.FLOAT
+
+
+def algorithms(nodes):
+    """Return the algorithm of each convolution of a plan's nodes, and the class of every other operator, by name."""
+    return [type(getattr(node.operator, "algorithm", node.operator)).__name__ for node in nodes]

@@ -15,9 +15,9 @@ from engine.network import Network
 from engine.onnx.graph import load_graph
 from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
-from engine.ops import Add, AveragePool, Concat, Conv, ConvBlock, MaxPool, Relu
+from engine.ops import Add, AveragePool, Concat, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu
 from kernels.geometry import Window
 from tests.engine import models
 from tests.engine.onnx.models import light_model, with_random_weights
@@ -218,9 +218,10 @@ def test_a_copied_tape_gives_the_same_gradient_once_more(name, paths):
 def test_no_two_gradients_share_memory(operator):
     """Each goes down a branch in which it may be overwritten."""
     shapes = [(1, 1, 3)] * 3
-    output_gradient = np.random.default_rng(0).standard_normal(operator.joined_shape(shapes))
+    output_gradient = np.random.default_rng(0).standard_normal(operator.output_shape(shapes))
     expected = output_gradient.copy()
-    gradients = operator.input_gradients(output_gradient, shapes, SERIAL)
+    _, saved = operator.forward(Cpu(1), [np.zeros(shape) for shape in shapes], False)
+    gradients = operator.input_gradients(Cpu(1), output_gradient, None, saved)
     for index, gradient in enumerate(gradients):
         part = expected if isinstance(operator, Add) else expected[:, :, 3 * index : 3 * index + 3]
         np.testing.assert_array_equal(gradient, part)
@@ -229,18 +230,18 @@ def test_no_two_gradients_share_memory(operator):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 @pytest.mark.parametrize("operator", [Add(), Concat()])
-def test_a_junction_is_linear_and_its_gradients_its_adjoint(operator, dtype):
+def test_where_branches_meet_is_linear_and_its_gradients_its_adjoint(operator, dtype):
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal((5, 4, 3)).astype(dtype) for _ in range(3)]
     copies = [one.copy() for one in inputs]
-    output = operator.join(inputs, Workers(2))
+    output, saved = operator.forward(Cpu(2), inputs, False)
     expected = sum(inputs) if isinstance(operator, Add) else np.concatenate(inputs, axis=2)
     np.testing.assert_array_equal(output, expected)
     assert output.dtype == dtype
     assert not any(np.shares_memory(output, one) for one in inputs)
     g = rng.standard_normal(output.shape).astype(dtype)
     pushed = (g * output).sum()
-    gradients = operator.input_gradients(g, [one.shape for one in inputs], SERIAL)
+    gradients = operator.input_gradients(Cpu(1), g, None, saved)
     pulled = sum((gradient * one).sum() for gradient, one in zip(gradients, inputs, strict=True))
     assert abs(pushed - pulled) <= (1e-5 if dtype == "float32" else 1e-14) * np.linalg.norm(g) * np.linalg.norm(output)
     for one, copy in zip(inputs, copies, strict=True):
@@ -249,32 +250,32 @@ def test_a_junction_is_linear_and_its_gradients_its_adjoint(operator, dtype):
 
 @pytest.mark.parametrize("operator", [Add(), Concat()])
 def test_alone_an_activation_stays_what_it_is(operator):
-    values, workers = np.random.default_rng(0).standard_normal((4, 5, 3)), SERIAL
-    assert operator.output_shape(values.shape) == values.shape
-    output, saved = operator.forward(values, False, workers)
+    values, device = np.random.default_rng(0).standard_normal((4, 5, 3)), Cpu(1)
+    assert operator.output_shape([values.shape]) == values.shape
+    output, saved = operator.forward(device, [values], False)
     np.testing.assert_array_equal(output, values)
-    np.testing.assert_array_equal(operator.input_gradient(values.copy(), None, saved, workers), values)
+    np.testing.assert_array_equal(operator.input_gradients(device, values.copy(), None, saved)[0], values)
     assert operator.astype(np.dtype(np.float32)) is operator
     assert operator.parameters == 0
 
 
 def test_shapes_that_do_not_fit_are_listed():
     with pytest.raises(ValueError, match="inputs of the shapes 4x5x3, 4x5x2 cannot be added, they must be the same"):
-        Add().joined_shape([(4, 5, 3), (4, 5, 2)])
+        Add().output_shape([(4, 5, 3), (4, 5, 2)])
     message = "inputs of 4x5, 4x6 cannot be put together, they must be of one height and width"
     with pytest.raises(ValueError, match=message):
-        Concat().joined_shape([(4, 5, 3), (4, 6, 3)])
-    assert Concat().joined_shape([(4, 5, 3), (4, 5, 2), (4, 5, 1)]) == (4, 5, 6)
+        Concat().output_shape([(4, 5, 3), (4, 6, 3)])
+    assert Concat().output_shape([(4, 5, 3), (4, 5, 2), (4, 5, 1)]) == (4, 5, 6)
 
 
 # ---- memory ----
 
 
-def test_the_tape_of_a_junction_holds_shapes_only(paths):
+def test_the_tape_of_a_concatenation_holds_no_activation(paths):
     network = load_network(paths["inception"], threads=1)
     tape = network.forward(IMAGE, network.layers[-1:])
-    (saved,) = [s for node, s in zip(tape.nodes, tape.saved, strict=True) if isinstance(node.operator, Concat)]
-    assert saved == ((14, 18, 4), (14, 18, 6), (14, 18, 2), (14, 18, 8))
+    (saved,) = [s for node, s in zip(tape.plan.nodes, tape.saved, strict=True) if isinstance(node.operator, Concat)]
+    assert saved == [4, 6, 2, 8]
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -288,11 +289,11 @@ def test_values_are_let_go_after_their_last_reader(name, paths):
         at_node.append({key for key, reference in alive.items() if reference() is not None})
 
     tape = network.forward(IMAGE, [last], observe=observe)
-    assert [key for key, reference in alive.items() if reference() is not None] == [tape.nodes[-1].label]
-    for index, node in enumerate(tape.nodes):
+    assert [key for key, reference in alive.items() if reference() is not None] == [tape.plan.nodes[-1].label]
+    for index, node in enumerate(tape.plan.nodes):
         # What is there while a node runs is what it or a later one reads, and its output.
-        needed = {value for later in tape.nodes[index:] for value in later.inputs}
-        expected = {one.label for one in tape.nodes[:index] if one.output in needed} | {node.label}
+        needed = {value for later in tape.plan.nodes[index:] for value in later.inputs}
+        expected = {one.label for one in tape.plan.nodes[:index] if one.output in needed} | {node.label}
         assert at_node[index] <= expected
 
 
@@ -363,17 +364,17 @@ def test_blocks_stand_in_branches_too_and_give_the_same():
             outputs={name: name for name in ("stem", "left", "right", "end")},
             preprocessing=PREPROCESSING["raw"],
             dtype=np.dtype(dtype),
-            device="cpu",
+            device=Cpu(1),
             content_weight=1.0,
             rejected=(),
-            workers=SERIAL,
         )
         for dtype in ("float32", "float64")
     ]
     fast, exact = networks
-    kinds = [type(node.operator) for node in fast.forward(IMAGE, ["end"]).nodes]
+    found = models.algorithms(fast.forward(IMAGE, ["end"]).plan.nodes)
     # The pooling stays on its own: the sum reads what is before it.
-    assert kinds == [Conv, ConvBlock, AveragePool, Add, ConvBlock, AveragePool, Concat, ConvBlock]
+    direct, winograd = "DirectConvolution", "WinogradConvolution"
+    assert found == [direct, winograd, "AveragePool", "Add", winograd, "AveragePool", "Concat", winograd]
     for layers in (["end"], list(fast.layers)):
         gradients = []
         for network in networks:

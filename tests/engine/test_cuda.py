@@ -8,12 +8,11 @@ import pytest
 from engine import Objective, load_network
 from engine.device import choose_device
 from engine.errors import NonFiniteError
-from kernels import gpu_unavailable
-from kernels.cuda import runtime
-from kernels.cuda.runtime import to_device, to_host
+from kernels.cuda import opening
 from tests.engine import models, test_branches
 from tests.engine.test_objective import CONTENT, IMAGE, SETTINGS, make
 from tests.kernels.cuda.emulator import DeviceArray
+from tests.kernels.devices import to_device, to_host
 
 # Wide enough for the gradient by the flipped weight, and for more than one tile of a product.
 WIDE = models.parameters((2, 2, 2), (20, 66, 24), seed=3)
@@ -154,9 +153,9 @@ def test_an_overflow_is_named_with_the_layer_where_it_began(load):
 
 def test_the_device_is_said(load, paths):
     ours, theirs = load()
-    assert (ours.device, ours.place) == ("cuda", "cuda (emulated GPU)")
-    assert (theirs.device, theirs.place) == ("cpu", "cpu with 1 threads")
-    assert load_network(paths["tiny"], device="auto").device == "cuda"
+    assert (ours.device.kind, ours.place) == ("cuda", "cuda (emulated GPU)")
+    assert (theirs.device.kind, theirs.place) == ("cpu", "cpu with 1 threads")
+    assert load_network(paths["tiny"], device="auto").device.kind == "cuda"
 
 
 def test_auto_takes_the_cpu_for_what_the_gpu_cannot(emulator):
@@ -169,8 +168,8 @@ def test_without_a_gpu_auto_takes_the_cpu_and_cuda_says_why(paths, monkeypatch):
     def missing():
         raise ValueError("CuPy finds no GPU")
 
-    monkeypatch.setattr(runtime, "backend", missing)
-    assert gpu_unavailable() == "CuPy finds no GPU"
+    monkeypatch.setattr(opening, "open_cuda", missing)
+    assert opening.unavailable() == "CuPy finds no GPU"
     assert choose_device("auto") == "cpu"
     with pytest.raises(ValueError, match=r"^device 'cuda' is not available: CuPy finds no GPU$"):
         load_network(paths["tiny"], device="cuda")

@@ -333,7 +333,7 @@ def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
 
 def test_what_is_wrong_in_value_and_gradient_alike_is_noticed_by_the_definition_only(rows):
     for name in (
-        "kernel turned in both directions",
+        "kernel flipped in both directions",
         "bias dropped",
         "SAME padding on the wrong side",
         "mean in the wrong order",

@@ -8,7 +8,7 @@ import pytest
 import engine.lbfgs
 from engine.lbfgs import History, l_bfgs
 from engine.optimize import minimize
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu
 
 
 def dense_direction(pairs, gradient, free):
@@ -44,7 +44,7 @@ def walk(size, pairs, steps, held=0.0, seed=0):
     at_bound = rng.uniform(size=size) < held
     centre[at_bound] = low - 5
     point, kept = rng.standard_normal(size), []
-    history = History(pairs, point, (low, np.inf), Workers(2))
+    history = History(Cpu(2), pairs, point, (low, np.inf))
     move(history, point, curvature * (point - centre))
     for step in range(steps):
         new = point + rng.standard_normal(size)
@@ -78,7 +78,7 @@ def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(st
 def test_the_projected_gradient_stops_at_the_bounds():
     # At a bound and held; near a bound; free; at a bound and leaving it.
     image, gradient = np.array([0.0, 9.0, 5.0, 0.0]), np.array([7.0, -3.0, 0.5, -0.25])
-    history = History(3, image, (0.0, 10.0), SERIAL)
+    history = History(Cpu(1), 3, image, (0.0, 10.0))
     assert move(history, image, gradient) == 1.0
     np.testing.assert_array_equal(history.direction()[0], [0.0, 3.0, -0.5, 0.25])
 
@@ -159,7 +159,7 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
         launch(gradient)
         return value, gradient
 
-    outcome = l_bfgs(evaluate, follow, start, bounds, 10, 0.0, 1e-6, SERIAL)
+    outcome = l_bfgs(Cpu(1), evaluate, follow, start, bounds, 10, 0.0, 1e-6)
     assert outcome in ("gradient", "value", "stalled")
     assert seen[-1] <= exact.fun + 1e-5
     assert all(later <= earlier for earlier, later in itertools.pairwise(seen))
@@ -174,7 +174,7 @@ def test_same_bits_at_any_thread_count():
         return float((curvature * difference * difference).sum() / 2), curvature * difference
 
     images = {
-        minimize(quadratic, np.full(centre.shape, 100.0), "l-bfgs", 12, workers=Workers(threads)).image.tobytes()
+        minimize(quadratic, np.full(centre.shape, 100.0), "l-bfgs", 12, device=Cpu(threads)).image.tobytes()
         for threads in (1, 2, 3)
     }
     assert len(images) == 1

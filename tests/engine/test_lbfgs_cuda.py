@@ -6,12 +6,10 @@ import pytest
 from engine import Settings, load_network, minimize
 from engine.lbfgs import History, l_bfgs
 from engine.stylize import prepare
-from kernels import cpu, cuda, to_host
-from kernels.cpu.threads import SERIAL
-from kernels.cuda.runtime import to_device
 from tests.engine import models
 from tests.engine.test_objective import IMAGE, SETTINGS, make
 from tests.kernels.cuda.emulator import DeviceArray
+from tests.kernels.devices import cpu, cuda, to_device, to_host
 
 BOUNDS = (0.0, 255.0)
 
@@ -67,7 +65,7 @@ def walk(places, size, seed=0):
 @pytest.mark.parametrize("size", [7, 4096, 9001])
 def test_directions_are_the_cpus(emulator, size):
     """With pairs dropped, with a place proposed and not accepted before each that is, and after forgetting all."""
-    ours, theirs = (History(3, start, BOUNDS, SERIAL) for start in (to_device(np.zeros(size)), np.zeros(size)))
+    ours, theirs = (History(device, 3, device.put(np.zeros(size)), BOUNDS) for device in (emulator.device, cpu))
     old = None
     for number, (image, gradient) in enumerate(walk(9, size)):
         emulator.descending = bool(number % 2)
@@ -95,17 +93,17 @@ def test_directions_are_the_cpus(emulator, size):
 def test_the_same_minimum_in_as_many_evaluations(emulator, function):
     start = np.random.default_rng(2).uniform(0, 255, (5, 7, 3))
     objectives, values, outcomes = (OnDevice(function), OnHost(function)), ([], []), []
-    for objective, seen, image in zip(objectives, values, (to_device(start), start), strict=True):
+    for objective, seen, place in zip(objectives, values, (emulator.device, cpu), strict=True):
         outcomes.append(
             l_bfgs(
+                place,
                 objective.evaluate,
                 lambda image, value, seen=seen: seen.append(value),
-                image,
+                place.put(start),
                 BOUNDS,
                 5,
                 1e-9,
                 1e-6,
-                SERIAL,
             )
         )
     ours, theirs = values
@@ -134,8 +132,9 @@ def test_a_search_that_ends_takes_the_best_that_it_tried(emulator, device):
         if len(found) == 2:
             raise StopIteration
 
+    place = emulator.device if device == "cuda" else cpu
     with pytest.raises(StopIteration):
-        l_bfgs(objective.evaluate, stop, start, (0.0, np.inf), 4, 0.0, 0.0, SERIAL)
+        l_bfgs(place, objective.evaluate, stop, start, (0.0, np.inf), 4, 0.0, 0.0)
     image, value = found[1]
     assert value == min(cliff(tried)[0] for tried in objective.images) == cliff(image)[0]
     assert not np.array_equal(image, objective.images[-1])
@@ -154,6 +153,7 @@ def test_a_run_goes_on_from_the_lowest_that_a_search_tried(emulator, device, mon
         objective, start = OnDevice(objective.function), to_device(start)
     found = []
     outcome = l_bfgs(
+        emulator.device if device == "cuda" else cpu,
         objective.evaluate,
         lambda image, value: found.append((to_host(image), value)),
         start,
@@ -161,7 +161,6 @@ def test_a_run_goes_on_from_the_lowest_that_a_search_tried(emulator, device, mon
         4,
         0.0,
         0.0,
-        SERIAL,
     )
     assert outcome == "stalled"
     assert [value for _, value in found] == [9.0, 5.0]
@@ -181,7 +180,7 @@ def test_a_run_on_the_device_is_the_cpus(networks, method):
     results, seen = [], []
     for network in networks:
         objective = make(network, **SETTINGS["content and style"])
-        callback = (lambda state: seen.append(state)) if network.device == "cuda" else None
+        callback = (lambda state: seen.append(state)) if network.device.kind == "cuda" else None
         result = minimize(objective, network.placed(IMAGE), method, iterations=12, callback=callback)
         results.append(result)
     ours, theirs = results

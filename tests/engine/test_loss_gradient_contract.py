@@ -217,10 +217,10 @@ def test_single_precision_takes_the_fast_path_unless_told_otherwise(paths):
     operators = {}
     for name in ("fast convolution", "direct convolution"):
         objective = make(OPTIONS[name], SINGLE, paths)
-        nodes = objective.network.forward(image_of({}), objective.layers).nodes
-        operators[name] = {type(node.operator).__name__ for node in nodes}
-    assert "ConvBlock" in operators["fast convolution"]
-    assert "ConvBlock" not in operators["direct convolution"]
+        nodes = objective.network.forward(image_of({}), objective.layers).plan.nodes
+        operators[name] = models.algorithms(nodes)
+    assert "WinogradConvolution" in operators["fast convolution"]
+    assert "WinogradConvolution" not in operators["direct convolution"]
 
 
 # ---- the test can fail ----
@@ -314,7 +314,9 @@ def handed(monkeypatch):
 
     scipys, own = scipy.optimize.minimize, engine.optimizers.l_bfgs.l_bfgs
     monkeypatch.setattr(scipy.optimize, "minimize", lambda function, *a, **k: scipys(recording(function), *a, **k))
-    monkeypatch.setattr(engine.optimizers.l_bfgs, "l_bfgs", lambda function, *a: own(recording(function), *a))
+    monkeypatch.setattr(
+        engine.optimizers.l_bfgs, "l_bfgs", lambda device, function, *a: own(device, recording(function), *a)
+    )
     return records
 
 

@@ -13,9 +13,9 @@ from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import load_network
 from engine.network import Network
-from engine.ops import Affine, AveragePool, Conv, ConvBlock, MaxPool, Relu
+from engine.ops import Affine, AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import PREPROCESSING
-from kernels.cpu.threads import SERIAL
+from kernels import Cpu
 from kernels.geometry import Window
 from tests.engine import models
 
@@ -101,10 +101,9 @@ def by_hand(nodes, outputs, dtype="float64"):
         outputs=outputs,
         preprocessing=PREPROCESSING["raw"],
         dtype=np.dtype(dtype),
-        device="cpu",
+        device=Cpu(1),
         content_weight=1.0,
         rejected=(),
-        workers=SERIAL,
     )
 
 
@@ -343,9 +342,9 @@ def test_fast_convolutions_equal_the_direct_ones(pooling, size, paths):
     direct = load_network(paths["wide"], pooling, threads=1, convolution="direct")
     exact = load_network(paths["wide"], pooling, threads=1, dtype="float64")
     tape = fast.forward(image, NAMES[-1:])
-    assert any(isinstance(node.operator, ConvBlock) for node in tape.nodes)
-    assert not any(isinstance(node.operator, ConvBlock) for node in direct.forward(image, NAMES).nodes)
-    assert not any(isinstance(node.operator, ConvBlock) for node in exact.forward(image, NAMES).nodes)
+    assert "WinogradConvolution" in models.algorithms(tape.plan.nodes)
+    for network in (direct, exact):
+        assert "WinogradConvolution" not in models.algorithms(network.forward(image, NAMES).plan.nodes)
     for layers in (NAMES[-1:], ("conv1_1", "conv2_1", "conv3_1"), NAMES):
         features = [network.features(image, layers) for network in (fast, direct, exact)]
         for name in layers:
@@ -363,12 +362,14 @@ def test_fast_convolutions_equal_the_direct_ones(pooling, size, paths):
 
 def test_a_pooling_is_taken_into_the_convolution_unless_the_values_before_it_are_kept(paths):
     network = load_network(paths["wide"], threads=1)
-    pooled = [node.label for node in network.forward(IMAGE, ["conv3_1"]).nodes if getattr(node.operator, "pool", 0)]
+    pooled = [
+        node.label for node in network.forward(IMAGE, ["conv3_1"]).plan.nodes if getattr(node.operator, "pool", 0)
+    ]
     assert pooled == ["Conv 'conv1_2'", "Conv 'conv2_2'"]
     kept = network.forward(IMAGE, ["conv1_2", "conv3_1"])
-    pooled = [node.label for node in kept.nodes if getattr(node.operator, "pool", 0)]
+    pooled = [node.label for node in kept.plan.nodes if getattr(node.operator, "pool", 0)]
     assert pooled == ["Conv 'conv2_2'"]
-    assert sum(isinstance(node.operator, AveragePool) for node in kept.nodes) == 1
+    assert sum(isinstance(node.operator, AveragePool) for node in kept.plan.nodes) == 1
 
 
 def test_a_pooling_is_taken_into_the_convolution_only_if_nothing_else_reads_the_values_before_it():
@@ -383,11 +384,12 @@ def test_a_pooling_is_taken_into_the_convolution_only_if_nothing_else_reads_the_
     ends = {"left": "left", "right": "right"}
     fast, exact = by_hand(nodes, ends, "float32"), by_hand(nodes, ends)
     tape = fast.forward(IMAGE, ends)
-    assert [type(node.operator) for node in tape.nodes] == [Conv, ConvBlock, AveragePool, ConvBlock, ConvBlock]
+    direct, winograd = "DirectConvolution", "WinogradConvolution"
+    assert models.algorithms(tape.plan.nodes) == [direct, winograd, "AveragePool", winograd, winograd]
     for name, values in exact.forward(IMAGE, ends).features.items():
         assert relative(tape.features[name], values) < 5e-6
     # With only one of the two readers asked for, the pooling goes in.
-    assert [type(node.operator) for node in fast.forward(IMAGE, ["left"]).nodes] == [Conv, ConvBlock, ConvBlock]
+    assert models.algorithms(fast.forward(IMAGE, ["left"]).plan.nodes) == [direct, winograd, winograd]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -410,16 +412,16 @@ def test_same_bits_at_any_thread_count(pooling, dtype, paths):
 
 def saved_by_name(network, layers):
     tape = network.forward(IMAGE, layers)
-    return {node.name: saved for node, saved in zip(tape.nodes, tape.saved, strict=True)}
+    return {node.name: saved for node, saved in zip(tape.plan.nodes, tape.saved, strict=True)}
 
 
 def bits(height, width, channels):
     return -(-height * width * channels // 8)
 
 
-def test_the_tape_holds_signs_and_shapes_and_no_activation(paths):
+def test_the_tape_holds_masks_and_shapes_and_no_activation(paths):
     saved = saved_by_name(load_network(paths["tiny"], threads=1), ["conv1_1", "conv3_1"])
-    # A kept layer's own features tell the signs.
+    # A kept layer's own features tell the mask.
     assert saved["conv1_1"] == ((13, 11, 3), None)
     assert saved["conv3_1"] == ((3, 2, 6), None)
     assert saved["maxpool1"] == (13, 11, 5)
@@ -428,26 +430,26 @@ def test_the_tape_holds_signs_and_shapes_and_no_activation(paths):
         ("conv2_1", (6, 5, 5), (6, 5, 6)),
         ("conv2_2", (6, 5, 6), (6, 5, 6)),
     ):
-        shape, sign = saved[name]
+        shape, mask = saved[name]
         assert shape == input_shape
-        assert sign.dtype == np.uint8
-        assert sign.nbytes == bits(*output)
+        assert mask.dtype == np.uint8
+        assert mask.nbytes == bits(*output)
 
 
-def test_the_tape_of_other_operators_holds_signs_and_shapes_and_no_activation():
+def test_the_tape_of_other_operators_holds_masks_and_shapes_and_no_activation():
     saved = saved_by_name(by_hand(BRANCHING, ENDS), ["left", "right end"])
     assert saved["front"] is saved["turned"] is None
-    assert saved["left relu"] is None  # kept: its own features tell the signs
+    assert saved["left relu"] is None  # kept: its own features tell the mask
     assert saved["right relu"].nbytes == bits(13, 11, 5)
     assert saved["stem"] == ((13, 11, 3), None)
 
 
-def test_the_fast_algorithms_tape_holds_signs_and_shapes_and_no_activation(paths):
+def test_the_fast_algorithms_tape_holds_masks_and_shapes_and_no_activation(paths):
     saved = saved_by_name(load_network(paths["wide"], threads=1), ["conv3_1"])
     assert len(saved) == 5  # the poolings are in the convolutions
     for name, output in (("conv1_2", (13, 11, 16)), ("conv2_1", (6, 5, 24)), ("conv2_2", (6, 5, 24))):
-        _, sign = saved[name]
-        assert sign.nbytes == bits(*output)
+        _, mask = saved[name]
+        assert mask.nbytes == bits(*output)
     assert saved["conv3_1"][1] is None
 
 

@@ -10,7 +10,7 @@ from engine.errors import NonFiniteError
 from engine.load import load_network
 from engine.objective import Objective
 from engine.optimize import METHODS, minimize
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from tests.engine import models
 
 SHAPE = (4, 5, 3)
@@ -122,7 +122,7 @@ def test_same_bits_at_any_thread_count():
     start, target = (np.random.default_rng(seed).uniform(0, 255, (130, 140, 3)) for seed in range(2))
     results = []
     for threads in (1, 2, 3, 5):
-        result = minimize(Quadratic(target), start, "l-bfgs", iterations=15, workers=Workers(threads))
+        result = minimize(Quadratic(target), start, "l-bfgs", iterations=15, device=Cpu(threads))
         results.append(result.image.tobytes())
     assert len(set(results)) == 1
 
@@ -505,8 +505,8 @@ def test_a_loss_of_few_digits_ends_and_keeps_what_was_gained(method):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "lbfgs"}, r"unknown optimiser 'lbfgs'; did you mean 'l-bfgs"),
-        ({"method": "Adam"}, r"unknown optimiser 'Adam'; did you mean 'adam'\?"),
+        ({"method": "lbfgs"}, r"unknown optimizer 'lbfgs'; did you mean 'l-bfgs"),
+        ({"method": "Adam"}, r"unknown optimizer 'Adam'; did you mean 'adam'\?"),
         ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
         ({"iterations": 2.5}, "iterations must be a whole number of at least 1, got 2.5"),
         ({"iterations": 2.0}, "iterations must be a whole number of at least 1, got 2.0"),

@@ -18,6 +18,7 @@ from engine.preprocessing import (
     preprocessing_metadata,
 )
 from engine.vgg import KNOWN_WEIGHTS, KnownFile, KnownWeights, layer_hash
+from kernels import Cpu
 from tests.engine import models
 
 CUSTOM = Preprocessing("custom", True, 1 / 255, (0.1, -0.2, 0.3), (0.5, 2.0, 1.5))
@@ -37,9 +38,9 @@ FORMULAS = {
 def test_gradient_is_the_complex_step_derivative(name):
     rng = np.random.default_rng(0)
     image, direction, gradient = rng.uniform(0, 255, (3, 4, 5, 3))
-    output = ALL[name].apply(image + 1e-30j * direction, np.dtype(np.complex128))
+    output = ALL[name].apply(Cpu(1), image + 1e-30j * direction, np.dtype(np.complex128))
     derivative = (gradient * output).sum().imag / 1e-30
-    assert np.vdot(ALL[name].input_gradient(gradient), direction) == pytest.approx(derivative, rel=1e-14)
+    assert np.vdot(ALL[name].input_gradient(Cpu(1), gradient), direction) == pytest.approx(derivative, rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
@@ -47,7 +48,7 @@ def test_gradient_is_the_complex_step_derivative(name):
 def test_equals_its_formula(name, dtype):
     image = models.random_image(3, 4)
     expected = [[FORMULAS[name](*pixel) for pixel in row] for row in image]
-    output = ALL[name].apply(image, np.dtype(dtype))
+    output = ALL[name].apply(Cpu(1), image, np.dtype(dtype))
     assert output.dtype == dtype
     assert output.flags.c_contiguous
     np.testing.assert_allclose(output, expected, rtol=1e-6 if dtype is np.float32 else 1e-13, atol=1e-13)
@@ -56,23 +57,23 @@ def test_equals_its_formula(name, dtype):
 @pytest.mark.parametrize("name", ALL)
 def test_takes_bytes_as_it_takes_floats(name):
     image = np.arange(256 * 3, dtype=np.int64).reshape(16, 16, 3) % 256
-    from_bytes = ALL[name].apply(image.astype(np.uint8), np.dtype(np.float32))
-    np.testing.assert_array_equal(from_bytes, ALL[name].apply(image.astype(np.float64), np.dtype(np.float32)))
+    from_bytes = ALL[name].apply(Cpu(1), image.astype(np.uint8), np.dtype(np.float32))
+    np.testing.assert_array_equal(from_bytes, ALL[name].apply(Cpu(1), image.astype(np.float64), np.dtype(np.float32)))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_arguments_stay_as_they_are(name):
     image = models.random_image(3, 4)
     copy = image.copy()
-    output = ALL[name].apply(image, np.dtype(np.float64))
-    gradient = ALL[name].input_gradient(image)
+    output = ALL[name].apply(Cpu(1), image, np.dtype(np.float64))
+    gradient = ALL[name].input_gradient(Cpu(1), image)
     output += 1
     gradient += 1
     np.testing.assert_array_equal(image, copy)
 
 
 def test_gradient_is_in_double_precision():
-    gradient = PREPROCESSING["torch"].input_gradient(np.ones((2, 2, 3), np.float32))
+    gradient = PREPROCESSING["torch"].input_gradient(Cpu(1), np.ones((2, 2, 3), np.float32))
     assert gradient.dtype == np.float64
     np.testing.assert_allclose(gradient[0, 0], [1 / 255 / 0.229, 1 / 255 / 0.224, 1 / 255 / 0.225], rtol=1e-15)
 

@@ -10,6 +10,7 @@ from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import Settings, initial_image, prepare
+from kernels import Cpu
 from tools.random_vgg import random_vgg
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
@@ -92,7 +93,7 @@ def test_the_error_where_nothing_responds_is_zero_or_infinite(tmp_path, photo):
 def test_the_loss_is_equation_1_alone(network, photo):
     job = content_reconstruction(network, photo, "conv2_1")
     F, P = (network.features(one, "conv2_1")["conv2_1"] for one in (job.initial, photo))
-    assert job.objective(job.initial)[0] == pytest.approx(content_loss(F, P), rel=1e-12)
+    assert job.objective(job.initial)[0] == pytest.approx(content_loss(Cpu(1), F, P), rel=1e-12)
     value, gradient = job.objective(photo)
     assert value == 0
     assert not gradient.any()
@@ -121,7 +122,7 @@ def test_the_loss_is_that_of_equations_4_and_5_alone(network, other):
     for layer in LAYERS:
         F, P = (network.features(one, layer)[layer] for one in (job.initial, other))
         G, A = (np.einsum("ixy,jxy->ij", R, R) for R in (F, P))
-        expected += style_layer_loss(G, A, F.shape[1] * F.shape[2]) / 3
+        expected += style_layer_loss(Cpu(1), G, A, F.shape[1] * F.shape[2]) / 3
     assert job.objective(job.initial)[0] == pytest.approx(expected, rel=1e-10)
     assert job.objective(other)[0] == pytest.approx(0, abs=1e-20)
 

@@ -1,13 +1,16 @@
 """16-bit networks: powers of two keep values in range and change nothing else; the precision is what 11 bits allow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine import Objective, load_network
+from engine.plan import Plan
 from engine.scaling import LARGEST, sample_picture, scaled_nodes
-from kernels.cuda.runtime import to_host
 from tests.engine import models, test_branches
 from tests.engine.test_objective import CONTENT, IMAGE, SETTINGS, STYLE
+from tests.kernels.devices import to_host
 
 WIDE = models.parameters((2, 2, 2), (20, 24, 22), seed=3)
 
@@ -33,8 +36,8 @@ def test_the_scaled_network_is_the_same_network(path):
     largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
     assert max(largest.values()) > 65504
     nodes, powers = scaled_nodes(network.nodes, largest)
-    scaled = type(network)(**{**vars(network), "nodes": nodes, "convolution": "direct"})
-    plain = type(network)(**{**vars(network), "convolution": "direct"})
+    scaled = replace(network, nodes=nodes, convolution="direct")
+    plain = replace(network, convolution="direct")
     for layer, F in scaled.features(IMAGE, network.layers).items():
         power = powers[network.outputs[layer]]
         assert np.log2(power) == np.round(np.log2(power))
@@ -75,24 +78,22 @@ def test_value_and_gradient_in_16_bits(emulator, path, setting, factor):
         assert half.gradient_norms(IMAGE)[kind] == pytest.approx(norms, rel=2e-2)
 
 
-def test_the_sizes_of_gradients_are_foreseen(emulator, path):
+def test_the_sizes_of_gradients_are_foreseen(emulator, path, monkeypatch):
     """What the power of two is chosen by is what is then stored, whose largest is about one."""
-    network, taken = load_network(path, device="cuda", dtype="float16"), {}
+    network, taken, backward = load_network(path, device="cuda", dtype="float16"), {}, Plan.backward
     for setting, kind in (("content alone", "content"), ("style of one layer", "style")):
         whole = objective(network, setting)
-        backward = network.backward
 
-        def spy(tape, gradients, *, backward=backward, kind=kind):
+        def spy(plan, tape, gradients, *, kind=kind):
             copy = tape.copy()
             for injected in gradients.values():
                 stored = to_host(injected(None))
                 assert stored.dtype == np.float16
                 taken[kind] = np.sqrt(np.mean(stored.astype(np.float64) ** 2))
-            return backward(copy, gradients)
+            return backward(plan, copy, gradients)
 
-        object.__setattr__(network, "backward", spy)
+        monkeypatch.setattr(Plan, "backward", spy)
         whole(IMAGE)
-        object.__setattr__(network, "backward", backward)
     assert all(0.7 < size < 1.5 for size in taken.values()), taken
     assert set(taken) == {"content", "style"}
 

@@ -8,16 +8,13 @@ import pytest
 
 from engine import Objective, load_network
 from engine.device import choose_device
-from engine.graph import convolution_of
-from engine.ops import Conv, HopperConv, ImplicitGemmConv
-from engine.plan import planned_for_tensor_cores
-from kernels import tensor_cores_are_right
-from kernels.cuda import runtime
-from kernels.cuda.runtime import to_device, to_host
-from kernels.geometry import Window
+from kernels.cuda import opening
+from kernels.cuda.convolution import ImplicitGemmConvolution
+from kernels.geometry import Window, output_size
 from tests.engine import models
 from tests.engine.test_objective import CONTENT, IMAGE, SETTINGS, STYLE, make
-from tests.kernels.cuda.test_trust import spoil
+from tests.kernels.cuda.test_selftest import spoil
+from tests.kernels.devices import to_device, to_host
 
 # By piece of 16 bytes: 20 floats suit, 20 halves do not.
 WIDE = models.parameters((2, 2, 2), (16, 24, 20), seed=3)
@@ -45,12 +42,14 @@ def relative(a, b):
 
 
 def kinds(network):
-    return [type(node.operator) for node in network.nodes if convolution_of(node.operator)]
+    """Return how each convolution is computed."""
+    found = models.algorithms(network.plan(40, 40, network.layers).nodes)
+    return [name for name in found if name.endswith("Convolution")]
 
 
-PATCHES, TENSOR = [Conv] * 6, [Conv] + 5 * [ImplicitGemmConv]
+PATCHES, TENSOR = ["PatchesConvolution"] * 6, ["PatchesConvolution", *5 * ["ImplicitGemmConvolution"]]
 # Its sixth layer has 20 channels.
-OF_HALVES = [*TENSOR[:5], Conv]
+OF_HALVES = [*TENSOR[:5], PATCHES[5]]
 
 
 @pytest.mark.parametrize(("setting", "pooling"), [("content and style", "average"), ("both kinds on one layer", "max")])
@@ -112,9 +111,8 @@ def test_what_computes_is_chosen_by_dtype_convolution_and_capability(
     emulator.capability = capability
     network = load_network(path, device="cuda", dtype=dtype, convolution=convolution)
     assert kinds(network) == expected
-    assert {node.operator.split for node in network.nodes if isinstance(node.operator, ImplicitGemmConv)} <= {
-        dtype == "float32"
-    }
+    algorithms = [getattr(node.operator, "algorithm", None) for node in network.plan(40, 40, network.layers).nodes]
+    assert {one.split for one in algorithms if isinstance(one, ImplicitGemmConvolution)} <= {dtype == "float32"}
 
 
 def test_what_cannot_be_is_an_error_that_says_why(emulator, path):
@@ -140,7 +138,7 @@ def test_without_a_gpu_tf32_is_an_error(monkeypatch):
     def missing():
         raise ValueError("CuPy finds no GPU")
 
-    monkeypatch.setattr(runtime, "backend", missing)
+    monkeypatch.setattr(opening, "open_cuda", missing)
     with pytest.raises(ValueError, match="dtype 'tf32' needs a GPU, which is not available: CuPy finds no GPU"):
         choose_device("auto", "tf32")
     with pytest.raises(ValueError, match="device 'cuda' is not available: CuPy finds no GPU"):
@@ -164,7 +162,9 @@ def test_where_results_are_wrong_patches_are_used_and_a_warning_says_so(emulator
 
 
 def test_the_comparison_sees_digits_that_are_missing(emulator, monkeypatch):
-    assert all(tensor_cores_are_right(precision) for precision in ("float32", "tf32", "float16"))
+    assert all(
+        opening.tensor_cores_are_right(emulator.device, precision) for precision in ("float32", "tf32", "float16")
+    )
     run = emulator.run
 
     def in_one_product(kernel, *rest):
@@ -172,7 +172,7 @@ def test_the_comparison_sees_digits_that_are_missing(emulator, monkeypatch):
 
     monkeypatch.setattr(emulator, "run", in_one_product)
     with pytest.warns(RuntimeWarning, match="its results in float32 on emulated GPU are wrong$"):
-        assert not tensor_cores_are_right("float32")
+        assert not opening.tensor_cores_are_right(emulator.device, "float32")
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -190,26 +190,32 @@ def test_the_comparison_sees_digits_that_are_missing(emulator, monkeypatch):
 @pytest.mark.parametrize("relu", [False, True])
 def test_the_operator_is_the_convolution(emulator, window, filters, relu, split):
     rng = np.random.default_rng(0)
-    bias = None if split else to_device(rng.standard_normal(filters).astype(np.float32))
-    conv = Conv(
-        to_device(rng.standard_normal((*window.kernel, 8, filters)).astype(np.float32)), bias, window, relu=relu
-    )
+    bias = None if split else rng.standard_normal(filters).astype(np.float32)
+    weight = rng.standard_normal((*window.kernel, 8, filters)).astype(np.float32)
     input = to_device(rng.standard_normal((9, 10, 8)).astype(np.float32))
-    assert ImplicitGemmConv.suits(conv)
-    assert not ImplicitGemmConv.suits(replace(conv, group=2))
-    operator = ImplicitGemmConv(conv, split)
-    assert operator.output_shape(input.shape) == conv.output_shape(input.shape)
-    assert operator.parameters == conv.parameters
-    flowing = rng.standard_normal(conv.output_shape(input.shape)).astype(np.float32)
+    gpu = emulator.device
+    plain = gpu.convolution(weight, bias, window, relu=relu)
+    algorithm = gpu.convolution(weight, bias, window, relu=relu, algorithm="split" if split else "tensor")
+    assert isinstance(algorithm, ImplicitGemmConvolution)
+    shape = (*output_size(window, 9, 10), filters)
+    flowing = rng.standard_normal(shape).astype(np.float32)
     for kept in (False, True):
         results = []
-        for one in (operator, conv):
-            output, saved = one.forward(input, kept, None)
-            gradient = one.input_gradient(to_device(flowing), output if kept else None, saved, None)
+        for one in (algorithm, plain):
+            output, saved = one.forward(input, kept)
+            assert output.shape == shape
+            gradient = one.input_gradient(to_device(flowing), output if kept else None, saved)
             results.append((to_host(output), to_host(gradient)))
         for found, expected in zip(*results, strict=True):
             # A value that rounding moves across zero takes its gradient with it.
             assert relative(found, expected) < (1e-6 if split else 1e-3 if not relu else 3e-2)
+
+
+def test_only_what_suits_is_computed_so(emulator):
+    weight, window = np.zeros((3, 3, 4, 8), np.float32), Window((3, 3), pads=(1, 1, 1, 1))
+    for group, channels, suits in ((1, 4, True), (2, 4, False), (1, 3, False)):
+        found = emulator.device.convolution(weight[:, :, :channels], None, window, group, algorithm="tensor")
+        assert isinstance(found, ImplicitGemmConvolution) == suits
 
 
 def test_recorded_evaluations_give_the_same_bits(emulator, path):
@@ -223,18 +229,10 @@ def test_recorded_evaluations_give_the_same_bits(emulator, path):
 
 def test_work_is_counted_as_before_and_memory_without_the_patches(emulator, path):
     network = load(path, "split")
-    assert ImplicitGemmConv in kinds(network)
+    assert "ImplicitGemmConvolution" in kinds(network)
     plain = load_network(path, device="cuda")
     size = (40, 30, network.layers)
     assert network.multiply_adds(*size) == plain.multiply_adds(*size)
-    patches = plain.nodes[1].operator.scratch_bytes((40, 30, 16), 1)
+    patches = plain.plan(*size).nodes[1].operator.scratch_bytes((40, 30, 16))
     assert plain.memory(*size) - patches <= network.memory(*size) < plain.memory(*size)
     assert plain.weight_bytes(network.layers) < network.weight_bytes(network.layers)
-
-
-def test_only_convolutions_that_suit_are_replaced(emulator, path):
-    nodes = load_network(path, device="cuda").nodes
-    planned = planned_for_tensor_cores(nodes, split=False)
-    assert [node.output for node in planned] == [node.output for node in nodes]
-    assert not any(isinstance(node.operator, HopperConv) for node in planned)
-    assert planned[0] is nodes[0]

@@ -5,10 +5,10 @@ import importlib
 import numpy as np
 import pytest
 
-from kernels.cpu import conv, conv_input_gradient, flip_weight
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from kernels.geometry import Window, output_size
 from tests.kernels import naive
+from tests.kernels.devices import cpu
 
 # The package's attribute of this name is the function.
 conv_module = importlib.import_module("kernels.cpu.conv")
@@ -58,7 +58,7 @@ def relative(a, b):
 def test_equals_the_definition(case, dtype):
     input, weight, bias, window, group, _ = make(case, dtype)
     expected = naive.conv(input, weight, bias, window, group)
-    result = conv(input, weight, bias, window, group)
+    result = cpu.conv(input, weight, bias, window, group)
     assert result.dtype == dtype
     assert relative(result, expected) < TOLERANCE[dtype]
 
@@ -68,7 +68,7 @@ def test_equals_the_definition(case, dtype):
 def test_input_gradient_equals_the_definition(case, dtype):
     input, weight, _, window, group, gradient = make(case, dtype)
     expected = naive.conv_input_gradient(gradient, weight, input.shape, window, group)
-    result = conv_input_gradient(gradient, weight, input.shape, window, group)
+    result = cpu.conv_input_gradient(gradient, weight, input.shape, window, group)
     assert result.dtype == dtype
     assert relative(result, expected) < TOLERANCE[dtype]
 
@@ -76,8 +76,8 @@ def test_input_gradient_equals_the_definition(case, dtype):
 @pytest.mark.parametrize("case", CASES)
 def test_input_gradient_is_the_adjoint(case):
     input, weight, _, window, group, gradient = make(case)
-    output = conv(input, weight, None, window, group)
-    transposed = conv_input_gradient(gradient, weight, input.shape, window, group)
+    output = cpu.conv(input, weight, None, window, group)
+    transposed = cpu.conv_input_gradient(gradient, weight, input.shape, window, group)
     scale = np.linalg.norm(gradient) * np.linalg.norm(output)
     assert abs(np.vdot(gradient, output) - np.vdot(transposed, input)) < 5e-15 * scale
 
@@ -85,13 +85,16 @@ def test_input_gradient_is_the_adjoint(case):
 @pytest.mark.parametrize("case", ["vgg", "first layer", "dilated", "strided", "grouped"])
 def test_cutting_into_small_strips_changes_nothing_but_rounding(case, monkeypatch):
     input, weight, bias, window, group, gradient = make(case)
-    whole = conv(input, weight, bias, window, group), conv_input_gradient(gradient, weight, input.shape, window, group)
+    whole = (
+        cpu.conv(input, weight, bias, window, group),
+        cpu.conv_input_gradient(gradient, weight, input.shape, window, group),
+    )
     monkeypatch.setattr(conv_module.np, "empty", nan_filled)
     for pixels in (1, 3, 10):
         monkeypatch.setattr(conv_module, "_STRIP_BYTES", 1)
         monkeypatch.setattr(conv_module, "_STRIP_PIXELS", pixels)
-        output = conv(input, weight, bias, window, group)
-        back = conv_input_gradient(gradient, weight, input.shape, window, group)
+        output = cpu.conv(input, weight, bias, window, group)
+        back = cpu.conv_input_gradient(gradient, weight, input.shape, window, group)
         np.testing.assert_allclose(output, whole[0], rtol=0, atol=1e-13)
         np.testing.assert_allclose(back, whole[1], rtol=0, atol=1e-13)
 
@@ -110,25 +113,25 @@ def test_same_bits_at_any_thread_count(dtype):
     window = Window((3, 3), pads=(1, 1, 1, 1))
     results = []
     for threads in (1, 2, 3, 5):
-        workers = Workers(threads)
-        with workers.single_threaded_blas():
-            output = conv(input, weight, None, window, workers=workers)
-            back = conv_input_gradient(gradient, weight, input.shape, window, workers=workers)
+        workers = Cpu(threads)
+        with workers.computing():
+            output = workers.conv(input, weight, None, window)
+            back = workers.conv_input_gradient(gradient, weight, input.shape, window)
         results.append((output.tobytes(), back.tobytes()))
     assert len(set(results)) == 1
 
 
 def test_relu_is_applied_to_the_sum_with_the_bias():
     input, weight, bias, window, group, _ = make("vgg")
-    plain = conv(input, weight, bias, window, group)
-    np.testing.assert_array_equal(conv(input, weight, bias, window, group, relu=True), np.maximum(plain, 0))
+    plain = cpu.conv(input, weight, bias, window, group)
+    np.testing.assert_array_equal(cpu.conv(input, weight, bias, window, group, relu=True), np.maximum(plain, 0))
 
 
 def test_arguments_stay_as_they_are():
     input, weight, bias, window, group, gradient = make("strided")
     copies = [array.copy() for array in (input, weight, bias, gradient)]
-    conv(input, weight, bias, window, group, relu=True)
-    conv_input_gradient(gradient, weight, input.shape, window, group)
+    cpu.conv(input, weight, bias, window, group, relu=True)
+    cpu.conv_input_gradient(gradient, weight, input.shape, window, group)
     for array, copy in zip((input, weight, bias, gradient), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -136,4 +139,4 @@ def test_arguments_stay_as_they_are():
 def test_flipping_twice_gives_the_weight_back():
     weight = np.random.default_rng(0).standard_normal((3, 2, 4, 6))
     for group in (1, 2):
-        np.testing.assert_array_equal(flip_weight(flip_weight(weight, group), group), weight)
+        np.testing.assert_array_equal(cpu.flip_weight(cpu.flip_weight(weight, group), group), weight)

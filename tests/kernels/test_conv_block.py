@@ -3,18 +3,11 @@
 import numpy as np
 import pytest
 
-from kernels.cpu import (
-    average_pool,
-    average_pool_input_gradient,
-    conv,
-    conv_block,
-    conv_block_input_gradient,
-    conv_input_gradient,
-    relu_input_gradient,
-    transform_weight,
-)
-from kernels.cpu.threads import Workers
+from kernels import Cpu
+from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
+from kernels.cpu.winograd import transform_weight
 from kernels.geometry import Window
+from tests.kernels.devices import cpu
 
 POOL = Window((2, 2), strides=(2, 2))
 SIZES = [(8, 12), (13, 18), (7, 9), (2, 3), (5, 3), (70, 6), (6, 75)]
@@ -30,10 +23,10 @@ def make(size, dtype=np.float64, pads=(1, 1, 1, 1)):
 @pytest.mark.parametrize("pool", [False, True])
 def test_output_equals_the_operators_one_after_the_other(size, pool):
     input, weight, bias, window = make(size)
-    expected = conv(input, weight, bias, window, relu=True)
-    output, sign = conv_block(input, transform_weight(weight), bias, window.pads, pool=pool)
-    np.testing.assert_array_equal(np.unpackbits(sign, axis=-1), expected > 0)
-    np.testing.assert_allclose(output, average_pool(expected, POOL) if pool else expected, rtol=0, atol=1e-12)
+    expected = cpu.conv(input, weight, bias, window, relu=True)
+    output, mask = conv_block(cpu, input, transform_weight(weight), bias, window.pads, pool=pool)
+    np.testing.assert_array_equal(np.unpackbits(mask, axis=-1), expected > 0)
+    np.testing.assert_allclose(output, cpu.average_pool(expected, POOL) if pool else expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -41,16 +34,20 @@ def test_output_equals_the_operators_one_after_the_other(size, pool):
 @pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 1, 2, 0)])
 def test_input_gradient_equals_the_operators_one_after_the_other(size, pool, pads):
     input, weight, bias, window = make(size, pads=pads)
-    response = conv(input, weight, bias, window, relu=True)
-    output, sign = conv_block(input, transform_weight(weight), bias, window.pads, pool=pool)
+    response = cpu.conv(input, weight, bias, window, relu=True)
+    output, mask = conv_block(cpu, input, transform_weight(weight), bias, window.pads, pool=pool)
     gradient = np.random.default_rng(2).standard_normal(output.shape)
-    back = average_pool_input_gradient(gradient, response.shape, POOL) if pool else gradient
-    expected = conv_input_gradient(relu_input_gradient(back, response), weight, input.shape, window)
+    back = cpu.average_pool_input_gradient(gradient, response.shape, POOL) if pool else gradient
+    expected = cpu.conv_input_gradient(cpu.relu_input_gradient(back, response), weight, input.shape, window)
     transformed = transform_weight(weight)
-    result = conv_block_input_gradient(gradient, transformed, response.shape[:2], window.pads, pool=pool, sign=sign)
+    result = conv_block_input_gradient(
+        cpu, gradient, transformed, response.shape[:2], window.pads, pool=pool, mask=mask
+    )
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
     if not pool:
-        by_output = conv_block_input_gradient(gradient, transformed, response.shape[:2], window.pads, output=output)
+        by_output = conv_block_input_gradient(
+            cpu, gradient, transformed, response.shape[:2], window.pads, output=output
+        )
         np.testing.assert_array_equal(by_output, result)
 
 
@@ -59,10 +56,10 @@ def test_adjoint_of_the_linear_part():
     input, weight, _, window = make((13, 18))
     bias = np.full(24, 1e3)
     transformed = transform_weight(weight)
-    output, sign = conv_block(input, transformed, bias, window.pads, pool=True)
-    constant, _ = conv_block(np.zeros_like(input), transformed, bias, window.pads, pool=True)
+    output, mask = conv_block(cpu, input, transformed, bias, window.pads, pool=True)
+    constant, _ = conv_block(cpu, np.zeros_like(input), transformed, bias, window.pads, pool=True)
     gradient = np.random.default_rng(2).standard_normal(output.shape)
-    back = conv_block_input_gradient(gradient, transformed, input.shape[:2], window.pads, pool=True, sign=sign)
+    back = conv_block_input_gradient(cpu, gradient, transformed, input.shape[:2], window.pads, pool=True, mask=mask)
     linear = output - constant
     scale = np.linalg.norm(gradient) * np.linalg.norm(linear)
     assert abs(np.vdot(gradient, linear) - np.vdot(back, input)) < 1e-13 * scale
@@ -71,15 +68,15 @@ def test_adjoint_of_the_linear_part():
 def test_not_a_number_is_passed_on():
     input, weight, bias, window = make((8, 8), np.float32)
     input[4, 4, 0] = np.nan
-    output, _ = conv_block(input, transform_weight(weight), bias, window.pads, pool=True)
+    output, _ = conv_block(cpu, input, transform_weight(weight), bias, window.pads, pool=True)
     assert np.isnan(output[2, 2]).all()
 
 
 def test_gradient_without_signs_and_output_is_an_error():
     _, weight, _, window = make((8, 8))
     transformed = transform_weight(weight)
-    with pytest.raises(ValueError, match="needs its output or its signs"):
-        conv_block_input_gradient(np.ones((8, 8, 24)), transformed, (8, 8), window.pads)
+    with pytest.raises(ValueError, match="needs its output or its mask"):
+        conv_block_input_gradient(cpu, np.ones((8, 8, 24)), transformed, (8, 8), window.pads)
 
 
 @pytest.mark.parametrize("pool", [False, True])
@@ -87,17 +84,11 @@ def test_same_bits_at_any_thread_count(pool):
     input, weight, bias, window = make((61, 67), np.float32)
     results = set()
     for threads in (1, 2, 3, 5):
-        workers = Workers(threads)
-        with workers.single_threaded_blas():
-            output, sign = conv_block(input, transform_weight(weight), bias, window.pads, pool=pool, workers=workers)
+        device = Cpu(threads)
+        with device.computing():
+            output, mask = conv_block(device, input, transform_weight(weight), bias, window.pads, pool=pool)
             back = conv_block_input_gradient(
-                output,
-                transform_weight(weight),
-                (61, 67),
-                window.pads,
-                pool=pool,
-                sign=sign,
-                workers=workers,
+                device, output, transform_weight(weight), (61, 67), window.pads, pool=pool, mask=mask
             )
-        results.add((output.tobytes(), sign.tobytes(), back.tobytes()))
+        results.add((output.tobytes(), mask.tobytes(), back.tobytes()))
     assert len(results) == 1

@@ -5,8 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from kernels.cpu import gram, gram_product
-from kernels.cpu.threads import Workers
+from kernels import Cpu
+from tests.kernels.devices import cpu
 
 gram_module = importlib.import_module("kernels.cpu.gram")
 
@@ -42,15 +42,15 @@ def unwritten_like(array):
 
 def test_the_product_is_half_of_the_derivative_of_the_gram_matrix():
     F, direction, matrix = normal((6, 5, 7)), normal((6, 5, 7), seed=1), symmetric(7)
-    derivative = (matrix * gram(F + 1e-30j * direction)).sum().imag / 1e-30
-    assert derivative == pytest.approx(2 * np.vdot(gram_product(matrix, F), direction), rel=1e-14)
+    derivative = (matrix * cpu.gram(F + 1e-30j * direction)).sum().imag / 1e-30
+    assert derivative == pytest.approx(2 * np.vdot(cpu.gram_product(matrix, F), direction), rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_sum_over_positions(shape, dtype):
     features = normal(shape, dtype)
-    result = gram(features)
+    result = cpu.gram(features)
     twin = features.astype(wide(dtype))
     assert result.dtype == wide(dtype)
     assert relative(result, np.einsum("yxi,yxj->ij", twin, twin)) < TOLERANCE[dtype]
@@ -58,13 +58,13 @@ def test_equals_the_sum_over_positions(shape, dtype):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_is_symmetric_to_the_bit(dtype):
-    result = gram(normal((70, 61, 33), dtype))
+    result = cpu.gram(normal((70, 61, 33), dtype))
     np.testing.assert_array_equal(result, result.T)
 
 
 def test_complex_numbers_are_not_conjugated():
     features = np.array([[[1 + 2j, 3 - 1j]]])
-    np.testing.assert_array_equal(gram(features), [[-3 + 4j, 5 + 5j], [5 + 5j, 8 - 6j]])
+    np.testing.assert_array_equal(cpu.gram(features), [[-3 + 4j, 5 + 5j], [5 + 5j, 8 - 6j]])
 
 
 def test_strips_are_summed_in_double_precision(monkeypatch):
@@ -72,7 +72,7 @@ def test_strips_are_summed_in_double_precision(monkeypatch):
     # 2^24 + 1 is not a float32: summed in single precision the ones would be lost.
     features = np.ones((1, 11, 1), np.float32)
     features[0, 0] = 4096
-    assert gram(features).item() == 2**24 + 10
+    assert cpu.gram(features).item() == 2**24 + 10
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -80,7 +80,7 @@ def test_strips_are_summed_in_double_precision(monkeypatch):
 def test_product_equals_the_sum_over_channels(shape, dtype, monkeypatch):
     features, matrix = normal(shape, dtype), symmetric(shape[2], wide(dtype).type)
     monkeypatch.setattr(np, "empty_like", unwritten_like)
-    result = gram_product(matrix, features)
+    result = cpu.gram_product(matrix, features)
     assert result.dtype == dtype
     assert result.shape == shape
     expected = np.einsum("ij,yxj->yxi", matrix, features.astype(wide(dtype)))
@@ -93,27 +93,27 @@ def test_same_bits_at_any_thread_count(dtype, monkeypatch):
     features, matrix = normal((67, 61, 48), dtype), symmetric(48)
     results = []
     for threads in (1, 2, 3, 5):
-        workers = Workers(threads)
-        with workers.single_threaded_blas():
-            matrix_bits = gram(features, workers=workers).tobytes()
-            results.append((matrix_bits, gram_product(matrix, features, workers=workers).tobytes()))
+        workers = Cpu(threads)
+        with workers.computing():
+            matrix_bits = workers.gram(features).tobytes()
+            results.append((matrix_bits, workers.gram_product(matrix, features).tobytes()))
     assert len(set(results)) == 1
 
 
 @pytest.mark.parametrize("strip", [1, 7, 100])
 def test_cutting_into_small_strips_changes_nothing_but_rounding(strip, monkeypatch):
     features, matrix = normal((9, 11, 5)), symmetric(5)
-    whole = gram(features), gram_product(matrix, features)
+    whole = cpu.gram(features), cpu.gram_product(matrix, features)
     monkeypatch.setattr(gram_module, "_STRIP", strip)
     monkeypatch.setattr(np, "empty_like", unwritten_like)
-    np.testing.assert_allclose(gram(features), whole[0], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(gram_product(matrix, features), whole[1], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(cpu.gram(features), whole[0], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(cpu.gram_product(matrix, features), whole[1], rtol=0, atol=1e-13)
 
 
 def test_arguments_stay_as_they_are():
     features, matrix = normal((9, 4, 6)), symmetric(6)
     copies = features.copy(), matrix.copy()
-    gram(features)
-    gram_product(matrix, features)
+    cpu.gram(features)
+    cpu.gram_product(matrix, features)
     np.testing.assert_array_equal(features, copies[0])
     np.testing.assert_array_equal(matrix, copies[1])

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import cpu, cuda, kernels_of, to_host
-from kernels.cpu.threads import SERIAL, Workers
-from kernels.cuda.runtime import to_device
+from kernels import Cpu
+from tests.kernels.devices import cpu, cuda, to_device, to_host
 
 LOW, HIGH = 0.0, 255.0
 ROWS = 10
@@ -45,23 +44,21 @@ def device(request, monkeypatch):
     """Return the kernels and what puts an array there; on the CPU with many short strips."""
     if request.param == "cuda":
         request.getfixturevalue("emulator")
-        return cuda, to_device, SERIAL
+        return cuda, to_device
     monkeypatch.setattr("kernels.cpu.lbfgs._STRIP", 100)
     monkeypatch.setattr("kernels.cpu.lbfgs._PIECE", 16)
-    return cpu, np.copy, Workers(3) if request.param == "cpu, threads" else SERIAL
+    return Cpu(3) if request.param == "cpu, threads" else cpu, np.copy
 
 
 @pytest.mark.parametrize("rows", [(7, 2), (-1, 0)])
 @pytest.mark.parametrize("all_were_free", [False, True])
 def test_store(device, rows, all_were_free):
-    kernels, place, workers = device
+    kernels, place = device
     given = case()
     there = given.on(place)
     output = place(np.zeros(3))
     was_free = None if all_were_free else there.free
-    free, changed = kernels.lbfgs_store(
-        there.new, there.old, there.vectors, was_free, rows, (LOW, HIGH), output, workers=workers
-    )
+    free, changed = kernels.lbfgs_store(there.new, there.old, there.vectors, was_free, rows, (LOW, HIGH), output)
     (x, g), (old_x, old_g) = [[array.ravel() for array in one] for one in (given.new, given.old)]
     expected = given.vectors.copy()
     expected[rows[1]] = g
@@ -80,12 +77,12 @@ def test_store(device, rows, all_were_free):
 
 @pytest.mark.parametrize("rows", [(5, 2), (-1, 2)])
 def test_products(device, rows):
-    kernels, place, workers = device
+    kernels, place = device
     given, changed = case(), case(seed=1).free * np.uint8(255)
     changed[::3] = 1
     there, count = given.on(place), len(LISTED)
     output = place(np.full(5 * count + count**2, np.nan))
-    kernels.lbfgs_products(there.vectors, LISTED, there.free, place(changed), rows, output, workers=workers)
+    kernels.lbfgs_products(there.vectors, LISTED, there.free, place(changed), rows, output)
     wide = given.vectors[LISTED].astype(np.float64)
     new = given.vectors[[rows[0], rows[0] + 1] if rows[0] >= 0 else [rows[1]] * 2].astype(np.float64)
     gradient = given.vectors[rows[1]].astype(np.float64)
@@ -97,10 +94,10 @@ def test_products(device, rows):
 
 
 def test_direction(device):
-    kernels, place, workers = device
+    kernels, place = device
     given, factors = case(), np.linspace(-2, 3, len(LISTED))
     there = given.on(place)
-    found = to_host(kernels.lbfgs_direction(there.vectors, LISTED, factors, there.free, workers=workers))
+    found = to_host(kernels.lbfgs_direction(there.vectors, LISTED, factors, there.free))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, given.free * (factors @ given.vectors[LISTED]), rtol=0, atol=1e-5)
     assert not found[given.free == 0].any()
@@ -108,10 +105,10 @@ def test_direction(device):
 
 @pytest.mark.parametrize("length", [1.0, 0.37])
 def test_step(device, length):
-    kernels, place, workers = device
+    kernels, place = device
     image, direction = case().new[0], 40 * case().vectors[0]
-    found = kernels.line_step(place(image), place(direction), length, (LOW, HIGH), workers=workers)
-    assert kernels_of(found) is kernels
+    found = kernels.line_step(place(image), place(direction), length, (LOW, HIGH))
+    assert kernels.holds(found)
     expected = np.clip(image + length * direction.reshape(image.shape).astype(np.float64), LOW, HIGH)
     np.testing.assert_allclose(to_host(found), expected, rtol=1e-15)
 
@@ -119,14 +116,14 @@ def test_step(device, length):
 def test_same_bits_at_any_thread_count(monkeypatch):
     monkeypatch.setattr("kernels.cpu.lbfgs._STRIP", 3000)
     results = []
-    for workers in (SERIAL, Workers(2), Workers(5)):
+    for kernels in (Cpu(1), Cpu(2), Cpu(5)):
         given, count = case((60, 50, 3)), len(LISTED)
         numbers = np.zeros(3 + 5 * count + count**2)
-        free, changed = cpu.lbfgs_store(
-            given.new, given.old, given.vectors, given.free, (7, 2), (LOW, HIGH), numbers[:3], workers=workers
+        free, changed = kernels.lbfgs_store(
+            given.new, given.old, given.vectors, given.free, (7, 2), (LOW, HIGH), numbers[:3]
         )
-        cpu.lbfgs_products(given.vectors, LISTED, free, changed, (7, 2), numbers[3:], workers=workers)
-        direction = cpu.lbfgs_direction(given.vectors, LISTED, np.arange(7.0), free, workers=workers)
-        image = cpu.line_step(given.new[0], direction, 0.5, (LOW, HIGH), workers=workers)
+        kernels.lbfgs_products(given.vectors, LISTED, free, changed, (7, 2), numbers[3:])
+        direction = kernels.lbfgs_direction(given.vectors, LISTED, np.arange(7.0), free)
+        image = kernels.line_step(given.new[0], direction, 0.5, (LOW, HIGH))
         results.append([array.tobytes() for array in (numbers, free, changed, given.vectors, direction, image)])
     assert results[0] == results[1] == results[2]

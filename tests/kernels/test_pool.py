@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
-from kernels.cpu import average_pool, average_pool_input_gradient, max_pool, max_pool_input_gradient
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from kernels.geometry import Window, output_size
 from tests.kernels import naive
+from tests.kernels.devices import cpu
 
 pool_module = importlib.import_module("kernels.cpu.pool")
 
@@ -95,8 +95,8 @@ def positions(winners, window, top_left):
 @pytest.mark.parametrize("case", CASES)
 def test_average_gradient_is_the_adjoint(case, count_include_pad):
     input, window, gradient = make(case)
-    output = average_pool(input, window, count_include_pad=count_include_pad)
-    transposed = average_pool_input_gradient(gradient, input.shape, window, count_include_pad=count_include_pad)
+    output = cpu.average_pool(input, window, count_include_pad=count_include_pad)
+    transposed = cpu.average_pool_input_gradient(gradient, input.shape, window, count_include_pad=count_include_pad)
     scale = np.linalg.norm(gradient) * np.linalg.norm(output)
     assert abs(np.vdot(gradient, output) - np.vdot(transposed, input)) < 5e-15 * scale
 
@@ -108,8 +108,8 @@ def test_average_and_its_gradient_equal_the_definition(case, count_include_pad, 
     input, window, gradient = make(case, dtype)
     weights = naive.average_weights(window, *input.shape[:2], count_include_pad)
     monkeypatch.setattr(np, "empty", unwritten)
-    output = average_pool(input, window, count_include_pad=count_include_pad)
-    back = average_pool_input_gradient(gradient, input.shape, window, count_include_pad=count_include_pad)
+    output = cpu.average_pool(input, window, count_include_pad=count_include_pad)
+    back = cpu.average_pool_input_gradient(gradient, input.shape, window, count_include_pad=count_include_pad)
     monkeypatch.undo()
     assert output.dtype == back.dtype == dtype
     np.testing.assert_allclose(
@@ -121,7 +121,7 @@ def test_average_and_its_gradient_equal_the_definition(case, count_include_pad, 
 def test_average_of_a_constant_image_is_the_constant_where_padding_does_not_count():
     for case, (shape, window) in CASES.items():
         if case != "windows of padding only":
-            output = average_pool(np.full(shape, 3.0), window)
+            output = cpu.average_pool(np.full(shape, 3.0), window)
             np.testing.assert_allclose(output, 3.0, rtol=1e-15, err_msg=case)
 
 
@@ -132,8 +132,8 @@ def test_maximum_and_its_gradient_equal_the_definition(case, make_input, dtype, 
     input, window, gradient = make_input(case, dtype)
     expected, position = naive.max_pool(input, window)
     monkeypatch.setattr(np, "empty", unwritten)
-    output, winners = max_pool(input, window)
-    back = max_pool_input_gradient(gradient, winners, input.shape, window)
+    output, winners = cpu.max_pool(input, window)
+    back = cpu.max_pool_input_gradient(gradient, winners, input.shape, window)
     monkeypatch.undo()
     np.testing.assert_array_equal(output, expected)
     assert output.dtype == back.dtype == dtype
@@ -155,10 +155,10 @@ def test_the_cases_hold_ties_and_windows_of_padding_only():
 
 
 def test_among_equals_the_first_wins():
-    output, winners = max_pool(np.ones((4, 4, 2)), Window((2, 2), strides=(2, 2)))
+    output, winners = cpu.max_pool(np.ones((4, 4, 2)), Window((2, 2), strides=(2, 2)))
     assert (output == 1).all()
     assert (winners == 0).all()
-    back = max_pool_input_gradient(np.ones((2, 2, 2)), winners, (4, 4, 2), Window((2, 2), strides=(2, 2)))
+    back = cpu.max_pool_input_gradient(np.ones((2, 2, 2)), winners, (4, 4, 2), Window((2, 2), strides=(2, 2)))
     expected = np.zeros((4, 4, 2))
     expected[::2, ::2] = 1
     np.testing.assert_array_equal(back, expected)
@@ -166,7 +166,7 @@ def test_among_equals_the_first_wins():
 
 def test_complex_numbers_are_compared_by_their_real_part():
     input = np.array([[[1 + 9j], [2 - 5j]], [[-3 + 99j], [2 + 7j]]])
-    output, winners = max_pool(input, Window((2, 2)))
+    output, winners = cpu.max_pool(input, Window((2, 2)))
     assert output.item() == 2 - 5j
     assert winners.item() == 1
 
@@ -177,46 +177,46 @@ def test_not_a_number_wins_over_all(dtype):
         for filling in (-np.inf, 0.0, np.inf):
             input = np.full((2, 2, 1), filling, dtype)
             input[where] = np.nan
-            output, winners = max_pool(input, Window((2, 2)))
+            output, winners = cpu.max_pool(input, Window((2, 2)))
             assert np.isnan(output).all()
             assert winners.item() == 2 * where[0] + where[1]
 
 
 def test_the_first_not_a_number_wins():
     input = np.array([[[0.0], [np.nan]], [[np.nan], [5.0]]])
-    assert max_pool(input, Window((2, 2)))[1].item() == 1
+    assert cpu.max_pool(input, Window((2, 2)))[1].item() == 1
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), [((16, 16), np.uint8), ((16, 17), np.uint16)])
 def test_winners_take_the_fewest_bytes_that_number_the_taps(kernel, dtype):
     input = np.zeros((*kernel, 1))
     input[-1, -1] = 1
-    _, winners = max_pool(input, Window(kernel))
+    _, winners = cpu.max_pool(input, Window(kernel))
     assert winners.dtype == dtype
     assert winners.item() == kernel[0] * kernel[1] - 1
 
 
 def run_all(input, window, gradient, workers):
-    output, winners = max_pool(input, window, workers=workers)
+    output, winners = workers.max_pool(input, window)
     return [
-        average_pool(input, window, workers=workers),
-        average_pool(input, window, count_include_pad=True, workers=workers),
-        average_pool_input_gradient(gradient, input.shape, window, workers=workers),
+        workers.average_pool(input, window),
+        workers.average_pool(input, window, count_include_pad=True),
+        workers.average_pool_input_gradient(gradient, input.shape, window),
         output,
         winners,
-        max_pool_input_gradient(gradient, winners, input.shape, window, workers=workers),
+        workers.max_pool_input_gradient(gradient, winners, input.shape, window),
     ]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_cutting_into_small_strips_changes_no_bit(case, monkeypatch):
     input, window, gradient = make(case)
-    whole = run_all(input, window, gradient, Workers(1))
+    whole = run_all(input, window, gradient, Cpu(1))
     monkeypatch.setattr(np, "empty", unwritten)
     row = input.shape[1] * input.shape[2]
     for strip in (1, 2 * row, 5 * row):
         monkeypatch.setattr(pool_module, "_STRIP", strip)
-        for cut, expected in zip(run_all(input, window, gradient, Workers(1)), whole, strict=True):
+        for cut, expected in zip(run_all(input, window, gradient, Cpu(1)), whole, strict=True):
             np.testing.assert_array_equal(cut, expected)
 
 
@@ -228,7 +228,7 @@ def test_same_bits_at_any_thread_count(window, dtype, monkeypatch):
     input = normal(rng, (101, 47, 16), dtype)
     gradient = normal(rng, (*output_size(window, 101, 47), 16), dtype)
     results = [
-        b"".join(array.tobytes() for array in run_all(input, window, gradient, Workers(threads)))
+        b"".join(array.tobytes() for array in run_all(input, window, gradient, Cpu(threads)))
         for threads in (1, 2, 3, 5)
     ]
     assert len(set(results)) == 1
@@ -236,10 +236,10 @@ def test_same_bits_at_any_thread_count(window, dtype, monkeypatch):
 
 def test_arguments_stay_as_they_are():
     input, window, gradient = make("overlapping")
-    _, winners = max_pool(input, window)
+    _, winners = cpu.max_pool(input, window)
     arguments = (input, gradient, winners)
     copies = [array.copy() for array in arguments]
-    run_all(input, window, gradient, Workers(2))
-    max_pool_input_gradient(gradient, winners, input.shape, window)
+    run_all(input, window, gradient, Cpu(2))
+    cpu.max_pool_input_gradient(gradient, winners, input.shape, window)
     for array, copy in zip(arguments, copies, strict=True):
         np.testing.assert_array_equal(array, copy)

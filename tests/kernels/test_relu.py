@@ -5,8 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from kernels.cpu import relu, relu_input_gradient, relu_sign
-from kernels.cpu.threads import Workers
+from kernels import Cpu
+from tests.kernels.devices import cpu
 
 relu_module = importlib.import_module("kernels.cpu.relu")
 
@@ -45,8 +45,8 @@ def slow_gradient(gradient, input):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_is_the_complex_step_derivative(dtype):
     input, direction = normal((5, 7, 3)), normal((5, 7, 3), seed=1)
-    derivative = relu(input + 1e-30j * direction).imag / 1e-30
-    gradient = relu_input_gradient(direction.astype(dtype), relu(input).astype(dtype))
+    derivative = cpu.relu(input + 1e-30j * direction).imag / 1e-30
+    gradient = cpu.relu_input_gradient(direction.astype(dtype), cpu.relu(input).astype(dtype))
     np.testing.assert_allclose(gradient, derivative, rtol=1e-15 if dtype is not np.float32 else 1e-7)
 
 
@@ -56,9 +56,9 @@ def test_equals_the_definition(shape, dtype, monkeypatch):
     input, gradient = normal(shape, dtype), normal(shape, dtype, seed=1)
     monkeypatch.setattr(np, "empty", unwritten)
     monkeypatch.setattr(np, "empty_like", unwritten_like)
-    output = relu(input)
-    bits = relu_sign(output)
-    from_output, from_bits = relu_input_gradient(gradient, output), relu_input_gradient(gradient, bits)
+    output = cpu.relu(input)
+    bits = cpu.relu_mask(output)
+    from_output, from_bits = cpu.relu_input_gradient(gradient, output), cpu.relu_input_gradient(gradient, bits)
     monkeypatch.undo()
     np.testing.assert_array_equal(output, slow_relu(input))
     np.testing.assert_array_equal(from_output, slow_gradient(gradient, input))
@@ -68,8 +68,8 @@ def test_equals_the_definition(shape, dtype, monkeypatch):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sign_takes_one_bit_a_value_in_order(shape):
-    output = relu(normal(shape))
-    bits = relu_sign(output)
+    output = cpu.relu(normal(shape))
+    bits = cpu.relu_mask(output)
     assert bits.dtype == np.uint8
     assert bits.shape == (-(-output.size // 8),)
     expected = [int(value > 0) for value in output.ravel()] + [0] * (-output.size % 8)
@@ -81,50 +81,50 @@ def test_sign_takes_one_bit_a_value_in_order(shape):
 def test_gradient_is_zero_at_exactly_zero_and_one_just_above(dtype):
     smallest = np.finfo(dtype).smallest_subnormal
     input = np.array([0.0, -0.0, smallest, -smallest, 1.0, -1.0], dtype)
-    output = relu(input)
-    for kept in (output, relu_sign(output)):
-        gradient = relu_input_gradient(np.full(6, 2.0, dtype), kept)
+    output = cpu.relu(input)
+    for kept in (output, cpu.relu_mask(output)):
+        gradient = cpu.relu_input_gradient(np.full(6, 2.0, dtype), kept)
         np.testing.assert_array_equal(gradient, np.array([0, 0, 2, 0, 2, 0], dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_not_a_number_stays(dtype):
-    output = relu(np.array([1, np.nan, -1, np.inf, -np.inf], dtype))
+    output = cpu.relu(np.array([1, np.nan, -1, np.inf, -np.inf], dtype))
     np.testing.assert_array_equal(output, np.array([1, np.nan, 0, np.inf, 0], dtype))
 
 
 def test_complex_numbers_branch_on_the_real_part():
     input = np.array([1 - 5j, -1 + 5j, 0 + 5j, -0.0 - 5j, 1e-300 - 2j])
-    output = relu(input)
+    output = cpu.relu(input)
     np.testing.assert_array_equal(output, np.array([1 - 5j, 0, 0, 0, 1e-300 - 2j]))
-    for kept in (output, relu_sign(output)):
-        gradient = relu_input_gradient(np.full(5, 3 + 4j), kept)
+    for kept in (output, cpu.relu_mask(output)):
+        gradient = cpu.relu_input_gradient(np.full(5, 3 + 4j), kept)
         np.testing.assert_array_equal(gradient, np.array([3 + 4j, 0, 0, 0, 3 + 4j]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_result_may_be_written_over_the_argument(dtype):
     input, gradient = normal((9, 5, 3), dtype), normal((9, 5, 3), dtype, seed=1)
-    output = relu(input)
-    back = relu_input_gradient(gradient, output)
+    output = cpu.relu(input)
+    back = cpu.relu_input_gradient(gradient, output)
     in_place = input.copy()
-    assert relu(in_place, out=in_place) is in_place
+    assert cpu.relu(in_place, out=in_place) is in_place
     np.testing.assert_array_equal(in_place, output)
     in_place = gradient.copy()
-    assert relu_input_gradient(in_place, relu_sign(output), out=in_place) is in_place
+    assert cpu.relu_input_gradient(in_place, cpu.relu_mask(output), out=in_place) is in_place
     np.testing.assert_array_equal(in_place, back)
 
 
 def test_arguments_stay_as_they_are_when_no_place_is_given():
     input, gradient = normal((9, 5, 3)), normal((9, 5, 3), seed=1)
-    output = relu(input)
-    bits = relu_sign(output)
+    output = cpu.relu(input)
+    bits = cpu.relu_mask(output)
     arguments = (input, gradient, output, bits)
     copies = [array.copy() for array in arguments]
-    relu(input)
-    relu_sign(output)
-    relu_input_gradient(gradient, output)
-    relu_input_gradient(gradient, bits)
+    cpu.relu(input)
+    cpu.relu_mask(output)
+    cpu.relu_input_gradient(gradient, output)
+    cpu.relu_input_gradient(gradient, bits)
     for array, copy in zip(arguments, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -132,17 +132,17 @@ def test_arguments_stay_as_they_are_when_no_place_is_given():
 @pytest.mark.parametrize("strip", [8, 64, 1 << 17])
 def test_same_bits_at_any_thread_count_and_strip(strip, monkeypatch):
     input, gradient = normal((41, 43, 3)), normal((41, 43, 3), seed=1)
-    whole = relu(input)
-    expected = whole.tobytes() + relu_sign(whole).tobytes() + relu_input_gradient(gradient, whole).tobytes()
+    whole = cpu.relu(input)
+    expected = whole.tobytes() + cpu.relu_mask(whole).tobytes() + cpu.relu_input_gradient(gradient, whole).tobytes()
     monkeypatch.setattr(relu_module, "_STRIP", strip)
     monkeypatch.setattr(np, "empty", unwritten)
     monkeypatch.setattr(np, "empty_like", unwritten_like)
     for threads in (1, 2, 3, 5):
-        workers = Workers(threads)
-        output = relu(input, workers=workers)
-        bits = relu_sign(output, workers=workers)
+        workers = Cpu(threads)
+        output = workers.relu(input)
+        bits = workers.relu_mask(output)
         for kept in (output, bits):
-            back = relu_input_gradient(gradient, kept, workers=workers)
+            back = workers.relu_input_gradient(gradient, kept)
             assert output.tobytes() + bits.tobytes() + back.tobytes() == expected
 
 
@@ -160,13 +160,13 @@ def test_the_order_in_memory_does_not_matter(layout):
     random = np.random.default_rng(0)
     array, gradient = random.standard_normal((2, 5, 7, 3))
     moved = LAYOUTS[layout]
-    np.testing.assert_array_equal(relu(moved(array)), np.maximum(array, 0))
-    for kept in (moved(relu(array)), relu_sign(relu(array))):
-        np.testing.assert_array_equal(relu_input_gradient(moved(gradient), kept), gradient * (array > 0))
+    np.testing.assert_array_equal(cpu.relu(moved(array)), np.maximum(array, 0))
+    for kept in (moved(cpu.relu(array)), cpu.relu_mask(cpu.relu(array))):
+        np.testing.assert_array_equal(cpu.relu_input_gradient(moved(gradient), kept), gradient * (array > 0))
 
 
 def test_a_place_that_is_no_row_in_memory_is_refused():
     array = np.ones((4, 3, 2))
-    for function in (relu, lambda input, out: relu_input_gradient(input, input, out=out)):
+    for function in (cpu.relu, lambda input, out: cpu.relu_input_gradient(input, input, out=out)):
         with pytest.raises(ValueError, match="copy"):
             function(array, out=np.empty_like(array, order="F"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from kernels.cpu.threads import SERIAL, Workers, available_cores
+from kernels.cpu.threads import Threads, available_cores
 
 COUNTS = [1, 2, 3, 5]
 
@@ -23,21 +23,21 @@ def test_results_come_in_the_order_of_the_items(threads):
         time.sleep(0.002 * (10 - item))
         return item * item
 
-    assert Workers(threads).map(slow_at_first, range(10)) == [item * item for item in range(10)]
+    assert Threads(threads).map(slow_at_first, range(10)) == [item * item for item in range(10)]
 
 
 @pytest.mark.parametrize("threads", COUNTS)
 @pytest.mark.parametrize("count", [0, 1, 2, 500])
 def test_every_item_is_done_once(threads, count):
     done = []
-    Workers(threads).map(done.append, range(count))
+    Threads(threads).map(done.append, range(count))
     assert sorted(done) == list(range(count))
 
 
-def test_several_threads_work_at_the_same_time():
+def test_several_workerswork_at_the_same_time():
     # Each of the three waits for the other two: fewer threads would never get past it.
     barrier = threading.Barrier(3)
-    names = Workers(3).map(lambda _: (barrier.wait(10), threading.current_thread().name)[1], range(3))
+    names = Threads(3).map(lambda _: (barrier.wait(10), threading.current_thread().name)[1], range(3))
     assert len(set(names)) == 3
     assert threading.current_thread().name in names
 
@@ -50,7 +50,7 @@ def test_an_error_in_any_item_is_raised(threads, bad):
             raise ZeroDivisionError(f"item {item}")
 
     with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
-        Workers(threads).map(fail, range(20))
+        Threads(threads).map(fail, range(20))
 
 
 def test_an_error_of_a_helper_thread_is_raised():
@@ -63,7 +63,7 @@ def test_an_error_of_a_helper_thread_is_raised():
             raise ZeroDivisionError("in a helper")
 
     with pytest.raises(ZeroDivisionError, match="in a helper"):
-        Workers(2).map(fail_elsewhere, range(2))
+        Threads(2).map(fail_elsewhere, range(2))
 
 
 def test_no_thread_still_works_when_an_error_comes_out():
@@ -78,29 +78,29 @@ def test_no_thread_still_works_when_an_error_comes_out():
         finished.append(True)
 
     with pytest.raises(ZeroDivisionError, match="at once"):
-        Workers(2).map(item, range(2))
+        Threads(2).map(item, range(2))
     assert finished == [True]
 
 
-def test_workers_go_on_after_an_error():
-    workers = Workers(3)
+def test_threads_go_on_after_an_error():
+    workers = Threads(3)
     with pytest.raises(ZeroDivisionError):
         workers.map(lambda item: 1 // item, range(4))
     assert workers.map(str, range(4)) == ["0", "1", "2", "3"]
 
 
 def test_one_thread_means_the_calling_thread():
-    assert set(SERIAL.map(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
+    assert set(Threads(1).map(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("threads", [0, -2])
 def test_fewer_than_one_thread_is_refused(threads):
     with pytest.raises(ValueError, match=f"threads must be at least 1, got {threads}"):
-        Workers(threads)
+        Threads(threads)
 
 
 def test_the_default_is_one_thread_for_each_core_the_process_may_use():
-    assert Workers().threads == available_cores()
+    assert Threads().count == available_cores()
     assert 1 <= available_cores() <= os.cpu_count()
 
 
@@ -108,10 +108,10 @@ def test_single_threaded_blas_holds_inside_and_is_restored_after():
     np.ones((2, 2)) @ np.ones((2, 2))
     before = blas_threads()
     assert before
-    for workers in (Workers(2), SERIAL):
-        with workers.single_threaded_blas():
+    for workers in (Threads(2), Threads(1)):
+        with workers.computing():
             assert set(blas_threads()) == {1}
-            with workers.single_threaded_blas():
+            with workers.computing():
                 assert set(blas_threads()) == {1}
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
@@ -119,19 +119,19 @@ def test_single_threaded_blas_holds_inside_and_is_restored_after():
 
 def test_blas_is_restored_after_an_error():
     before = blas_threads()
-    with pytest.raises(ZeroDivisionError), Workers(2).single_threaded_blas():
+    with pytest.raises(ZeroDivisionError), Threads(2).computing():
         raise ZeroDivisionError
     assert blas_threads() == before
 
 
-def test_blas_is_restored_when_the_last_of_several_threads_is_done():
+def test_blas_is_restored_when_the_last_of_several_workersis_done():
     """Interleaved: the first to begin ends before the second does."""
     before = blas_threads()
     first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
     seen = []
 
     def first():
-        with Workers(1).single_threaded_blas():
+        with Threads(1).computing():
             first_is_in.set()
             second_is_in.wait(10)
         seen.append(blas_threads())
@@ -140,7 +140,7 @@ def test_blas_is_restored_when_the_last_of_several_threads_is_done():
     thread = threading.Thread(target=first)
     thread.start()
     first_is_in.wait(10)
-    with Workers(1).single_threaded_blas():
+    with Threads(1).computing():
         second_is_in.set()
         first_is_out.wait(10)
         seen.append(blas_threads())
@@ -150,7 +150,7 @@ def test_blas_is_restored_when_the_last_of_several_threads_is_done():
 
 
 def test_a_map_within_a_map_is_computed_by_the_calling_thread():
-    workers = Workers(2)
+    workers = Threads(2)
 
     def inner(item):
         return workers.map(lambda other: (item, other, threading.get_ident()), range(3))
@@ -166,6 +166,6 @@ def test_a_map_within_a_map_is_computed_by_the_calling_thread():
 
 
 @pytest.mark.parametrize("threads", [2.5, "2", 1.0])
-def test_a_number_of_threads_that_is_not_whole_is_refused(threads):
+def test_a_number_of_workersthat_is_not_whole_is_refused(threads):
     with pytest.raises(ValueError, match="threads must be a whole number, got"):
-        Workers(threads)
+        Threads(threads)

@@ -5,11 +5,11 @@ import importlib
 import numpy as np
 import pytest
 
-from kernels.cpu import conv, conv_input_gradient, transform_weight
-from kernels.cpu.threads import Workers
-from kernels.cpu.winograd import POINTS, toom_cook, winograd_conv
+from kernels import Cpu
+from kernels.cpu.winograd import POINTS, toom_cook, transform_weight, winograd_conv
 from kernels.geometry import Window, output_size
 from tests.kernels import naive
+from tests.kernels.devices import cpu
 
 winograd = importlib.import_module("kernels.cpu.winograd")
 
@@ -31,7 +31,7 @@ def make(case, dtype=np.float64):
     return (*(array.astype(dtype) for array in arrays), pads)
 
 
-def run(input, weight, bias, pads, workers, transposed=False):
+def run(input, weight, bias, pads, threads, transposed=False):
     size = input.shape[0] + pads[0] + pads[2] - 2, input.shape[1] + pads[1] + pads[3] - 2
     output = np.full((*size, weight.shape[2 if transposed else 3]), np.nan, input.dtype)
     stored = np.zeros(size, int)
@@ -44,9 +44,7 @@ def run(input, weight, bias, pads, workers, transposed=False):
         stored[rows, columns] += 1
         values[...] = np.nan  # it may be changed
 
-    winograd_conv(
-        load, store, input.shape[:2], pads, transform_weight(weight), bias, transposed=transposed, workers=workers
-    )
+    winograd_conv(threads, load, store, input.shape[:2], pads, transform_weight(weight), bias, transposed=transposed)
     assert (stored == 1).all()
     return output
 
@@ -79,7 +77,7 @@ def way(request, monkeypatch):
 def test_equals_the_definition(case):
     input, weight, bias, pads = make(case)
     expected = naive.conv(input, weight, bias, Window((3, 3), pads=pads))
-    result = run(input, weight, bias, pads, Workers(2))
+    result = run(input, weight, bias, pads, Cpu(2))
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
@@ -88,9 +86,8 @@ def test_same_bits_at_any_thread_count():
     input, weight, bias, pads = make("vgg", np.float32)
     results = set()
     for threads in (1, 2, 3, 5):
-        workers = Workers(threads)
-        with workers.single_threaded_blas():
-            results.add(run(input, weight, bias, pads, workers).tobytes())
+        with Cpu.computing():
+            results.add(run(input, weight, bias, pads, Cpu(threads)).tobytes())
     assert len(results) == 1
 
 
@@ -100,9 +97,9 @@ def test_transposed_it_is_the_input_gradient(case):
     input, weight, _, pads = make(case)
     window = Window((3, 3), pads=pads)
     gradient = np.random.default_rng(1).standard_normal((*output_size(window, *input.shape[:2]), weight.shape[3]))
-    expected = conv_input_gradient(gradient, weight, input.shape, window)
+    expected = cpu.conv_input_gradient(gradient, weight, input.shape, window)
     mirrored = tuple(2 - pad for pad in pads)
-    result = run(gradient, weight, None, mirrored, Workers(2), transposed=True)
+    result = run(gradient, weight, None, mirrored, Cpu(2), transposed=True)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
@@ -112,6 +109,6 @@ def test_float32_error_stays_below_two_millionths(channels):
     input = rng.standard_normal((32, 32, channels))
     weight = rng.standard_normal((3, 3, channels, 64)) * np.sqrt(2 / (9 * channels))
     window = Window((3, 3), pads=(1, 1, 1, 1))
-    exact = conv(input, weight, None, window)
-    result = run(input.astype(np.float32), weight.astype(np.float32), None, window.pads, Workers(2))
+    exact = cpu.conv(input, weight, None, window)
+    result = run(input.astype(np.float32), weight.astype(np.float32), None, window.pads, Cpu(2))
     assert np.linalg.norm(result - exact) / np.linalg.norm(exact) < 2e-6

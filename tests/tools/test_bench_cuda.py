@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from kernels import gpu_unavailable
-from kernels.cuda import runtime
+from kernels.cuda import opening
 from tests.tools.test_bench import needs_torch
 from tools import bench
 from tools.benching.cuda import VARIANTS, Card, CudaReport, LayerTime, ProgramTime, Variant
@@ -62,8 +61,8 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch):
     def missing():
         raise ValueError("CuPy finds no GPU")
 
-    monkeypatch.setattr(runtime, "backend", missing)
-    assert gpu_unavailable()
+    monkeypatch.setattr(opening, "open_cuda", missing)
+    assert opening.unavailable()
     with pytest.raises(ValueError, match="device 'cuda' is not available: CuPy finds no GPU"):
         bench.main(SMALL)
 

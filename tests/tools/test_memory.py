@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from engine import load_network
-from kernels.cuda import runtime
 from tests.engine import models
+from tests.kernels.devices import cuda
 from tools import memory, rendering
 from tools.memory import available_memory, check_free
 from tools.options import Options
@@ -69,7 +69,7 @@ def test_a_painting_that_is_too_large_names_its_own_option(emulator, on_gpu):
 
 def test_the_device_is_asked_for_its_free_memory(emulator):
     emulator.memory = 12345
-    assert runtime.free_bytes() == 12345
+    assert cuda.free_bytes() == 12345
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ import numpy as np
 
 from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
-from engine.graph import convolution_of, value_shapes
+from engine.graph import value_shapes
 from engine.network import Network
 from engine.ops import Array
 from engine.optimize import minimize
-from kernels import gpu_distances, gpu_name, gpu_versions, kernels_of, to_cuda, to_host
+from kernels import Cuda
+from kernels.cuda import opening, selftest
 from tools.benching.programs import Evaluate, relative_difference
 from tools.benching.rivals import RIVALS, evaluation, matrix_rates
 from tools.benching.speed import seconds_each, time_in_turn
@@ -190,7 +191,8 @@ def measure_on_cuda(
     Raises ValueError where there is no GPU.
     """
     choose_device("cuda")
-    card = measure_card(against_torch)
+    gpu = opening.open_cuda()
+    card = measure_card(gpu, against_torch)
     on_step("card")
     programs: list[ProgramTime] = []
     layers: list[LayerTime] = []
@@ -223,15 +225,15 @@ def measure_on_cuda(
     return CudaReport(time.strftime("%Y-%m-%d"), card, left_out, programs, layers)
 
 
-def measure_card(with_rates: bool) -> Card:
+def measure_card(gpu: Cuda, with_rates: bool) -> Card:
     """Return the GPU's name, versions, copy bandwidth and, from PyTorch, the rates of its matrix products."""
-    source = to_cuda(np.zeros(COPIED))
-    kernels = kernels_of(source)
-    target = kernels.empty(source.shape, source.dtype)
-    copy = partial(kernels.scaled, source, 1.0, out=target)
+    source = gpu.put(np.zeros(COPIED))
+    target = gpu.empty(source.shape, source.dtype)
+    copy = partial(gpu.scaled, source, 1.0, out=target)
     copy()
-    bandwidth = 2 * source.nbytes / seconds_each(copy, _wait, LAUNCHES)
-    return Card(gpu_name(), gpu_versions(), gpu_distances(), bandwidth, matrix_rates() if with_rates else {})
+    bandwidth = 2 * source.nbytes / seconds_each(copy, partial(_wait, gpu), LAUNCHES)
+    rates = matrix_rates() if with_rates else {}
+    return Card(gpu.name, gpu.versions(), selftest.distances(gpu), bandwidth, rates)
 
 
 def _prepared(
@@ -241,7 +243,7 @@ def _prepared(
     content, style, image = given
     height, width = image.shape[:2]
     needed = network.memory(height, width, LAYERS) + network.weight_bytes(LAYERS)
-    check_free("cuda", needed, (height, width), "choose a smaller --size")
+    check_free(network.device, needed, (height, width), "choose a smaller --size")
     objective = build_objective(network, content, style, variant.replay)
     entry = _entry(network, name, variant.precision, objective(image), expected, len(image))
     placed = network.placed(image)
@@ -278,28 +280,27 @@ def _entry(
 
 def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
     """Time each node alone, on random numbers."""
-    rng = np.random.default_rng(0)
-    shapes = value_shapes(network.nodes, (size, size, 3))
+    rng, gpu = np.random.default_rng(0), network.device
+    assert isinstance(gpu, Cuda)
+    wait = partial(_wait, gpu)
+    plan = network.plan(size, size, network.layers)
+    shapes = value_shapes(plan.nodes, plan.image)
     times = []
-    for node in network.nodes:
-        operator, shape = node.operator, shapes[node.input]
-        rows, columns, _ = shapes[node.output]
+    for node in plan.nodes:
+        operator, shape = node.operator, shapes[node.output]
         given, flowing = (
-            to_cuda(rng.standard_normal(one).astype(network.dtype)) for one in (shape, shapes[node.output])
+            gpu.put(rng.standard_normal(one).astype(network.dtype)) for one in (shapes[node.input], shape)
         )
-        _, saved = operator.forward(given, False, network.workers)
-        operator.input_gradient(flowing, None, saved, network.workers)
-        forward = seconds_each(partial(operator.forward, given, False, network.workers), _wait, LAUNCHES)
-        backward = seconds_each(
-            partial(operator.input_gradient, flowing, None, saved, network.workers), _wait, LAUNCHES
-        )
-        conv = convolution_of(operator)
-        operations = 0 if conv is None else 2 * rows * columns * conv.weight.size
+        _, saved = operator.forward(gpu, [given], False)
+        operator.input_gradients(gpu, flowing, None, saved)
+        forward = seconds_each(partial(operator.forward, gpu, [given], False), wait, LAUNCHES)
+        backward = seconds_each(partial(operator.input_gradients, gpu, flowing, None, saved), wait, LAUNCHES)
+        operations = 2 * operator.multiply_adds(shape)
         moved = given.nbytes + flowing.nbytes
         times.append(LayerTime(variant, size, node.label, forward, backward, operations, moved))
     return times
 
 
-def _wait() -> None:
-    """Wait for the device: what is fetched from it comes after all that was launched before."""
-    to_host(to_cuda(np.zeros(1)))
+def _wait(gpu: Cuda) -> None:
+    """Wait for the GPU: what is fetched from it comes after all that was launched before."""
+    gpu.fetch(gpu.put(np.zeros(1)))

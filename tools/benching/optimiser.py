@@ -88,7 +88,7 @@ def measure_run(
         on_step()
 
     began = clock()
-    result = minimize(timed, image, method, iterations, callback=callback, workers=network.workers)
+    result = minimize(timed, image, method, iterations, callback=callback, device=network.device)
     seconds = clock() - began
     for _ in range(iterations - result.iterations):
         on_step()

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.network import Network
 from engine.ops import Array
+from kernels import Cpu
 from tools.torch_vgg import LAYOUTS, TorchObjective, import_torch, torch_objective
 
 ENGINE = "engine"
@@ -27,9 +28,15 @@ or weight makes them differ by about 1.
 Evaluate = Callable[[], object]
 
 
+def threads_of(network: Network) -> int:
+    """Return how many threads a network of the CPU computes with."""
+    assert isinstance(network.device, Cpu)
+    return network.device.count
+
+
 def build_twin(network: Network, content: Array, style: Array, layout: str) -> TorchObjective:
     """Return the same in PyTorch, which gets the same number of threads."""
-    import_torch().set_num_threads(network.workers.threads)
+    import_torch().set_num_threads(threads_of(network))
     return torch_objective(network, content, style, content_weight=network.content_weight, layout=layout)
 
 

@@ -13,7 +13,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
 from engine.preprocessing import named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from tools.random_vgg import random_vgg
 
 LAYERS = tuple(dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS]))
@@ -57,10 +57,9 @@ def build_network(setup: Setup) -> Network:
         outputs=layer_names(nodes),
         preprocessing=named_preprocessing(setup.preprocessing or "caffe"),
         dtype=np.dtype(np.float32),
-        device="cpu",
+        device=Cpu(setup.threads),
         content_weight=PAPER_CONTENT_WEIGHT,
         rejected=(),
-        workers=Workers(setup.threads),
         convolution=setup.convolution,
     )
 

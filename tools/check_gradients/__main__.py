@@ -255,7 +255,7 @@ def describe(
         f"style {', '.join(problem.style_layers) or 'none'}",
         "seed": str(arguments.seed),
         "directions": str(arguments.directions),
-        "machine": f"{cpu_name()}, {problem.network.workers.threads} threads",
+        "machine": f"{cpu_name()}, {problem.network.device.name}",
         "versions": ", ".join(f"{name} {number}" for name, number in found.items()),
         "time": duration(seconds),
         "command": shlex.join(["python", "-m", f"tools.{NAME}", *(sys.argv[1:] if argv is None else argv)]),

@@ -31,7 +31,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from kernels.geometry import Window
 from tools.check_gradients.faults import FAULTS, Fault
 
@@ -134,10 +134,9 @@ def _awkward_network(random: np.random.Generator) -> Network:
         outputs={node.output: node.output for node in nodes if isinstance(node.operator, Conv)},
         preprocessing=Preprocessing("awkward", True, 1 / 255, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)),
         dtype=np.dtype(np.float64),
-        device="cpu",
+        device=Cpu(1),
         content_weight=1e-2,
         rejected=(),
-        workers=Workers(1),
         convolution="direct",
     )
 

@@ -1,25 +1,26 @@
-"""The catalogue of faults: the mistakes that people make in a hand-written gradient.
+"""The catalog of faults: the mistakes that people make in a hand-written gradient.
 
 A fault is put in by replacing one function of the engine, see ``tools.check_gradients.fault_study``.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import kernels.cpu
 from engine import losses
 from engine.gradcheck.definition import under_taps
-from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array, MaxPool
+from engine.plan import Plan
 from engine.preprocessing import Preprocessing
-from kernels.cpu.threads import Workers
+from kernels import Cpu, Device
+from kernels.cpu import conv as _conv
+from kernels.cpu import convolution as _convolution
+from kernels.cpu import pool as _pool
 from kernels.geometry import Window, resolved_pads
 
 Replacement = Callable[[Any], Any]
@@ -43,11 +44,11 @@ class Fault:
 # Each function below makes a wrong function from a right one.
 
 
-def _kernel_not_turned(flip: Any) -> Any:
+def _kernel_not_flipped(flip: Any) -> Any:
     return lambda weight, group=1: flip(np.ascontiguousarray(weight[::-1, ::-1]), group)
 
 
-def _kernel_half_turned(flip: Any) -> Any:
+def _kernel_half_flipped(flip: Any) -> Any:
     return lambda weight, group=1: flip(np.ascontiguousarray(weight[:, ::-1]), group)
 
 
@@ -59,30 +60,30 @@ def _channels_not_swapped(flip: Any) -> Any:
     return faulty
 
 
-def _kernel_turned_in_forward(conv: Any) -> Any:
-    def faulty(input: Array, weight: Array, *rest: Any, **named: Any) -> Array:
-        return conv(input, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
+def _kernel_flipped_in_forward(conv: Any) -> Any:
+    def faulty(cpu: Cpu, input: Array, weight: Array, *rest: Any, **named: Any) -> Array:
+        return conv(cpu, input, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
 
     return faulty
 
 
-def _kernel_turned_in_backward(gradient: Any) -> Any:
-    def faulty(g: Array, weight: Array, *rest: Any, **named: Any) -> Array:
+def _kernel_flipped_in_backward(gradient: Any) -> Any:
+    def faulty(cpu: Cpu, g: Array, weight: Array, *rest: Any, **named: Any) -> Array:
         named["flipped"] = None
-        return gradient(g, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
+        return gradient(cpu, g, np.ascontiguousarray(weight[::-1, ::-1]), *rest, **named)
 
     return faulty
 
 
 def _bias_dropped(conv: Any) -> Any:
-    return lambda input, weight, bias, *rest, **named: conv(input, weight, None, *rest, **named)
+    return lambda cpu, input, weight, bias, *rest, **named: conv(cpu, input, weight, None, *rest, **named)
 
 
 def _padding_repeats_the_edge(conv: Any) -> Any:
-    def faulty(input: Array, weight: Array, bias: Any, window: Window, *rest: Any, **named: Any) -> Array:
+    def faulty(cpu: Cpu, input: Array, weight: Array, bias: Any, window: Window, *rest: Any, **named: Any) -> Array:
         top, left, bottom, right = resolved_pads(window, *input.shape[:2])
         padded = np.pad(input, ((top, bottom), (left, right), (0, 0)), mode="edge")
-        return conv(padded, weight, bias, Window(window.kernel), *rest, **named)
+        return conv(cpu, padded, weight, bias, Window(window.kernel), *rest, **named)
 
     return faulty
 
@@ -97,11 +98,11 @@ def _same_on_the_wrong_side(pads: Any) -> Any:
 
 
 def _padding_dropped_in_backward(gradient: Any) -> Any:
-    def faulty(g: Array, *rest: Any, **named: Any) -> Array:
+    def faulty(cpu: Cpu, g: Array, *rest: Any, **named: Any) -> Array:
         cut = g.copy()
         cut[[0, -1]] = 0
         cut[:, [0, -1]] = 0
-        return gradient(cut, *rest, **named)
+        return gradient(cpu, cut, *rest, **named)
 
     return faulty
 
@@ -111,34 +112,34 @@ def _shifted_by_one(gradient: Any) -> Any:
 
 
 def _mask_from_the_gradient(mask: Any) -> Any:
-    return lambda g, kept, **named: mask(g, np.ascontiguousarray(g), **{**named, "out": None})
+    return lambda cpu, g, kept, **named: mask(cpu, g, np.ascontiguousarray(g), **{**named, "out": None})
 
 
 def _mask_from_both(mask: Any) -> Any:
-    return lambda g, kept, **named: np.maximum(mask(g, kept, **named), 0)
+    return lambda cpu, g, kept, **named: np.maximum(mask(cpu, g, kept, **named), 0)
 
 
 def _mask_left_out(mask: Any) -> Any:
-    return lambda g, kept, **named: g
+    return lambda cpu, g, kept, **named: g
 
 
 def _mask_shifted(mask: Any) -> Any:
-    def faulty(g: Array, kept: Array, **named: Any) -> Array:
+    def faulty(cpu: Cpu, g: Array, kept: Array, **named: Any) -> Array:
         shifted = np.roll(kept, 1, axis=-1) if kept.dtype != np.uint8 else np.roll(kept, 1)
-        return mask(g, np.ascontiguousarray(shifted), **named)
+        return mask(cpu, g, np.ascontiguousarray(shifted), **named)
 
     return faulty
 
 
 def _mean_not_divided(gradient: Any) -> Any:
-    def faulty(g: Array, shape: Any, window: Window, **named: Any) -> Array:
-        return gradient(g * (window.kernel[0] * window.kernel[1]), shape, window, **named)
+    def faulty(cpu: Cpu, g: Array, shape: Any, window: Window, **named: Any) -> Array:
+        return gradient(cpu, g * (window.kernel[0] * window.kernel[1]), shape, window, **named)
 
     return faulty
 
 
 def _mean_counts_what_is_outside(gradient: Any) -> Any:
-    def faulty(g: Array, shape: Any, window: Window, **named: Any) -> Array:
+    def faulty(cpu: Cpu, g: Array, shape: Any, window: Window, **named: Any) -> Array:
         result = np.zeros(shape, g.dtype)
         share = g / (window.kernel[0] * window.kernel[1])
         for y, x in np.ndindex(g.shape[:2]):
@@ -149,8 +150,8 @@ def _mean_counts_what_is_outside(gradient: Any) -> Any:
 
 
 def _last_odd_row_dropped(gradient: Any) -> Any:
-    def faulty(g: Array, shape: Any, window: Window, **named: Any) -> Array:
-        result: Array = gradient(g, shape, window, **named)
+    def faulty(cpu: Cpu, g: Array, shape: Any, window: Window, **named: Any) -> Array:
+        result: Array = gradient(cpu, g, shape, window, **named)
         if shape[0] % 2:
             result[-1] = 0
         return result
@@ -159,9 +160,9 @@ def _last_odd_row_dropped(gradient: Any) -> Any:
 
 
 def _input_remembered(forward: Any) -> Any:
-    def faulty(self: MaxPool, input: Array, *rest: Any) -> Any:
-        output, (winners, shape) = forward(self, input, *rest)
-        return output, (winners, shape, input, output)
+    def faulty(self: MaxPool, device: Device, inputs: Any, *rest: Any) -> Any:
+        output, (winners, shape) = forward(self, device, inputs, *rest)
+        return output, (winners, shape, inputs[0], output)
 
     return faulty
 
@@ -169,31 +170,33 @@ def _input_remembered(forward: Any) -> Any:
 def _gradient_to_all_equal_ones(gradient: Any) -> Any:
     """Look the winner up by its value, so that equal ones all get the whole gradient."""
 
-    def faulty(self: MaxPool, g: Array, kept: Any, saved: Any, workers: Workers) -> Array:
+    def faulty(self: MaxPool, device: Device, g: Array, kept: Any, saved: Any) -> Any:
         winners, shape, input, output = saved
         result = np.zeros(shape, g.dtype)
         for tap, seen in enumerate(under_taps(input, self.window, fill=-np.inf, beyond=-np.inf)):
             at_tap = np.where(seen == output, tap, len(self.window.taps)).astype(winners.dtype)
-            result += gradient(self, g, kept, (at_tap, shape), workers)
-        return result
+            result += gradient(self, device, g, kept, (at_tap, shape))[0]
+        return [result]
 
     return faulty
 
 
 def _gradient_to_the_middle(gradient: Any) -> Any:
-    return lambda g, winners, *rest, **named: gradient(g, np.full_like(winners, 4), *rest, **named)
+    return lambda cpu, g, winners, *rest, **named: gradient(cpu, g, np.full_like(winners, 4), *rest, **named)
 
 
 def _gradient_beside_the_winner(gradient: Any) -> Any:
-    return lambda g, winners, *rest, **named: gradient(g, np.minimum(winners + 1, 8), *rest, **named)
+    return lambda cpu, g, winners, *rest, **named: gradient(cpu, g, np.minimum(winners + 1, 8), *rest, **named)
 
 
 def _style_weight(change: Callable[[float, Array], float]) -> Replacement:
     """Give the gradient of a style term another weight: what ``change`` makes of the right one, for features F."""
 
     def replacement(gradient: Any) -> Any:
-        def faulty(F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any) -> Array:
-            return gradient(F, G, A, M_a, change(weight, F), *rest)
+        def faulty(
+            device: Device, F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, *rest: Any
+        ) -> Array:
+            return gradient(device, F, G, A, M_a, change(weight, F), *rest)
 
         return faulty
 
@@ -201,34 +204,34 @@ def _style_weight(change: Callable[[float, Array], float]) -> Replacement:
 
 
 def _painting_scaled(gradient: Any) -> Any:
-    return lambda F, G, A, *rest: gradient(F, G, 0.5 * A, *rest)
+    return lambda device, F, G, A, *rest: gradient(device, F, G, 0.5 * A, *rest)
 
 
 def _content_weight_left_out(gradient: Any) -> Any:
-    return lambda F, P, weight=1.0, add_to=None: gradient(F, P, 1.0, add_to)
+    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, 1.0, add_to)
 
 
 def _content_sign(gradient: Any) -> Any:
-    return lambda F, P, weight=1.0, add_to=None: gradient(F, P, -weight, add_to)
+    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, -weight, add_to)
 
 
 def _overwritten(gradient: Any) -> Any:
-    return lambda F, P, weight=1.0, add_to=None: gradient(F, P, weight, None)
+    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, weight, None)
 
 
 def _style_overwrites(gradient: Any) -> Any:
     def faulty(
-        F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, add_to: Any = None, *rest: Any
+        device: Device, F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, add_to: Any = None
     ) -> Array:
-        return gradient(F, G, A, M_a, weight, None, *rest)
+        return gradient(device, F, G, A, M_a, weight, None)
 
     return faulty
 
 
 def _added_twice(gradient: Any) -> Any:
-    def faulty(F: Array, P: Array, weight: float = 1.0, add_to: Any = None) -> Array:
-        once = gradient(F, P, weight, add_to)
-        return once if add_to is None else gradient(F, P, weight, once)
+    def faulty(device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Any = None) -> Array:
+        once = gradient(device, F, P, weight, add_to)
+        return once if add_to is None else gradient(device, F, P, weight, once)
 
     return faulty
 
@@ -246,7 +249,7 @@ def _total_variation_in_the_gradient_only(call: Any) -> Any:
     return faulty
 
 
-def _normalised_gradient(call: Any) -> Any:
+def _normalized_gradient(call: Any) -> Any:
     def faulty(self: Objective, image: Array) -> Any:
         value, gradient = call(self, image)
         return value, gradient / np.abs(gradient).sum()
@@ -254,35 +257,35 @@ def _normalised_gradient(call: Any) -> Any:
     return faulty
 
 
-def _colours_swapped_in_the_gradient(gradient: Any) -> Any:
-    return lambda self, g: np.ascontiguousarray(gradient(self, g)[:, :, ::-1])
+def _colors_swapped_in_the_gradient(gradient: Any) -> Any:
+    return lambda self, device, g: np.ascontiguousarray(gradient(self, device, g)[:, :, ::-1])
 
 
-def _colours_swapped(apply: Any) -> Any:
-    return lambda self, image, dtype: apply(self, image[:, :, ::-1], dtype)
+def _colors_swapped(apply: Any) -> Any:
+    return lambda self, device, image, dtype: apply(self, device, image[:, :, ::-1], dtype)
 
 
 def _mean_in_the_wrong_order(apply: Any) -> Any:
-    def faulty(self: Preprocessing, image: Array, dtype: Any) -> Array:
+    def faulty(self: Preprocessing, device: Device, image: Array, dtype: Any) -> Array:
         wrong = Preprocessing(self.name, self.bgr, self.scale, self.mean[::-1], self.std)
-        return apply(wrong, image, dtype)
+        return apply(wrong, device, image, dtype)
 
     return faulty
 
 
 def _scale_left_out(gradient: Any) -> Any:
-    return lambda self, g: gradient(self, g) / self.scale
+    return lambda self, device, g: gradient(self, device, g) / self.scale
 
 
 def _deviation_left_out(gradient: Any) -> Any:
-    def faulty(self: Preprocessing, g: Array) -> Array:
-        return gradient(Preprocessing(self.name, self.bgr, self.scale, self.mean, (1.0, 1.0, 1.0)), g)
+    def faulty(self: Preprocessing, device: Device, g: Array) -> Array:
+        return gradient(Preprocessing(self.name, self.bgr, self.scale, self.mean, (1.0, 1.0, 1.0)), device, g)
 
     return faulty
 
 
 def _lowest_layer_left_out(backward: Any) -> Any:
-    def faulty(self: Network, tape: Any, gradients: Any, **named: Any) -> Array:
+    def faulty(self: Plan, tape: Any, gradients: Any, **named: Any) -> Array:
         first = next(iter(gradients))
         kept = {layer: gradient for layer, gradient in gradients.items() if layer != first or len(gradients) == 1}
         return backward(self, tape, kept, **named)
@@ -290,58 +293,60 @@ def _lowest_layer_left_out(backward: Any) -> Any:
     return faulty
 
 
-# The modules, not the functions of the same name in kernels.cpu.
-_CPU, _CONV, _POOL = (
-    kernels.cpu,
-    importlib.import_module("kernels.cpu.conv"),
-    importlib.import_module("kernels.cpu.pool"),
-)
+def _of_relu(replacement: Replacement) -> tuple[tuple[Any, str, Replacement], ...]:
+    """Return both places of a ReLU's input gradient: behind a convolution, and alone."""
+    return tuple((place, "relu_input_gradient", replacement) for place in (_convolution, Cpu))
+
 
 FAULTS = (
     Fault(
-        "kernel not turned in the input gradient",
-        ((_CONV, "flip_weight", _kernel_not_turned), (_CPU, "flip_weight", _kernel_not_turned)),
+        "kernel not flipped in the input gradient",
+        ((_conv, "flip_weight", _kernel_not_flipped), (_convolution, "flip_weight", _kernel_not_flipped)),
     ),
     Fault(
-        "kernel turned about one axis only",
-        ((_CONV, "flip_weight", _kernel_half_turned), (_CPU, "flip_weight", _kernel_half_turned)),
+        "kernel flipped about one axis only",
+        ((_conv, "flip_weight", _kernel_half_flipped), (_convolution, "flip_weight", _kernel_half_flipped)),
     ),
     Fault(
         "input and output channels not exchanged",
-        ((_CONV, "flip_weight", _channels_not_swapped), (_CPU, "flip_weight", _channels_not_swapped)),
+        ((_conv, "flip_weight", _channels_not_swapped), (_convolution, "flip_weight", _channels_not_swapped)),
     ),
     Fault(
-        "kernel turned in both directions",
-        ((_CPU, "conv", _kernel_turned_in_forward), (_CPU, "conv_input_gradient", _kernel_turned_in_backward)),
+        "kernel flipped in both directions",
+        (
+            (_convolution, "conv", _kernel_flipped_in_forward),
+            (_convolution, "conv_input_gradient", _kernel_flipped_in_backward),
+        ),
     ),
-    Fault("bias dropped", ((_CPU, "conv", _bias_dropped),)),
-    Fault("padding repeats the edge", ((_CPU, "conv", _padding_repeats_the_edge),)),
+    Fault("bias dropped", ((_convolution, "conv", _bias_dropped),)),
+    Fault("padding repeats the edge", ((_convolution, "conv", _padding_repeats_the_edge),)),
     Fault(
         "SAME padding on the wrong side",
-        ((_CONV, "resolved_pads", _same_on_the_wrong_side), (_POOL, "resolved_pads", _same_on_the_wrong_side)),
+        ((_conv, "resolved_pads", _same_on_the_wrong_side), (_pool, "resolved_pads", _same_on_the_wrong_side)),
     ),
     Fault(
-        "border dropped in the convolution's gradient", ((_CPU, "conv_input_gradient", _padding_dropped_in_backward),)
+        "border dropped in the convolution's gradient",
+        ((_convolution, "conv_input_gradient", _padding_dropped_in_backward),),
     ),
-    Fault("convolution's gradient shifted by one", ((_CPU, "conv_input_gradient", _shifted_by_one),)),
-    Fault("ReLU mask from the output gradient", ((_CPU, "relu_input_gradient", _mask_from_the_gradient),)),
-    Fault("ReLU mask from both (guided backpropagation)", ((_CPU, "relu_input_gradient", _mask_from_both),)),
-    Fault("ReLU mask left out", ((_CPU, "relu_input_gradient", _mask_left_out),)),
-    Fault("ReLU mask of the neighbouring channel", ((_CPU, "relu_input_gradient", _mask_shifted),)),
-    Fault("average's gradient not divided", ((_CPU, "average_pool_input_gradient", _mean_not_divided),)),
+    Fault("convolution's gradient shifted by one", ((_convolution, "conv_input_gradient", _shifted_by_one),)),
+    Fault("ReLU mask from the output gradient", _of_relu(_mask_from_the_gradient)),
+    Fault("ReLU mask from both (guided backpropagation)", _of_relu(_mask_from_both)),
+    Fault("ReLU mask left out", _of_relu(_mask_left_out)),
+    Fault("ReLU mask of the neighboring channel", _of_relu(_mask_shifted)),
+    Fault("average's gradient not divided", ((Cpu, "average_pool_input_gradient", _mean_not_divided),)),
     Fault(
         "average's gradient divided by the wrong count at the border",
-        ((_CPU, "average_pool_input_gradient", _mean_counts_what_is_outside),),
+        ((Cpu, "average_pool_input_gradient", _mean_counts_what_is_outside),),
     ),
-    Fault("last row lost at odd sizes", ((_CPU, "average_pool_input_gradient", _last_odd_row_dropped),)),
-    Fault("maximum's gradient to a fixed place", ((_CPU, "max_pool_input_gradient", _gradient_to_the_middle),)),
+    Fault("last row lost at odd sizes", ((Cpu, "average_pool_input_gradient", _last_odd_row_dropped),)),
+    Fault("maximum's gradient to a fixed place", ((Cpu, "max_pool_input_gradient", _gradient_to_the_middle),)),
     Fault(
         "maximum's gradient one place beside the winner",
-        ((_CPU, "max_pool_input_gradient", _gradient_beside_the_winner),),
+        ((Cpu, "max_pool_input_gradient", _gradient_beside_the_winner),),
     ),
     Fault(
         "maximum's gradient to more than one of equal values",
-        ((MaxPool, "forward", _input_remembered), (MaxPool, "input_gradient", _gradient_to_all_equal_ones)),
+        ((MaxPool, "forward", _input_remembered), (MaxPool, "input_gradients", _gradient_to_all_equal_ones)),
     ),
     Fault(
         "Gram gradient twice too large",
@@ -370,18 +375,18 @@ FAULTS = (
     Fault("content gradient overwrites what flows", ((losses, "content_loss_gradient", _overwritten),)),
     Fault("style gradient overwrites what flows", ((losses, "style_layer_loss_gradient", _style_overwrites),)),
     Fault("gradient added twice at a branch", ((losses, "content_loss_gradient", _added_twice),)),
-    Fault("first style layer left out on the way back", ((Network, "backward", _lowest_layer_left_out),)),
+    Fault("first style layer left out on the way back", ((Plan, "backward", _lowest_layer_left_out),)),
     Fault(
         "total variation in the gradient, not in the loss",
         ((Objective, "__call__", _total_variation_in_the_gradient_only),),
     ),
-    Fault("gradient normalised, loss not", ((Objective, "__call__", _normalised_gradient),)),
-    Fault("colours swapped in the gradient", ((Preprocessing, "input_gradient", _colours_swapped_in_the_gradient),)),
+    Fault("gradient normalized, loss not", ((Objective, "__call__", _normalized_gradient),)),
+    Fault("colors swapped in the gradient", ((Preprocessing, "input_gradient", _colors_swapped_in_the_gradient),)),
     Fault(
-        "colours swapped in both directions",
+        "colors swapped in both directions",
         (
-            (Preprocessing, "apply", _colours_swapped),
-            (Preprocessing, "input_gradient", _colours_swapped_in_the_gradient),
+            (Preprocessing, "apply", _colors_swapped),
+            (Preprocessing, "input_gradient", _colors_swapped_in_the_gradient),
         ),
     ),
     Fault("mean in the wrong order", ((Preprocessing, "apply", _mean_in_the_wrong_order),)),

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine import losses
 from engine.ops import Array
-from kernels.cpu import relu, relu_input_gradient
+from kernels import Cpu
 
 IMAGE_CHANNELS, IMAGE_POSITIONS = 3, 17
 """C_0 and M_0, an image's channels and positions, which some programs divide by."""
@@ -187,20 +187,23 @@ def _equation_6_behind_relu(layer: Layer) -> Array:
     return _masked(_equation_6(_behind_relu(layer)), layer.F)
 
 
+_CPU = Cpu(1)
+
+
 def _own_layout(F: Array) -> Array:
     """Return (N, M) as the program keeps it, (1, M, N)."""
     return np.ascontiguousarray(F.T)[np.newaxis]
 
 
 def _own_content(layer: Layer) -> Array:
-    F = relu(_own_layout(layer.F))
-    return relu_input_gradient(losses.content_loss_gradient(F, _own_layout(layer.P)), F)[0].T
+    F = _CPU.relu(_own_layout(layer.F))
+    return _CPU.relu_input_gradient(losses.content_loss_gradient(_CPU, F, _own_layout(layer.P)), F)[0].T
 
 
 def _own_style(layer: Layer) -> Array:
-    F = relu(_own_layout(layer.F))
-    plain = losses.style_layer_loss_gradient(F, losses.gram_matrix(F), layer.A)
-    return relu_input_gradient(plain, F)[0].T
+    F = _CPU.relu(_own_layout(layer.F))
+    plain = losses.style_layer_loss_gradient(_CPU, F, losses.gram_matrix(_CPU, F), layer.A)
+    return _CPU.relu_input_gradient(plain, F)[0].T
 
 
 def _by_sum_of_magnitudes(gradient: Array) -> Array:

@@ -16,7 +16,7 @@ def seconds_of_evaluation(job: Job) -> tuple[float, float]:
     before = time.perf_counter()
     value = first_evaluation(job)
     seconds = time.perf_counter() - before
-    if job.objective.network.device == "cuda":
+    if job.objective.network.device.kind == "cuda":
         again = 2  # there the first compiles, and the second may record
     else:
         again = 1 if seconds < _LONG_SECONDS else 0  # the first transforms the weights
@@ -31,7 +31,7 @@ def seconds_of_run(job: Job, options: Settings, seconds: float, reports: int) ->
     """Return how long a run takes if an evaluation takes ``seconds``."""
     optimizer = OPTIMIZERS[options.optimizer]
     start, each = optimizer.seconds_per_value
-    if job.objective.network.device == "cuda" and optimizer.on_device:
+    if job.objective.network.device.kind == "cuda" and optimizer.on_device:
         start, each = 0.0, 0.0  # on the GPU as well, in a small part of an evaluation's time
     # A report is a backward pass for each term, of which most are short: about as long as two evaluations.
     return float(seconds * (options.iterations + 2 * reports) + job.initial.size * (start + each * options.iterations))

@@ -6,7 +6,6 @@ import numpy as np
 from scipy import special
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
-from kernels import kernels_of
 
 # The constants of Klambauer et al., "Self-Normalizing Neural Networks" (2017), as ONNX rounds them to float32.
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
@@ -14,16 +13,14 @@ SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 def relu(call: Call, X: Array) -> Array:
     """Return max(X, 0). Source: ONNX Relu (opset 14)."""
-    return kernels_of(X).relu(np.asarray(X, order="C"), workers=call.workers)
+    return call.device.relu(np.asarray(X, order="C"))
 
 
 def relu_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
     """Return the gradient with respect to X: 0 where X was not positive."""
 
     def of_x() -> Array:
-        return kernels_of(output).relu_input_gradient(
-            np.asarray(output_gradient, order="C"), np.asarray(output, order="C"), workers=call.workers
-        )
+        return call.device.relu_input_gradient(np.asarray(output_gradient, order="C"), np.asarray(output, order="C"))
 
     return (of_x,)
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator
 from engine.onnx.operators.windows import each_image, spatial_axes, window_of
-from kernels import kernels_of
 from kernels.geometry import Window
 
 
@@ -26,7 +25,7 @@ def conv(call: Call, X: Array, W: Array, B: Array | None = None) -> Array:
     dtype = np.result_type(X, W)
     weight = weight.astype(dtype, copy=False)
     return each_image(
-        lambda image: kernels_of(image).conv(image, weight, B, window, group, workers=call.workers),
+        lambda image: call.device.conv(image, weight, B, window, group),
         X.astype(dtype, copy=False),
     )
 
@@ -39,13 +38,10 @@ def conv_input_gradients(
     def of_x() -> Array:
         window, weight, group = _prepared(call, X, W)
         weight = weight.astype(np.result_type(output_gradient, W), copy=False)
-        kernels = kernels_of(X)
-        flipped = kernels.flip_weight(weight, group)
+        flipped = call.device.flip_weight(weight, group)
         shape = (X.shape[2] if X.ndim == 4 else 1, X.shape[-1], X.shape[1])
         return each_image(
-            lambda gradient: kernels.conv_input_gradient(
-                gradient, weight, shape, window, group, flipped=flipped, workers=call.workers
-            ),
+            lambda gradient: call.device.conv_input_gradient(gradient, weight, shape, window, group, flipped=flipped),
             output_gradient,
         )
 

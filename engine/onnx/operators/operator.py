@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu
 
 Array = NDArray[Any]
 
@@ -37,13 +37,13 @@ class Call:
     attributes : of the node; texts as ``str``, tensors as arrays.
     opset : version of the operator set that the model was written for.
     outputs : how many outputs are asked for.
-    workers : the threads that the kernels share.
+    device : whose kernels are used.
     """
 
     attributes: Mapping[str, Any]
     opset: int
     outputs: int = 1
-    workers: Workers = SERIAL
+    device: Cpu = field(default_factory=lambda: Cpu(1))
 
     def number(self, name: str, default: Any) -> Any:
         """Return an attribute that is one number or text."""

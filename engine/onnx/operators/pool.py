@@ -6,16 +6,13 @@ import numpy as np
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, shared
 from engine.onnx.operators.windows import each_image, spatial_axes, window_of
-from kernels import kernels_of
 from kernels.geometry import Window, resolved_pads
 
 
 def average_pool(call: Call, X: Array) -> Array:
     """Return the mean over each window of X, (N, C, H, W) or (N, C, W). Source: ONNX AveragePool (opset 22)."""
     window, count = _window(call, X, "AveragePool"), call.flag("count_include_pad")
-    return each_image(
-        lambda image: kernels_of(image).average_pool(image, window, count_include_pad=count, workers=call.workers), X
-    )
+    return each_image(lambda image: call.device.average_pool(image, window, count_include_pad=count), X)
 
 
 def average_pool_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array) -> Gradients:
@@ -23,8 +20,8 @@ def average_pool_input_gradients(call: Call, output_gradient: Array, output: Arr
     window, count = _window(call, X, "AveragePool"), call.flag("count_include_pad")
     return (
         lambda: each_image(
-            lambda gradient: kernels_of(gradient).average_pool_input_gradient(
-                gradient, _image_shape(X), window, count_include_pad=count, workers=call.workers
+            lambda gradient: call.device.average_pool_input_gradient(
+                gradient, _image_shape(X), window, count_include_pad=count
             ),
             output_gradient,
         ),
@@ -39,7 +36,7 @@ def max_pool(call: Call, X: Array) -> Array | tuple[Array, Array]:
     # The kernel marks an empty window by minus infinity, which 8-bit integers do not have.
     values = X if X.dtype.kind in "fc" else X.astype(np.float32)
     window = _window(call, X, "MaxPool")
-    output = each_image(lambda image: kernels_of(image).max_pool(image, window, workers=call.workers)[0], values)
+    output = each_image(lambda image: call.device.max_pool(image, window)[0], values)
     if call.outputs < 2:
         return output.astype(X.dtype, copy=False)
     places = each_image(lambda image: _places(call, image, window), values)
@@ -52,9 +49,8 @@ def max_pool_input_gradients(call: Call, output_gradient: Array, output: Array, 
     window = _window(call, X, "MaxPool")
 
     def of_image(gradient: Array, image: Array) -> Array:
-        kernels = kernels_of(image)
-        winners = kernels.max_pool(image, window, workers=call.workers)[1]
-        return kernels.max_pool_input_gradient(gradient, winners, image.shape, window, workers=call.workers)
+        winners = call.device.max_pool(image, window)[1]
+        return call.device.max_pool_input_gradient(gradient, winners, image.shape, window)
 
     return (lambda: each_image(of_image, output_gradient, X),)
 
@@ -106,7 +102,7 @@ def _image_shape(X: Array) -> tuple[int, int, int]:
 def _places(call: Call, image: Array, window: Window) -> Array:
     """Return where each window's largest value stands, counted through the image's channels, (H', W', C) int64."""
     height, width, channels = image.shape
-    winners = kernels_of(image).max_pool(image, window, workers=call.workers)[1].astype(np.int64)
+    winners = call.device.max_pool(image, window)[1].astype(np.int64)
     top, left = resolved_pads(window, height, width)[:2]
     down, along = np.arange(winners.shape[0])[:, None, None], np.arange(winners.shape[1])[None, :, None]
     y = down * window.strides[0] - top + winners // window.kernel[1] * window.dilations[0]

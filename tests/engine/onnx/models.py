@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 
 from engine.onnx.graph import read_node
-from kernels.cpu.threads import SERIAL
+from kernels import Cpu
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -48,7 +48,7 @@ def with_random_weights(model, seed=0):
                 del result.graph.node[-1].attribute[:]
                 result.graph.node[-1].attribute.extend([*kept, onnx.helper.make_attribute("momentum", 1.0)])
             continue
-        (array,) = read_node(node, 9).forward((stored[node.input[0]],), SERIAL).values()
+        (array,), _ = read_node(node, 9).operator.forward(Cpu(1), (stored[node.input[0]],))
         numbers = rng.standard_normal(array.shape)
         reader = readers[node.output[0]]
         if reader == ("Conv", 1):

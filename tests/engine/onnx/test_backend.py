@@ -26,8 +26,7 @@ from engine.errors import ModelError
 from engine.onnx.backend import EngineBackend, SkippedError
 from engine.onnx.graph import load_graph
 from engine.onnx.operators import OPERATORS, UnsupportedError
-from kernels import cpu
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 from tests.engine.onnx.models import KINDS, light_model, light_names, with_random_weights
 
 HERE = Path(__file__).parent
@@ -204,41 +203,41 @@ def test_onnx_s_own_runner_agrees(tmp_path, monkeypatch):
 
 
 def rotated(conv):
-    return lambda input, weight, *rest, **named: conv(input, weight[::-1, ::-1].copy(), *rest, **named)
+    return lambda cpu, input, weight, *rest, **named: conv(cpu, input, weight[::-1, ::-1].copy(), *rest, **named)
 
 
 def without_bias(conv):
-    return lambda input, weight, bias, *rest, **named: conv(input, weight, None, *rest, **named)
+    return lambda cpu, input, weight, bias, *rest, **named: conv(cpu, input, weight, None, *rest, **named)
 
 
 def permuted(conv):
-    return lambda input, weight, *rest, **named: conv(input, weight[:, :, ::-1].copy(), *rest, **named)
+    return lambda cpu, input, weight, *rest, **named: conv(cpu, input, weight[:, :, ::-1].copy(), *rest, **named)
 
 
 def undilated(conv):
-    def mutant(input, weight, bias, window, *rest, **named):
+    def mutant(cpu, input, weight, bias, window, *rest, **named):
         dense = np.array(window.dilations) * (np.array(window.kernel) - 1) + 1
         spread = np.zeros((*dense, *weight.shape[2:]), weight.dtype)
         spread[: window.kernel[0], : window.kernel[1]] = weight
         whole = type(window)(tuple(map(int, dense)), window.strides, window.pads, auto_pad=window.auto_pad)
-        return conv(input, spread, bias, whole, *rest, **named)
+        return conv(cpu, input, spread, bias, whole, *rest, **named)
 
     return mutant
 
 
 def counting_padding(average_pool):
-    return lambda input, window, *, count_include_pad, **named: average_pool(
-        input, window, count_include_pad=True, **named
+    return lambda cpu, input, window, *, count_include_pad, **named: average_pool(
+        cpu, input, window, count_include_pad=True, **named
     )
 
 
 def absolute(relu):
-    return lambda input, **named: np.abs(input)
+    return lambda cpu, input, **named: np.abs(input)
 
 
 def last_of_equals(max_pool):
-    def mutant(input, window, **named):
-        output, winners = max_pool(input, window, **named)
+    def mutant(cpu, input, window, **named):
+        output, winners = max_pool(cpu, input, window, **named)
         return output, winners + 1
 
     return mutant
@@ -259,7 +258,7 @@ def last_of_equals(max_pool):
 def test_a_wrong_kernel_is_noticed(kernel, mutant, of_one_node, of_models, monkeypatch):
     """By so many cases. A rotated kernel is not seen by those of a single Conv: theirs are of one repeated value."""
     operator = {"conv": "Conv", "average_pool": "AveragePool", "relu": "Relu", "max_pool": "MaxPool"}[kernel]
-    monkeypatch.setattr(cpu, kernel, mutant(getattr(cpu, kernel)))
+    monkeypatch.setattr(Cpu, kernel, mutant(getattr(Cpu, kernel)))
     failed = {True: 0, False: 0}
     for name in LISTED:
         case = cases()[name]
@@ -281,7 +280,7 @@ def test_a_light_model_gives_the_stored_output(name):
     graph = load_graph(model)
     values = next(value for value in model.graph.input if value.name == graph.inputs[0])
     image = Runner.generate_dummy_data(values)
-    (output,) = graph.run({graph.inputs[0]: image}, workers=Workers(2)).values()
+    (output,) = graph.run({graph.inputs[0]: image}, device=Cpu(2)).values()
     np.testing.assert_allclose(output, expected, rtol=1e-5)
 
 
@@ -290,7 +289,7 @@ def test_a_light_model_with_random_weights_gives_what_onnx_s_reference_gives(nam
     model = with_random_weights(light_model(name)[0])
     image = np.random.default_rng(1).standard_normal((1, 3, 224, 224), np.float32)
     graph = load_graph(model)
-    (output,) = graph.run({graph.inputs[0]: image}, workers=Workers(2)).values()
+    (output,) = graph.run({graph.inputs[0]: image}, device=Cpu(2)).values()
     (expected,) = ReferenceEvaluator(model).run(None, {graph.inputs[0]: image})
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert output.std() > 0.1 * np.abs(output).mean()
@@ -305,10 +304,10 @@ def test_the_gradient_through_a_light_model_with_random_weights(name):
     rng = np.random.default_rng(2)
     image, direction = rng.standard_normal((2, 1, 3, 224, 224))
     (of_input,), (of_output,) = graph.inputs, graph.outputs
-    workers, step = Workers(2), 1e-30
-    stepped = graph.run({of_input: image + 1j * step * direction}, workers=workers)[of_output]
+    device, step = Cpu(2), 1e-30
+    stepped = graph.run({of_input: image + 1j * step * direction}, device=device)[of_output]
     gradient = rng.standard_normal(stepped.shape)
-    outputs, gradients = graph.input_gradients({of_input: image}, {of_output: gradient}, workers=workers)
+    outputs, gradients = graph.input_gradients({of_input: image}, {of_output: gradient}, device=device)
     np.testing.assert_allclose(outputs[of_output], stepped.real, rtol=1e-9)
     derivative = (gradient * stepped.imag).sum() / step
     scale = np.linalg.norm(gradients[of_input]) * np.linalg.norm(direction)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine.errors import ModelError
 from engine.onnx.graph import load_graph
 from engine.onnx.operators import UnsupportedError
-from kernels.cpu.threads import Workers
+from kernels import Cpu
 
 STEP = 1e-30
 
@@ -102,7 +102,7 @@ def test_results_do_not_depend_on_the_threads():
     nodes = [("Conv", ["x", "w", "b"], ["a"], {"pads": [1] * 4}), ("Relu", ["a"], ["y"])]
     graph = load_graph(model(nodes, weights=weights))
     x = numbers(2, 8, 40, 40)
-    (one,), (three,) = (graph.run({"x": x}, workers=Workers(threads)).values() for threads in (1, 3))
+    (one,), (three,) = (graph.run({"x": x}, device=Cpu(threads)).values() for threads in (1, 3))
     np.testing.assert_array_equal(one, three)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.onnx.operators import OPERATORS, Call, UnsupportedError
-from kernels.cpu.threads import SERIAL, Workers
+from kernels import Cpu
 from kernels.geometry import Window
 from tests.kernels import naive
 
@@ -28,9 +28,9 @@ def numbers(*shape, apart_from=(), positive=False):
     return array
 
 
-def run(name, inputs, attributes=None, opset=25, outputs=1, workers=SERIAL):
+def run(name, inputs, attributes=None, opset=25, outputs=1, device=None):
     """Return an operator's outputs."""
-    call = Call(attributes or {}, opset, outputs, workers)
+    call = Call(attributes or {}, opset, outputs, device or Cpu(1))
     return OPERATORS[name].outputs(call, tuple(None if one is None else np.asarray(one) for one in inputs))
 
 
@@ -258,7 +258,7 @@ def test_conv_of_a_batch_follows_the_definition(group, strides, pads, dilations,
     attributes = {"group": group, "strides": list(strides), "pads": list(pads), "dilations": list(dilations)}
     window = Window((3, 2), strides, pads, dilations)
     expected = by_image(lambda image: naive.conv(image, W.transpose(2, 3, 1, 0), B, window, group), X)
-    (output,) = run("Conv", [X, W, B], attributes, workers=Workers(threads))
+    (output,) = run("Conv", [X, W, B], attributes, device=Cpu(threads))
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 

@@ -16,7 +16,7 @@ from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
 from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu
 from engine.preprocessing import PREPROCESSING, metadata_preprocessing, preprocessing_metadata
-from kernels.cpu.threads import SERIAL
+from kernels import Cpu
 from kernels.geometry import Window
 from tests.engine import models
 from tests.engine.models import Builder
@@ -114,7 +114,7 @@ def test_onnx_s_reference_computes_the_same_from_the_file(tmp_path):
     image = numbers(23, 26, 3).astype(np.float64)
     value = image
     for node in EVERY_OPERATOR:
-        value, _ = node.operator.astype(np.dtype(np.float64)).forward(value, True, SERIAL)
+        value, _ = node.operator.astype(np.dtype(np.float64)).forward(Cpu(1), [value], True)
     evaluator = ReferenceEvaluator(str(written(tmp_path, EVERY_OPERATOR, dtype="float64")))
     (expected,) = evaluator.run(None, {"image": image.transpose(2, 0, 1)[None]})
     assert np.abs(expected).max() > 0.1

@@ -496,7 +496,7 @@ static void products_wait() {
     Warpgroup& w = own();
     unsigned lane = thread() % GROUP, committed = w.committed[lane];
     w.wanted[lane] = committed > PENDING ? committed - PENDING : 0;
-    while (w.done_groups < w.wanted[lane]) wait_a_while({"product", w.wanted[lane] - 1});
+    while (w.done_groups < w.wanted[lane]) wait_a_while({"gemm", w.wanted[lane] - 1});
     waited();
 }
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kernels.cuda import source
-from kernels.cuda.runtime import empty, launch, launch_with_memory, to_device, to_host
 from tests.kernels.cuda.emulator import DeviceArray, Emulator
+from tests.kernels.devices import cuda, to_device, to_host
 
 FAULTY = """// Faults, one thread a value.
 extern "C" __global__ void beyond(float* output, int count) { output[thread_number()] = 1; }
@@ -51,20 +51,20 @@ def faulty(emulator, tmp_path, monkeypatch):
 def test_writing_beyond_an_array_is_found(faulty):
     faulty("")
     with pytest.raises(AssertionError, match="'beyond' wrote beyond an array of shape"):
-        launch("faulty.cu", "beyond", (1, 1, 1), (64, 1, 1), (empty((63,), np.float32), 63))
+        cuda.launch("faulty.cu", "beyond", (1, 1, 1), (64, 1, 1), (cuda.empty((63,), np.float32), 63))
 
 
 def test_writing_beyond_dynamic_shared_memory_is_found(faulty):
     faulty("")
-    launch_with_memory("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (1,), 64)
+    cuda.launch("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (1,), 64)
     with pytest.raises(AssertionError, match="'fills': wrote beyond its dynamic shared memory"):
-        launch_with_memory("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (2,), 64)
+        cuda.launch("faulty.cu", "fills", (1, 1, 1), (64, 1, 1), (2,), 64)
 
 
 def test_threads_that_leave_before_a_barrier_are_found(faulty):
     faulty("")
     with pytest.raises(AssertionError, match="'leaves': threads ended while others waited"):
-        launch("faulty.cu", "leaves", (1, 1, 1), (64, 1, 1), (empty((64,), np.float32), 63))
+        cuda.launch("faulty.cu", "leaves", (1, 1, 1), (64, 1, 1), (cuda.empty((64,), np.float32), 63))
 
 
 @pytest.mark.parametrize("barrier", ["__syncthreads();", ""])
@@ -73,7 +73,7 @@ def test_a_missing_barrier_shows_in_one_of_the_two_orders(faulty, barrier):
     values, found = np.arange(64, dtype=np.float32), []
     for descending in (False, True):
         emulated = Emulator(folder, descending)
-        output = empty((64,), np.float32)
+        output = cuda.empty((64,), np.float32)
         kernel = source.Kernel("faulty.cu", "neighbour", ())
         emulated.run(kernel, (1, 1, 1), (64, 1, 1), (to_device(values), output))
         found.append(np.array_equal(to_host(output), np.roll(values, -1)))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kernels.cuda import geometry
+from kernels.cuda.gemm import STAGES
 from kernels.cuda.geometry import chunk_rows, one_thread_each, parts_of_sum, split_product
-from kernels.cuda.product import STAGES
 from kernels.cuda.source import FOLDER
 
 
@@ -28,9 +28,9 @@ def test_sums_have_few_parts():
 
 
 def test_the_numbers_that_stand_in_the_sources_too_are_the_same():
-    product, prelude = (FOLDER / "product.cu").read_text(), (FOLDER / "prelude.cu").read_text()
-    halves, pieces = ((FOLDER / f"product_{name}.cu").read_text() for name in ("half", "pieces"))
-    for text, tile in ((product, geometry.TILE), (halves, geometry.HALF_TILE), (pieces, geometry.HALF_TILE)):
+    gemm, prelude = (FOLDER / "gemm.cu").read_text(), (FOLDER / "prelude.cu").read_text()
+    halves, pieces = ((FOLDER / f"gemm_{name}.cu").read_text() for name in ("half", "pieces"))
+    for text, tile in ((gemm, geometry.TILE), (halves, geometry.HALF_TILE), (pieces, geometry.HALF_TILE)):
         for name, value in zip(("ROWS", "COLUMNS", "INNER"), tile, strict=True):
             assert f"#define TILE_{name} {value}\n" in text
     assert f"#define STAGES {STAGES}\n" in pieces

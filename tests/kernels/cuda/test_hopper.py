@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from engine import Objective, load_network
-from engine.ops import Conv, HopperConv
-from kernels import cuda
-from kernels.cuda import hopper, runtime, source
-from kernels.cuda.runtime import to_device, to_host
+from kernels import Cuda
+from kernels.cuda import hopper, launcher, opening, source
 from kernels.cuda.source import FOLDER
 from tests.engine import models
 from tests.kernels.cuda.emulator import Emulator
+from tests.kernels.devices import cuda, to_device, to_host
 
 WIDE = models.parameters((2, 2), (64, 128), seed=3)
 
@@ -64,9 +63,9 @@ def test_small_images_are_cut_finer_and_large_ones_are_not_split():
 
 @pytest.mark.parametrize(("channels", "filters"), [(64, 64), (128, 64), (64, 192), (64, 128), (512, 512)])
 def test_what_suits(channels, filters):
-    assert hopper.suits(channels, filters)
+    assert hopper.hopper_suits(channels, filters)
     for others in ((channels + 32, filters), (channels, filters + 1), (3, 64)):
-        assert not hopper.suits(*others)
+        assert not hopper.hopper_suits(*others)
 
 
 def whole_numbers(size, channels, filters):
@@ -86,8 +85,8 @@ def whole_numbers(size, channels, filters):
 def on_device(size, channels, filters, **options):
     """Return what the kernel makes of ``whole_numbers``."""
     input, weight, bias, _ = whole_numbers(size, channels, filters)
-    packed = cuda.pack_hopper_weight(to_device(weight))
-    return to_host(cuda.hopper_conv(to_device(input), packed, to_device(bias), **options))
+    packed = hopper.pack_hopper_weight(cuda, to_device(weight))
+    return to_host(hopper.hopper_conv(cuda, to_device(input), packed, to_device(bias), **options))
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -120,24 +119,26 @@ def test_what_the_sign_has_no_bit_for_is_zero(emulator, kind, splits):
     size, tiling = (19, 21), hopper.Tiling(*kind, splits, H100)
     expected = whole_numbers(size, 64, 128)[-1]
     below = np.random.default_rng(1).integers(-1, 2, expected.shape).astype(np.float16)
-    sign = cuda.relu_sign(to_device(below))
-    np.testing.assert_array_equal(on_device(size, 64, 128, tiling=tiling, sign=sign), expected * (below > 0))
+    mask = cuda.relu_mask(to_device(below))
+    np.testing.assert_array_equal(on_device(size, 64, 128, tiling=tiling, mask=mask), expected * (below > 0))
 
 
 def test_it_is_its_own_adjoint_with_the_flipped_weight(emulator):
     """The sum of y * conv(x) is that of conv'(y) * x, exactly for whole numbers."""
     x, weight, _, _ = whole_numbers((9, 10), 64, 128)
     y = np.random.default_rng(2).integers(-2, 3, (9, 10, 128)).astype(np.float16)
-    there = cuda.hopper_conv(to_device(x), cuda.pack_hopper_weight(to_device(weight)), None)
-    back = cuda.hopper_conv(to_device(y), cuda.pack_hopper_weight(cuda.flip_weight(to_device(weight))), None)
+    there = hopper.hopper_conv(cuda, to_device(x), hopper.pack_hopper_weight(cuda, to_device(weight)), None)
+    back = hopper.hopper_conv(
+        cuda, to_device(y), hopper.pack_hopper_weight(cuda, cuda.flip_weight(to_device(weight))), None
+    )
     one, other = (np.vdot(a.astype(np.float64), b) for a, b in ((to_host(there), y), (to_host(back), x)))
     assert one == other != 0
 
 
 def test_the_map_of_a_weight_is_made_once(emulator, monkeypatch):
-    packed, made = cuda.pack_hopper_weight(to_device(whole_numbers((1, 1), 64, 128)[1])), []
+    packed, made = hopper.pack_hopper_weight(cuda, to_device(whole_numbers((1, 1), 64, 128)[1])), []
     monkeypatch.setattr(emulator, "tensor_map", lambda *given: made.append(given) or object())
-    assert packed.tensor_map(64) is packed.tensor_map(64) is not packed.tensor_map(128)
+    assert packed.tensor_map(cuda, 64) is packed.tensor_map(cuda, 64) is not packed.tensor_map(cuda, 128)
     assert len(made) == 2
 
 
@@ -237,10 +238,10 @@ def faulty(faulty_sources, compiled_kernels, monkeypatch):
     monkeypatch.setattr(source, "FOLDER", faulty_sources)
     monkeypatch.setattr("tests.kernels.cuda.emulator.FOLDER", faulty_sources)
     source.declared.cache_clear()
-    runtime._kernel.cache_clear()
+    launcher._kernel.cache_clear()
     yield faulty_sources
     source.declared.cache_clear()
-    runtime._kernel.cache_clear()
+    launcher._kernel.cache_clear()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -249,7 +250,8 @@ def test_a_fault_in_the_source_is_found(faulty, monkeypatch, fault):
     found, size, tiling = [], (17, 9), hopper.Tiling(*next(iter(hopper.STAGES)), 1, blocks=1)
     for descending in (False, True):
         device = Faulty(faulty, descending, fault)
-        monkeypatch.setattr(runtime, "backend", lambda device=device: device)
+        gpu = Cuda(device)
+        monkeypatch.setattr(opening, "open_cuda", lambda gpu=gpu: gpu)
         try:
             right = np.array_equal(on_device(size, 64, 128, tiling=tiling), whole_numbers(size, 64, 128)[-1])
             found.append("" if right else WRONG)
@@ -260,26 +262,26 @@ def test_a_fault_in_the_source_is_found(faulty, monkeypatch, fault):
 
 def test_arrays_that_do_not_fit_are_refused(emulator):
     def of(*shape, dtype=np.float16):
-        return runtime.empty(shape, dtype)
+        return cuda.empty(shape, dtype)
 
-    packed, bias = cuda.pack_hopper_weight(of(3, 3, 128, 64)), of(64, dtype=np.float32)
+    packed, bias = hopper.pack_hopper_weight(cuda, of(3, 3, 128, 64)), of(64, dtype=np.float32)
     with pytest.raises(ValueError, match="do not fit"):
-        cuda.hopper_conv(of(4, 4, 64), packed, bias)
+        hopper.hopper_conv(cuda, of(4, 4, 64), packed, bias)
     with pytest.raises(ValueError, match="do not fit"):
-        cuda.hopper_conv(of(4, 4, 128), packed, of(128, dtype=np.float32))
+        hopper.hopper_conv(cuda, of(4, 4, 128), packed, of(128, dtype=np.float32))
     with pytest.raises(ValueError, match="and no bias do not fit"):
-        cuda.hopper_conv(of(4, 4, 64), packed, None)
+        hopper.hopper_conv(cuda, of(4, 4, 64), packed, None)
     with pytest.raises(ValueError, match="do not fit"):
-        cuda.hopper_conv(of(4, 4, 32), cuda.pack_hopper_weight(of(3, 3, 32, 64)), bias)
+        hopper.hopper_conv(cuda, of(4, 4, 32), hopper.pack_hopper_weight(cuda, of(3, 3, 32, 64)), bias)
     with pytest.raises(ValueError, match=r"a weight of \(1, 3, 64, 64\) is not that of a 3x3 convolution"):
-        cuda.pack_hopper_weight(of(1, 3, 64, 64))
-    with pytest.raises(ValueError, match=r"sign must have 128 values, got \(64,\)"):
-        cuda.hopper_conv(of(4, 4, 128), packed, bias, sign=of(64, dtype=np.uint8))
+        hopper.pack_hopper_weight(cuda, of(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"mask must have 128 values, got \(64,\)"):
+        hopper.hopper_conv(cuda, of(4, 4, 128), packed, bias, mask=of(64, dtype=np.uint8))
     with pytest.raises(TypeError, match="input must be float16, got float32"):
-        cuda.hopper_conv(of(4, 4, 128, dtype=np.float32), packed, bias)
+        hopper.hopper_conv(cuda, of(4, 4, 128, dtype=np.float32), packed, bias)
     arguments = (of(2, 2), of(2, 2), of(2, 2), bias, of(8, dtype=np.uint8), bias, 4, 4, 64, 64, 1, 0, 0, 0)
     with pytest.raises(TypeError, match="kernel 'hopper_conv_16_64': input must be a tensor map, got DeviceArray"):
-        runtime.launch("hopper.cu", "hopper_conv_16_64", (1, 1, 1), (384, 1, 1), arguments)
+        cuda.launch("hopper.cu", "hopper_conv_16_64", (1, 1, 1), (384, 1, 1), arguments)
 
 
 @pytest.fixture
@@ -296,21 +298,21 @@ def objective(network, content=("conv2_1",), style=("conv1_1", "conv1_2", "conv2
 
 
 def kinds(network):
-    return [type(node.operator) for node in network.nodes]
+    return models.algorithms(network.plan(12, 17, network.layers).nodes)
 
 
 def test_a_network_asked_for_it_uses_it_and_gives_the_same(emulator, path):
     network = load_network(path, device="cuda", dtype="float16", convolution="hopper")
     # The first layer has three channels.
-    assert kinds(network).count(HopperConv) == 3
-    assert kinds(network)[0] is Conv
+    assert kinds(network).count("HopperConvolution") == 3
+    assert kinds(network)[0] == "PatchesConvolution"
     emulator.launches.clear()
     value, gradient = objective(network)(SMALL[2])
     assert sum(name.startswith("hopper_conv") for name in emulator.launches) >= 6
     expected, of_wide = objective(load_network(path, dtype="float64"))(SMALL[2])
     assert value == pytest.approx(expected, rel=1e-2)
     assert np.linalg.norm(gradient - of_wide) < 3e-2 * np.linalg.norm(of_wide)
-    assert HopperConv not in kinds(load_network(path, device="cuda", dtype="float16"))
+    assert "HopperConvolution" not in kinds(load_network(path, device="cuda", dtype="float16"))
 
 
 def test_a_relu_that_only_the_next_convolution_sees_is_no_pass_of_its_own(emulator, path, monkeypatch):
@@ -323,7 +325,9 @@ def test_a_relu_that_only_the_next_convolution_sees_is_no_pass_of_its_own(emulat
         (["conv2_1", "conv2_2"], [(False, False)] * 2, 4),
         (["conv2_2"], [(False, True), (True, False)], 3),
     ):
-        ran = [node.operator for node in network.forward(SMALL[0], content).nodes][-2:]
+        ran = [node.operator.algorithm for node in network.plan(12, 17, content).nodes if node.operator.kind == "Conv"][
+            -2:
+        ]
         assert [(operator.masks, operator.masked) for operator in ran] == found
         ours = objective(network, content, style)
         emulator.launches.clear()
@@ -341,7 +345,7 @@ def test_where_its_results_are_wrong_it_is_not_used_and_a_warning_says_so(emulat
     emulator.faults[kind] = spoil
     with pytest.warns(RuntimeWarning, match="convolution 'hopper' is not used: its results on emulated GPU are wrong"):
         network = load_network(path, device="cuda", dtype="float16", convolution="hopper")
-    assert HopperConv not in kinds(network)
+    assert "HopperConvolution" not in kinds(network)
     with warnings.catch_warnings(action="error"):
         objective(network)(SMALL[2])
 

@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from kernels import cuda
-from kernels.cuda import geometry, implicit_gemm, runtime, source
-from kernels.cuda.runtime import to_device, to_host
+from kernels import Cuda
+from kernels.cuda import conv, geometry, implicit_gemm, opening, source
 from kernels.geometry import Window, output_size, resolved_pads
 from tests.kernels import naive
 from tests.kernels.cuda.emulator import Emulator
 from tests.kernels.cuda.test_kernels import order, random_window, relative
+from tests.kernels.devices import cuda, to_device, to_host
 
 # Storage, whether it is split, and the relative distance to double precision that is allowed.
 WAYS = {"half": (np.float16, False, 4e-4), "tf32": (np.float32, False, 4e-4), "split": (np.float32, True, 5e-7)}
@@ -33,7 +33,9 @@ def whole_numbers(size, channels, filters, window, dtype, seed=0):
 def run(input, weight, bias, window, **options):
     given = None if bias is None else to_device(bias)
     return to_host(
-        cuda.implicit_gemm_conv(to_device(input), cuda.pack_weight(to_device(weight)), given, window, **options)
+        implicit_gemm.implicit_gemm_conv(
+            cuda, to_device(input), conv.pack_weight(cuda, to_device(weight)), given, window, **options
+        )
     )
 
 
@@ -133,15 +135,17 @@ def test_the_transposed_convolution_is_one_too(emulator, way):
         size = (9, 8)
         _, weight, _ = whole_numbers(size, 16, 8, window, dtype)
         gradient = np.random.default_rng(2).integers(-2, 3, (*output_size(window, *size), 8)).astype(dtype)
-        turned = cuda.pack_weight(cuda.flip_weight(to_device(weight)))
-        mirrored = cuda.mirrored_window(window, *size)
-        result = to_host(cuda.implicit_gemm_conv(to_device(gradient), turned, None, mirrored, split=split))
+        flipped = conv.pack_weight(cuda, cuda.flip_weight(to_device(weight)))
+        mirrored = conv.mirrored_window(window, *size)
+        result = to_host(
+            implicit_gemm.implicit_gemm_conv(cuda, to_device(gradient), flipped, None, mirrored, split=split)
+        )
         expected = naive.conv_input_gradient(
             gradient.astype(np.float64), weight.astype(np.float64), (*size, 16), window, 1
         )
         np.testing.assert_array_equal(result, expected)
     for window in (Window((3, 3), strides=(1, 2)), Window((3, 3), pads=(3, 0, 0, 0))):
-        assert cuda.mirrored_window(window, 9, 8) is None
+        assert conv.mirrored_window(window, 9, 8) is None
 
 
 def test_results_are_the_same_bits_in_either_order(compiled_kernels, monkeypatch):
@@ -150,7 +154,8 @@ def test_results_are_the_same_bits_in_either_order(compiled_kernels, monkeypatch
     results = []
     for descending in (False, True):
         emulated = Emulator(compiled_kernels, descending)
-        monkeypatch.setattr(runtime, "backend", lambda emulated=emulated: emulated)
+        gpu = Cuda(emulated)
+        monkeypatch.setattr(opening, "open_cuda", lambda gpu=gpu: gpu)
         results.append(run(*arrays, None, VGG).tobytes())
     assert results[0] == results[1]
 
@@ -197,22 +202,22 @@ def test_blocks_and_parts_cover_everything_once():
 
 def test_what_does_not_fit_is_refused(emulator):
     def of(*shape, dtype=np.float16):
-        return runtime.empty(shape, dtype)
+        return cuda.empty(shape, dtype)
 
     for dtype, taken, others in ((np.float16, (8, 64), (4, 12)), (np.float32, (4, 12), (3, 6)), (np.float64, (), (8,))):
-        assert all(cuda.implicit_gemm_suits(channels, np.dtype(dtype)) for channels in taken)
-        assert not any(cuda.implicit_gemm_suits(channels, np.dtype(dtype)) for channels in others)
+        assert all(implicit_gemm.implicit_gemm_suits(channels, np.dtype(dtype)) for channels in taken)
+        assert not any(implicit_gemm.implicit_gemm_suits(channels, np.dtype(dtype)) for channels in others)
     for input, packed, bias in (
         (of(4, 4, 16), of(5, 9 * 8), None),
         (of(4, 4, 4), of(5, 9 * 4), None),
         (of(4, 4, 8), of(5, 9 * 8), of(4, dtype=np.float32)),
     ):
         with pytest.raises(ValueError, match="do not fit"):
-            cuda.implicit_gemm_conv(input, packed, bias, VGG)
+            implicit_gemm.implicit_gemm_conv(cuda, input, packed, bias, VGG)
     with pytest.raises(TypeError, match="must be float32, or float16 unless split, got float16, float32"):
-        cuda.implicit_gemm_conv(of(4, 4, 8), of(5, 9 * 8, dtype=np.float32), None, VGG)
+        implicit_gemm.implicit_gemm_conv(cuda, of(4, 4, 8), of(5, 9 * 8, dtype=np.float32), None, VGG)
     with pytest.raises(TypeError, match="must be float32, or float16 unless split"):
-        cuda.implicit_gemm_conv(of(4, 4, 8), of(5, 9 * 8), None, VGG, split=True)
+        implicit_gemm.implicit_gemm_conv(cuda, of(4, 4, 8), of(5, 9 * 8), None, VGG, split=True)
 
 
 # ---- what the emulation finds ----
@@ -239,7 +244,7 @@ def spoiled(emulator, tmp_path, monkeypatch):
         source.declared.cache_clear()
 
     # The weight is packed by another source.
-    monkeypatch.setattr(cuda, "pack_weight", lambda weight: _packed(packing, weight))
+    monkeypatch.setattr(conv, "pack_weight", lambda gpu, weight: _packed(packing, weight))
     yield spoil
     source.declared.cache_clear()
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from kernels import cpu, cuda
-from kernels.cuda import geometry, runtime
-from kernels.cuda.product import product
-from kernels.cuda.runtime import to_device, to_host
+from kernels import Cuda
+from kernels.cuda import geometry, opening, reductions
+from kernels.cuda.gemm import gemm
 from kernels.geometry import Window, output_size
 from tests.kernels import naive, test_conv, test_pool
 from tests.kernels.cuda.emulator import Emulator
+from tests.kernels.devices import cpu, cuda, to_device, to_host
 
 REALS = [np.float32, np.float16]
 # Relative distance to double precision: of a sum of some hundred products, and of what is rounded once.
@@ -66,8 +66,8 @@ def test_product(order, rows, columns, inner, transpose_a, dtype):
     a, b = normal((rows, inner), dtype), normal((inner, columns), dtype, 1)
     expected = a.astype(np.float64) @ b.astype(np.float64)
     stored = np.ascontiguousarray(a.T) if transpose_a else a
-    output = runtime.empty((rows, columns), dtype)
-    result = product(to_device(stored), to_device(b), output, transpose_a=transpose_a)
+    output = cuda.empty((rows, columns), dtype)
+    result = gemm(cuda, to_device(stored), to_device(b), output, transpose_a=transpose_a)
     assert result is output
     assert relative(to_host(output), expected) < TOLERANCE[dtype]
 
@@ -80,10 +80,10 @@ def test_products_of_16_bits_use_tensor_cores_where_they_are(order, emulator, ca
     a, b = (rng.integers(-2, 3, shape).astype(np.float16) for shape in ((1100, 70), (1100, 65)))
     start = rng.integers(-9, 10, (70, 65)).astype(np.float32)
     output = to_device(start)
-    product(to_device(a), to_device(b), output, transpose_a=True, factor=2.0, add=True)
+    gemm(cuda, to_device(a), to_device(b), output, transpose_a=True, factor=2.0, add=True)
     expected = start + 2 * a.T.astype(np.float64) @ b.astype(np.float64)
     np.testing.assert_array_equal(to_host(output), expected)
-    assert emulator.launches == ["product_half" if capability >= (8, 0) else "product", "sum_of_parts"]
+    assert emulator.launches == ["gemm_half" if capability >= (8, 0) else "gemm", "sum_of_parts"]
 
 
 PIECES = {"gram": (np.float16, True), "plain": (np.float16, False), "mixed": (np.float32, False)}
@@ -102,12 +102,12 @@ def test_products_of_whole_pieces_are_exact_on_whole_numbers(order, emulator, ki
     start, bias = rng.integers(-9, 10, (rows, columns)), rng.integers(-9, 10, columns).astype(np.float32)
     target = to_device(start.astype(output))
     given = to_device((a.T if transposed else a).astype(np.float16)), to_device(b.astype(other))
-    product(*given, target, transpose_a=transposed, factor=0.5, add=True, bias=to_device(bias), relu=True)
+    gemm(cuda, *given, target, transpose_a=transposed, factor=0.5, add=True, bias=to_device(bias), relu=True)
     expected = np.maximum(start + 0.5 * (a @ b) + bias, 0)
     assert expected.max() < 1024
     np.testing.assert_array_equal(to_host(target), expected)
     parts = ["sum_of_parts"] if inner > 1024 else []
-    assert emulator.launches == [f"product_pieces_{kind}", *parts]
+    assert emulator.launches == [f"gemm_pieces_{kind}", *parts]
 
 
 def test_a_product_of_16_by_32_bits_rounds_to_tf32_on_tensor_cores(emulator):
@@ -115,26 +115,26 @@ def test_a_product_of_16_by_32_bits_rounds_to_tf32_on_tensor_cores(emulator):
     expected = a.astype(np.float64) @ b
     for capability, tolerance in (((8, 0), 4e-4), ((7, 5), 1e-6)):
         emulator.capability = capability
-        result = to_host(product(to_device(a), to_device(b), runtime.empty((70, 40), np.float32)))
+        result = to_host(gemm(cuda, to_device(a), to_device(b), cuda.empty((70, 40), np.float32)))
         assert relative(result, expected) < tolerance
 
 
 @pytest.mark.parametrize(
     ("kind", "shape", "used"),
     [
-        ("plain", (16, 16, 27), "product_half"),
-        ("plain", (16, 12, 16), "product_half"),
-        ("gram", (12, 16, 27), "product_half"),
-        ("gram", (16, 16, 27), "product_pieces_gram"),
-        ("mixed", (16, 12, 16), "product_pieces_mixed"),
-        ("mixed", (16, 14, 16), "product"),
+        ("plain", (16, 16, 27), "gemm_half"),
+        ("plain", (16, 12, 16), "gemm_half"),
+        ("gram", (12, 16, 27), "gemm_half"),
+        ("gram", (16, 16, 27), "gemm_pieces_gram"),
+        ("mixed", (16, 12, 16), "gemm_pieces_mixed"),
+        ("mixed", (16, 14, 16), "gemm"),
     ],
 )
 def test_rows_that_are_no_whole_pieces_go_another_way(emulator, kind, shape, used):
     (rows, columns, inner), (other, transposed) = shape, PIECES[kind]
     a, b = normal((rows, inner), np.float16), normal((inner, columns), other, 1)
     given = to_device(np.ascontiguousarray(a.T) if transposed else a), to_device(b)
-    result = product(*given, runtime.empty((rows, columns), np.float32), transpose_a=transposed)
+    result = gemm(cuda, *given, cuda.empty((rows, columns), np.float32), transpose_a=transposed)
     assert emulator.launches == [used]
     assert relative(to_host(result), a.astype(np.float64) @ b.astype(np.float64)) < 4e-4
 
@@ -142,7 +142,7 @@ def test_rows_that_are_no_whole_pieces_go_another_way(emulator, kind, shape, use
 def test_a_long_product_is_split_and_put_together(order, emulator):
     a, b, start = normal((3000, 5)), normal((3000, 7), seed=1), normal((5, 7), seed=2)
     output = to_device(start)
-    product(to_device(a), to_device(b), output, transpose_a=True, factor=-0.5, add=True)
+    gemm(cuda, to_device(a), to_device(b), output, transpose_a=True, factor=-0.5, add=True)
     assert "sum_of_parts" in emulator.launches
     expected = start - 0.5 * (a.T.astype(np.float64) @ b)
     assert relative(to_host(output), expected) < 1e-6
@@ -158,15 +158,15 @@ def test_bias_and_relu_come_last_and_before_the_result_is_rounded(order, inner, 
     exact = 30000.0 * np.sign(bias) * -1 + bias
     ones = np.concatenate([a, np.ones((9, 1), dtype)], 1), np.concatenate([b, (exact - bias)[None].astype(dtype)])
     output = to_device(start)
-    product(*map(to_device, ones), output, add=True, bias=to_device(bias), relu=True)
+    gemm(cuda, *map(to_device, ones), output, add=True, bias=to_device(bias), relu=True)
     expected = np.maximum(start + a.astype(np.float64) @ b.astype(np.float64) + exact, 0)
     np.testing.assert_array_equal(to_host(output), expected.astype(dtype))
 
 
 def test_products_that_do_not_fit_are_refused(emulator):
-    a, b = runtime.empty((3, 4), np.float32), runtime.empty((5, 6), np.float32)
+    a, b = cuda.empty((3, 4), np.float32), cuda.empty((5, 6), np.float32)
     with pytest.raises(ValueError, match=r"a product of \(3, 4\) and \(5, 6\) does not fit \(3, 6\)"):
-        product(a, b, runtime.empty((3, 6), np.float32))
+        gemm(cuda, a, b, cuda.empty((3, 6), np.float32))
 
 
 # ---- convolution ----
@@ -270,13 +270,13 @@ def test_relu_gives_the_same_bits(emulator, count):
     expected = cpu.relu(values)
     output = cuda.relu(to_device(values))
     np.testing.assert_array_equal(to_host(output), expected)
-    sign = cuda.relu_sign(output)
-    np.testing.assert_array_equal(to_host(sign), cpu.relu_sign(expected))
+    mask = cuda.relu_mask(output)
+    np.testing.assert_array_equal(to_host(mask), cpu.relu_mask(expected))
     kept = cpu.relu_input_gradient(gradient, expected)
-    for given in (output, sign):
+    for given in (output, mask):
         np.testing.assert_array_equal(to_host(cuda.relu_input_gradient(to_device(gradient), given)), kept)
     in_place = to_device(gradient)
-    assert cuda.relu_input_gradient(in_place, sign, out=in_place) is in_place
+    assert cuda.relu_input_gradient(in_place, mask, out=in_place) is in_place
     np.testing.assert_array_equal(to_host(in_place), kept)
 
 
@@ -333,7 +333,7 @@ def test_sums(order, count):
 
 
 def test_no_numbers_need_no_device():
-    assert cuda.numbers([]) == cpu.numbers([]) == []
+    assert reductions.numbers(None, []) == cpu.numbers([]) == []
 
 
 def test_differences(emulator):
@@ -402,7 +402,7 @@ def test_arguments_are_not_changed(emulator):
     given = [to_device(array) for array in (input, weight, bias, gradient)]
     cuda.conv(*given[:3], window, relu=True)
     cuda.conv_input_gradient(given[3], given[1], input.shape, window)
-    cuda.relu_input_gradient(given[3], cuda.relu_sign(given[3]))
+    cuda.relu_input_gradient(given[3], cuda.relu_mask(given[3]))
     for array, original in zip(given, (input, weight, bias, gradient), strict=True):
         np.testing.assert_array_equal(to_host(array), original)
 
@@ -411,7 +411,8 @@ def test_results_do_not_depend_on_the_order_of_threads(compiled_kernels, monkeyp
     results = []
     for descending in (False, True):
         emulated = Emulator(compiled_kernels, descending)
-        monkeypatch.setattr(runtime, "backend", lambda emulated=emulated: emulated)
+        gpu = Cuda(emulated)
+        monkeypatch.setattr(opening, "open_cuda", lambda gpu=gpu: gpu)
         features = to_device(normal((30, 40, 9)))
         results.append((to_host(cuda.gram(features)).tobytes(), *cuda.numbers([cuda.square_sum(features, 1.0)])))
     assert results[0] == results[1]

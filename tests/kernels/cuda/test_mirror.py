@@ -7,27 +7,37 @@ import sys
 import numpy as np
 import pytest
 
-from kernels import cpu, cuda, kernels_of
-from kernels.cuda import runtime
+from kernels import Cpu, Cuda
+from kernels.cpu.threads import Threads
+from kernels.cuda import opening
+from kernels.cuda.launcher import Launcher
+from tests.kernels.devices import cpu, to_device
 
-# Threads, and algorithms that pay on a CPU only.
-CPU_ONLY = {"SERIAL", "Workers", "conv_block", "conv_block_input_gradient", "transform_weight"}
-# Algorithms for tensor cores, and the recording of launches.
-CUDA_ONLY = {"hopper_conv", "hopper_suits", "implicit_gemm_conv", "implicit_gemm_suits", "mirrored_window"}
-CUDA_ONLY |= {"pack_hopper_weight", "pack_weight", "record"}
+
+def kernels_of(device):
+    """Return the names of a device's kernels: what is neither its threads' nor its launcher's."""
+    own = {name for base in (Threads, Launcher) for name in dir(base)} | {"name", "holds", "put", "fetch", "empty"}
+    return {name for name in vars(device) if not name.startswith("_")} - own - {"kind", "put_parameter"}
+
+
+def public(device):
+    return {name for name in dir(device) if not name.startswith("_")}
 
 
 def test_the_names_are_the_same():
-    assert set(cpu.__all__) - set(cuda.__all__) == CPU_ONLY
-    assert set(cuda.__all__) - set(cpu.__all__) == CUDA_ONLY
+    assert kernels_of(Cpu) == kernels_of(Cuda)
+    # Beyond the kernels a device can be asked the same.
+    assert public(Cpu) - public(Cuda) == {"map", "scratch"}
 
 
-@pytest.mark.parametrize("name", sorted(set(cuda.__all__) - CUDA_ONLY))
-def test_the_signatures_are_the_same(name):
-    ours, theirs = (inspect.signature(getattr(package, name)) for package in (cuda, cpu))
+@pytest.mark.parametrize(
+    "name", sorted(kernels_of(Cuda) | {"put", "fetch", "holds", "empty", "put_parameter", "computing"})
+)
+def test_the_signatures_are_the_same(name, emulator):
+    ours, theirs = (inspect.signature(getattr(device, name)) for device in (emulator.device, cpu))
     assert list(ours.parameters) == list(theirs.parameters)
     for one, other in zip(ours.parameters.values(), theirs.parameters.values(), strict=True):
-        assert (one.kind, one.default) == (other.kind, other.default), one
+        assert (one.kind, one.default) == (other.kind, other.default) or one.name == "algorithm", one
 
 
 def test_loading_them_loads_no_cupy():
@@ -38,16 +48,19 @@ def test_loading_them_loads_no_cupy():
 def test_without_cupy_the_reason_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(sys.modules, "kernels.cuda.cupy_backend", raising=False)
-    runtime.backend.cache_clear()
-    reason = runtime.unavailable()
-    runtime.backend.cache_clear()
+    opening._opened.cache_clear()
+    reason = opening.unavailable()
+    opening._opened.cache_clear()
     assert reason.startswith("CuPy cannot be loaded (")
     assert reason.endswith("): pip install '.[cuda13]' or '.[cuda12]'")
 
 
-def test_each_array_goes_to_the_kernels_of_its_device(emulator):
-    assert kernels_of(np.zeros(3)) is cpu
-    assert kernels_of(runtime.to_device(np.zeros(3))) is cuda
+def test_a_device_knows_its_own_arrays(emulator):
+    array = np.zeros(3)
+    assert cpu.holds(array)
+    assert not emulator.device.holds(array)
+    assert emulator.device.holds(to_device(array))
+    assert not cpu.holds(to_device(array))
     for other in ([1.0], 2.0, None):
-        with pytest.raises(TypeError, match="no kernels for arrays of type"):
-            kernels_of(other)
+        assert not cpu.holds(other)
+        assert not emulator.device.holds(other)

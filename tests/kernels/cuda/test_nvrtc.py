@@ -26,7 +26,7 @@ TYPES = {
     "TAP": [np.uint8, np.uint16],
 }
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
-NOT_FOR = {("product_half.cu", "75"), ("implicit_gemm.cu", "75"), ("product_pieces.cu", "75")}
+NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
 
@@ -100,7 +100,7 @@ def disassembled(code):
 
 @pytest.mark.parametrize("architecture", ["80", "90", "120"])
 def test_products_of_16_bits_use_tensor_cores(architecture):
-    code = disassembled(check("product_half.cu", variants("product_half.cu")[0], architecture))["product_half"]
+    code = disassembled(check("gemm_half.cu", variants("gemm_half.cu")[0], architecture))["gemm_half"]
     # Two by four fragments, two pieces of the inner dimension a step.
     assert len(re.findall(r"\bHMMA\.16816\.F32\b", code)) == 16
     assert not re.search(r"\b(LDL|STL)\b", code)
@@ -129,7 +129,7 @@ def test_the_implicit_matrix_product_uses_tensor_cores_and_copies_past_registers
 
 @pytest.mark.parametrize("architecture", ["80", "90", "120"])
 def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architecture):
-    kernels = disassembled(check("product_pieces.cu", variants("product_pieces.cu")[0], architecture))
+    kernels = disassembled(check("gemm_pieces.cu", variants("gemm_pieces.cu")[0], architecture))
     # Of a step: products of fragments, loads of fragments, as they are and transposed; copies of three steps.
     expected = {
         "gram": ("HMMA.16816.F32", 16, 0, 8, 3 * 3),
@@ -137,7 +137,7 @@ def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architect
         "mixed": ("HMMA.1688.F32.TF32", 32, 4, 0, 3 * 4),
     }
     for name, (product, products, loads, transposed, copies) in expected.items():
-        code = kernels[f"product_pieces_{name}"]
+        code = kernels[f"gemm_pieces_{name}"]
         assert len(re.findall(rf"\b{re.escape(product)} ", code)) == products
         assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
         assert len(re.findall(r"\bLDSM\.16\.MT88\.4 ", code)) == transposed

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kernels.cuda import runtime
 from kernels.cuda.source import FOLDER, Kernel, Parameter, declarations, declared, program, sources
+from tests.kernels.devices import cuda
 
 TEXT = """
 // extern is a word of its own
@@ -14,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(256) scale(const REAL* __restrict__
 static void helper(int x) {}
 extern "C" __global__ void fill(float *target, int value) { }
 """
-SCALE = Kernel("sums.cu", "weighted_difference", (("REAL", np.dtype(np.float32)),))
+SCALE = Kernel("reductions.cu", "weighted_difference", (("REAL", np.dtype(np.float32)),))
 
 
 def test_declarations_are_read():
@@ -45,11 +45,11 @@ def test_kernels_have_names_of_their_own():
 def test_the_program_names_its_types_and_begins_with_the_prelude():
     text = program("relu.cu", (("REAL", np.dtype(np.float16)),))
     assert text.startswith('#define REAL half\n#line 1 "prelude.cu"\n')
-    assert text.index("struct half") < text.index('#line 1 "relu.cu"') < text.index("relu_sign")
+    assert text.index("struct half") < text.index('#line 1 "relu.cu"') < text.index("relu_mask")
 
 
 def fitting():
-    a, b, target = (runtime.empty((4, 5), np.float32) for _ in range(3))
+    a, b, target = (cuda.empty((4, 5), np.float32) for _ in range(3))
     return [a, b, target, 1.5, 0, 20]
 
 

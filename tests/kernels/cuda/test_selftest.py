@@ -1,5 +1,8 @@
 """A device is compared with the CPU before it is used: a kernel that is wrong there is noticed and named."""
 
+import functools
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -7,23 +10,28 @@ import pytest
 
 from engine import load_network
 from engine.device import choose_device
-from kernels import cuda, gpu_unavailable
-from kernels.cuda import runtime, trust
+from kernels import Cuda
+from kernels.cuda import opening, selftest
 from tests.engine import models
-from tests.kernels.cuda.test_mirror import CUDA_ONLY
+from tests.kernels.cuda.emulator import Emulator
+from tests.kernels.cuda.test_mirror import kernels_of
+from tests.kernels.devices import cuda, to_device, to_host
 
-# Moved, turned or copied by others of the comparison, bytes counted, or used by the optimisers alone.
+# Moved, flipped or copied by others of the comparison, bytes counted, or used by the optimizers alone.
 NOT_COMPARED = {
     "add_to",
     "affine_input_gradient",
-    "conv_scratch_bytes",
     "flip_weight",
     "numbers",
     "quotient_difference",
-    "relu_sign",
+    "relu_mask",
     "split",
+    "convolution",
+    "lbfgs_store",
+    "line_step",
+    "scaled",
+    "zeros",
 }
-NOT_COMPARED |= {"empty", "lbfgs_store", "line_step", "scaled", "zeros"}
 
 
 def spoil(results):
@@ -33,22 +41,20 @@ def spoil(results):
 
 
 def test_all_is_well_on_a_device_that_is_right(emulator):
-    assert trust.wrong_kernels() == {}
-    emulator.wrong = None
-    assert gpu_unavailable() is None
-    assert emulator.wrong == {}
+    assert selftest.wrong_kernels(emulator.device) == {}
+    assert opening.unavailable() is None
 
 
 def test_everything_that_the_network_uses_is_compared():
-    compared = {name.partition(",")[0] for name in trust.CHECKS}
-    assert set(cuda.__all__) - CUDA_ONLY - NOT_COMPARED == compared
+    compared = {name.partition(",")[0] for name in selftest.CHECKS}
+    assert kernels_of(Cuda) - NOT_COMPARED == compared
 
 
 @pytest.mark.parametrize(
     ("kernel", "named"),
     [
         ("patches", "conv"),
-        ("product", "gram"),
+        ("gemm", "gram"),
         ("gather_patches", "conv_input_gradient, strided"),
         ("average_pool", "average_pool"),
         ("average_pool_input_gradient", "average_pool_input_gradient"),
@@ -65,37 +71,41 @@ def test_everything_that_the_network_uses_is_compared():
         ("lbfgs_products", "lbfgs_products"),
         ("lbfgs_changed", "lbfgs_products"),
         ("lbfgs_direction", "lbfgs_direction"),
-        ("product_half", "conv, float16"),
-        ("product_pieces_gram", "gram, float16"),
-        ("product_pieces_mixed", "gram_product, float16"),
+        ("gemm_half", "conv, float16"),
+        ("gemm_pieces_gram", "gram, float16"),
+        ("gemm_pieces_mixed", "gram_product, float16"),
     ],
 )
 def test_a_kernel_with_one_wrong_value_is_named(emulator, kernel, named):
     emulator.faults[kernel] = spoil
-    assert named in trust.wrong_kernels()
+    assert named in selftest.wrong_kernels(emulator.device)
 
 
-def test_a_wrong_device_is_not_used_and_one_warning_says_so(emulator, tmp_path):
+def test_a_wrong_device_is_not_used_and_one_warning_says_so(compiled_kernels, monkeypatch, tmp_path):
+    emulator = Emulator(compiled_kernels)
+    backend = types.SimpleNamespace(CupyBackend=lambda: emulator)
+    monkeypatch.setitem(sys.modules, "kernels.cuda.cupy_backend", backend)
+    monkeypatch.setattr(opening, "_opened", functools.cache(opening._opened.__wrapped__))
     path = models.save(models.vgg(models.parameters((2, 2))), tmp_path / "tiny.onnx")
-    emulator.wrong, emulator.faults = None, {"average_pool": spoil}
+    emulator.faults = {"average_pool": spoil}
     with pytest.warns(RuntimeWarning, match="the GPU is not used: kernels give other results on emulated GPU") as found:
         assert choose_device("auto") == "cpu"
     assert len(found) == 1
     with warnings.catch_warnings(action="error"):
-        assert load_network(path, device="auto").device == "cpu"
+        assert load_network(path, device="auto").device.kind == "cpu"
         message = r"device 'cuda' is not available: kernels give .* relative: average_pool by 0\.0"
         with pytest.raises(ValueError, match=message):
             load_network(path, device="cuda")
 
 
 def test_launches_can_be_recorded_and_made_again(emulator):
-    values, output = runtime.to_device(np.arange(5.0)), runtime.empty((5,), np.float64)
+    values, output = to_device(np.arange(5.0)), cuda.empty((5,), np.float64)
     result, again = cuda.record(lambda: cuda.scaled(values, 2.0, out=output))
     assert result is output
-    assert np.isnan(runtime.to_host(output)).all()
+    assert np.isnan(to_host(output)).all()
     for factor in (1.0, 3.0):
-        cuda.scaled(runtime.to_device(factor * np.arange(5.0)), 1.0, out=values)
+        cuda.scaled(to_device(factor * np.arange(5.0)), 1.0, out=values)
         again()
-        np.testing.assert_array_equal(runtime.to_host(output), 2 * factor * np.arange(5.0))
+        np.testing.assert_array_equal(to_host(output), 2 * factor * np.arange(5.0))
     with pytest.raises(AssertionError, match="nothing can be fetched while launches are recorded"):
-        cuda.record(lambda: runtime.to_host(output))
+        cuda.record(lambda: to_host(output))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.threads import SERIAL, Workers
+from kernels.cpu.threads import Threads
 
 Array = NDArray[Any]
 
 
-def add(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
+def add(threads: Threads, inputs: Sequence[Array]) -> Array:
     """Return the sum of arrays of one shape and dtype, taken in their order, as an array of its own."""
     output = np.empty(inputs[0].shape, inputs[0].dtype)
 
@@ -23,7 +23,7 @@ def add(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
         for other in inputs[1:]:
             output[y] += other[y]
 
-    workers.map(row, range(len(output)))
+    threads.map(row, range(len(output)))
     return output
 
 
@@ -32,7 +32,7 @@ def add_to(target: Array, other: Array) -> None:
     target += other
 
 
-def concat(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
+def concat(threads: Threads, inputs: Sequence[Array]) -> Array:
     """Return the channels of all ``inputs``, (H, W, C) each, one behind the other."""
     height, width, _ = inputs[0].shape
     channels = [one.shape[2] for one in inputs]
@@ -43,7 +43,7 @@ def concat(inputs: Sequence[Array], *, workers: Workers = SERIAL) -> Array:
         for one, part in zip(inputs, parts, strict=True):
             output[y, :, part] = one[y]
 
-    workers.map(row, range(len(output)))
+    threads.map(row, range(len(output)))
     return output
 
 

@@ -1,8 +1,6 @@
-"""Steps of the first-order optimisers, in double precision."""
+"""Steps of the first-order optimizers, in double precision."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +13,6 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 def scaled(values: Vector, factor: float, *, out: Vector | None = None) -> Vector:
     """Return ``values * factor``, written to ``out`` if that is given."""
     return np.multiply(np.asarray(values, np.float64), factor, out=out)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return a new array with undefined values."""
-    return np.empty(shape, dtype)
 
 
 def zeros(shape: tuple[int, ...]) -> Vector:

@@ -1,29 +1,36 @@
-"""Steps of the first-order optimisers, in double precision; the twin of ``kernels/cpu/steps.py``."""
+"""Steps of the first-order optimizers, in double precision; the twin of ``kernels/cpu/optimizer_steps.py``."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from kernels.cpu.steps import BETA_1, BETA_2, EPSILON
-from kernels.cuda.runtime import Array, empty, launch_for_each
+from kernels.cpu.optimizer_steps import BETA_1, BETA_2, EPSILON
+from kernels.cuda.launcher import Array, Launcher
 
 
-def scaled(values: Array, factor: float, *, out: Array | None = None) -> Array:
+def scaled(gpu: Launcher, values: Array, factor: float, *, out: Array | None = None) -> Array:
     """Return ``values * factor``, written to ``out`` if that is given."""
-    output = empty(values.shape, np.float64) if out is None else out
-    launch_for_each("steps.cu", "scaled", values.size, (values, output, values.size, factor))
+    output = gpu.empty(values.shape, np.float64) if out is None else out
+    gpu.launch_for_each("optimizer_steps.cu", "scaled", values.size, (values, output, values.size, factor))
     return output
 
 
-def zeros(shape: tuple[int, ...]) -> Array:
+def zeros(gpu: Launcher, shape: tuple[int, ...]) -> Array:
     """Return an array of zeros."""
-    output = empty(shape, np.float64)
-    launch_for_each("steps.cu", "fill", output.size, (output, output.size, 0.0))
+    output = gpu.empty(shape, np.float64)
+    gpu.launch_for_each("optimizer_steps.cu", "fill", output.size, (output, output.size, 0.0))
     return output
 
 
 def adam_step(
-    image: Array, gradient: Array, mean: Array, square: Array, t: int, rate: float, bounds: tuple[float, float]
+    gpu: Launcher,
+    image: Array,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    t: int,
+    rate: float,
+    bounds: tuple[float, float],
 ) -> Array:
     """Return the image after step ``t`` of Adam (Kingma and Ba 2015, algorithm 1), clipped to the bounds.
 
@@ -35,15 +42,21 @@ def adam_step(
     rate : learning rate.
     bounds : lowest and highest value.
     """
-    output = empty(image.shape, np.float64)
+    output = gpu.empty(image.shape, np.float64)
     numbers = (BETA_1, BETA_2, 1 - BETA_1**t, 1 - BETA_2**t, EPSILON, rate, *bounds)
     arguments = (image, gradient, mean, square, output, image.size, *numbers)
-    launch_for_each("steps.cu", "adam_step", image.size, arguments)
+    gpu.launch_for_each("optimizer_steps.cu", "adam_step", image.size, arguments)
     return output
 
 
 def momentum_step(
-    image: Array, gradient: Array, velocity: Array, momentum: float, rate: float, bounds: tuple[float, float]
+    gpu: Launcher,
+    image: Array,
+    gradient: Array,
+    velocity: Array,
+    momentum: float,
+    rate: float,
+    bounds: tuple[float, float],
 ) -> Array:
     """Return the image after a step of gradient descent with momentum (Polyak 1964), clipped to the bounds.
 
@@ -55,7 +68,7 @@ def momentum_step(
     rate : learning rate.
     bounds : lowest and highest value.
     """
-    output = empty(image.shape, np.float64)
+    output = gpu.empty(image.shape, np.float64)
     arguments = (image, gradient, velocity, output, image.size, momentum, rate, *bounds)
-    launch_for_each("steps.cu", "momentum_step", image.size, arguments)
+    gpu.launch_for_each("optimizer_steps.cu", "momentum_step", image.size, arguments)
     return output

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cuda import runtime
 from kernels.cuda.geometry import HALF_TILE, TILE, split_product
-from kernels.cuda.runtime import Array
+from kernels.cuda.launcher import Array, Launcher
 
 STAGES = 3
-"""Steps in shared memory at a time in product_pieces.cu."""
+"""Steps in shared memory at a time in gemm_pieces.cu."""
 
 
-def product(
+def gemm(
+    gpu: Launcher,
     a: Array,
     b: Array,
     output: Array,
@@ -42,48 +42,48 @@ def product(
     if b.shape[0] != inner or output.shape != (rows, columns) or (bias is not None and bias.shape != (columns,)):
         raise ValueError(f"a product of {a.shape} and {b.shape} does not fit {output.shape}")
     # Of Turing's tensor cores, which take smaller fragments, there is no use here.
-    tensor_cores = a.dtype == np.float16 and runtime.backend().capability >= (8, 0)
+    tensor_cores = a.dtype == np.float16 and gpu.capability >= (8, 0)
     pieces = _in_pieces(a, b, transpose_a) if tensor_cores else None
     halves = tensor_cores and b.dtype == np.float16
     grid, part = split_product(rows, columns, inner, HALF_TILE if pieces or halves else TILE)
     splits = grid[2]
-    target = output if splits == 1 else runtime.empty((splits, rows, columns), np.float32)
+    target = output if splits == 1 else gpu.empty((splits, rows, columns), np.float32)
     shape = (rows, columns, inner, part)
     # Where there is no bias, any array does: it is not read.
-    nothing = runtime.empty((1,), np.float32) if bias is None else bias
+    nothing = gpu.empty((1,), np.float32) if bias is None else bias
     finish = (factor, int(add), nothing, int(bias is not None), int(relu))
     last = finish if splits == 1 else (1.0, 0, nothing, 0, 0)
     arguments = (a, b, target, *shape, int(transpose_a), *last)
     types = {"REAL": a.dtype, "OTHER": b.dtype, "OUTPUT": target.dtype}
     if pieces:
-        file, of_pieces, memory = "product_pieces.cu", (a, b, target, *shape, *last), shared_bytes(b.dtype.itemsize)
-        runtime.launch_with_memory(file, pieces, grid, (256, 1, 1), of_pieces, memory, OUTPUT=target.dtype)
+        file, of_pieces, memory = "gemm_pieces.cu", (a, b, target, *shape, *last), shared_bytes(b.dtype.itemsize)
+        gpu.launch(file, pieces, grid, (256, 1, 1), of_pieces, memory, OUTPUT=target.dtype)
     elif halves:
-        runtime.launch("product_half.cu", "product_half", grid, (256, 1, 1), arguments, OUTPUT=target.dtype)
+        gpu.launch("gemm_half.cu", "gemm_half", grid, (256, 1, 1), arguments, OUTPUT=target.dtype)
     else:
-        runtime.launch("product.cu", "product", grid, (256, 1, 1), arguments, **types)
+        gpu.launch("gemm.cu", "gemm", grid, (256, 1, 1), arguments, **types)
     if splits > 1:
         count = rows * columns
         types["OUTPUT"] = output.dtype
-        runtime.launch_for_each(
-            "product.cu", "sum_of_parts", count, (target, output, count, columns, splits, *finish), **types
+        gpu.launch_for_each(
+            "gemm.cu", "sum_of_parts", count, (target, output, count, columns, splits, *finish), **types
         )
     return output
 
 
 def shared_bytes(b_itemsize: int) -> int:
-    """Return the dynamic shared memory of a block of product_pieces.cu."""
+    """Return the dynamic shared memory of a block of gemm_pieces.cu."""
     rows, columns, inner = HALF_TILE
     return STAGES * inner * (2 * rows + b_itemsize * columns)
 
 
 def _in_pieces(a: Array, b: Array, transpose_a: bool) -> str | None:
-    """Return the kernel of product_pieces.cu for a product with a in float16, or None where it has none.
+    """Return the kernel of gemm_pieces.cu for a product with a in float16, or None where it has none.
 
     It copies whole pieces of 16 bytes of the arrays' rows.
     """
     if a.shape[1] * a.dtype.itemsize % 16 or b.shape[1] * b.dtype.itemsize % 16:
         return None
     if b.dtype == np.float16:
-        return "product_pieces_gram" if transpose_a else "product_pieces_plain"
-    return None if transpose_a else "product_pieces_mixed"
+        return "gemm_pieces_gram" if transpose_a else "gemm_pieces_plain"
+    return None if transpose_a else "gemm_pieces_mixed"

@@ -1,5 +1,5 @@
 // Matrix products of 16-bit factors on the tensor cores of compute capability 8.0 and later, with sums in float32:
-// output = factor * a b, or that added to it; bias and rectify as in product.cu.
+// output = factor * a b, or that added to it; bias and rectify as in gemm.cu.
 //
 // A block of 256 threads owns a tile of TILE_ROWS x TILE_COLUMNS of the result and, where the inner dimension is split
 // (blockIdx.z), the sum over one part of it. Its eight warps stand four down and two across; each owns 32 x 32 values,
@@ -20,7 +20,7 @@ __device__ __forceinline__ unsigned int pair(const half* values) { return *(cons
 
 // a is (rows, inner), or (inner, rows) where transposed is not 0; b is (inner, columns). Part z of the inner dimension
 // begins at z * part and its result goes to output + z * rows * columns.
-extern "C" __global__ void __launch_bounds__(256, 2) product_half(const half* a, const half* b, OUTPUT* output,
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_half(const half* a, const half* b, OUTPUT* output,
                                                                   int rows, int columns, int inner, int part,
                                                                   int transposed, float factor, int add,
                                                                   const float* bias, int biased, int rectify) {

@@ -6,17 +6,15 @@ A compiler or a card that the project has not seen may be wrong, and wrong pictu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from kernels import cpu, to_host
-from kernels.cuda import runtime
-from kernels.cuda.conv import conv, pack_weight
+from kernels.cpu.device import Cpu
+from kernels.cuda.conv import pack_weight
+from kernels.cuda.device import Cuda
 from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_hopper_weight
 from kernels.cuda.implicit_gemm import implicit_gemm_conv
-from kernels.cuda.relu import relu_input_gradient, relu_sign
 from kernels.geometry import Window
 
 TOLERANCE = 1e-4
@@ -37,7 +35,7 @@ _POOL = Window((2, 2), strides=(2, 2))
 
 _BOUNDS = (0.0, 255.0)
 
-Check = Callable[[ModuleType, Mapping[str, Any]], Any]
+Check = Callable[[Any, Mapping[str, Any]], Any]
 
 
 def _two_steps(step: Callable[..., Any], arrays: Mapping[str, Any], state: list[Any], settings: tuple[Any, ...]) -> Any:
@@ -46,17 +44,17 @@ def _two_steps(step: Callable[..., Any], arrays: Mapping[str, Any], state: list[
     return step(image, arrays["later"], *state, *settings, _BOUNDS)
 
 
-def _of_lbfgs(kernels: ModuleType, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
+def _of_lbfgs(device: Any, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the inner products of one stored pair, and a direction made of it."""
     image, gradient = arrays["image"], arrays["gradient"]
-    later = kernels.line_step(image, arrays["direction"], 2.0, _BOUNDS)
-    vectors, rows, listed = kernels.empty((4, image.size), np.float32), (1, 3), (1, 2, 3)
-    slopes, products = kernels.zeros((3,)), kernels.zeros((5 * len(listed) + len(listed) ** 2,))
-    free, changed = kernels.lbfgs_store(
+    later = device.line_step(image, arrays["direction"], 2.0, _BOUNDS)
+    vectors, rows, listed = device.empty((4, image.size), np.float32), (1, 3), (1, 2, 3)
+    slopes, products = device.zeros((3,)), device.zeros((5 * len(listed) + len(listed) ** 2,))
+    free, changed = device.lbfgs_store(
         (later, arrays["later"]), (image, gradient), vectors, None, rows, _BOUNDS, slopes
     )
-    kernels.lbfgs_products(vectors, listed, free, changed, rows, products)
-    return products, kernels.lbfgs_direction(vectors, listed, np.array([0.5, -2.0, 1.0]), free)
+    device.lbfgs_products(vectors, listed, free, changed, rows, products)
+    return products, device.lbfgs_direction(vectors, listed, np.array([0.5, -2.0, 1.0]), free)
 
 
 CHECKS: Mapping[str, Check] = {
@@ -72,7 +70,7 @@ CHECKS: Mapping[str, Check] = {
         a["pooled"], k.max_pool(a["input"], _POOL)[1], (23, 21, 24), _POOL
     ),
     "relu": lambda k, a: k.relu(a["input"]),
-    "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_sign(a["input"])),
+    "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_mask(a["input"])),
     "affine": lambda k, a: k.affine(a["input"], a["scale"], a["scale"]),
     "gram": lambda k, a: k.gram(a["input"]),
     "gram_product": lambda k, a: k.gram_product(a["matrix"], a["input"], factor=0.5),
@@ -99,34 +97,32 @@ HALF_CHECKS = ("conv", "gram", "gram_product")
 """Those that are compared in float16 too: products, for which there are kernels of their own."""
 
 
-def wrong_kernels() -> dict[str, float]:
+def wrong_kernels(gpu: Cuda) -> dict[str, float]:
     """Return the names in ``CHECKS`` whose results on the device differ from the CPU's, and by how much."""
     allowed = dict.fromkeys(CHECKS, TOLERANCE) | {f"{name}, float16": HALF_TOLERANCE for name in HALF_CHECKS}
-    return {name: distance for name, distance in distances().items() if not distance < allowed[name]}
+    return {name: distance for name, distance in distances(gpu).items() if not distance < allowed[name]}
 
 
-def distances() -> dict[str, float]:
+def distances(gpu: Cuda) -> dict[str, float]:
     """Return by how much each of ``CHECKS`` differs on the device from the CPU, relative to the largest value."""
-    from kernels import cuda
-
-    arrays = problem()
-    on_device = {name: runtime.to_device(array) for name, array in arrays.items()}
-    found = {name: _distance(check(cuda, on_device), check(cpu, arrays)) for name, check in CHECKS.items()}
+    arrays, cpu = problem(), Cpu(1)
+    on_device = {name: gpu.put(array) for name, array in arrays.items()}
+    found = {name: _distance(gpu, check(gpu, on_device), check(cpu, arrays)) for name, check in CHECKS.items()}
     # On the CPU the same numbers in float32.
     rounded = {name: arrays[name].astype(np.float16) for name in ("input", "weight")}
-    halves = on_device | {name: runtime.to_device(array) for name, array in rounded.items()}
+    halves = on_device | {name: gpu.put(array) for name, array in rounded.items()}
     wide = arrays | {name: array.astype(np.float32) for name, array in rounded.items()}
     for name in HALF_CHECKS:
-        found[f"{name}, float16"] = _distance(CHECKS[name](cuda, halves), CHECKS[name](cpu, wide))
+        found[f"{name}, float16"] = _distance(gpu, CHECKS[name](gpu, halves), CHECKS[name](cpu, wide))
     return found
 
 
-def hopper_is_right() -> bool:
+def hopper_is_right(gpu: Cuda) -> bool:
     """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits: each kind of kernel, with a sum in parts and not."""
     rng = np.random.default_rng(1)
     # Last tiles that are not full, in both directions.
     input, weight, bias, below = (
-        runtime.to_device(rng.standard_normal(shape).astype(dtype))
+        gpu.put(rng.standard_normal(shape).astype(dtype))
         for shape, dtype in (
             ((19, 11, 64), np.float16),
             ((3, 3, 64, 128), np.float16),
@@ -134,27 +130,27 @@ def hopper_is_right() -> bool:
             ((19, 11, 128), np.float16),
         )
     )
-    packed, sign = pack_hopper_weight(weight), relu_sign(below)
-    expected = conv(input, weight, bias, _CONV, relu=True)
-    rectified = runtime.to_host(expected)
-    masked = runtime.to_host(relu_input_gradient(expected, sign))
+    packed, mask = pack_hopper_weight(gpu, weight), gpu.relu_mask(below)
+    expected = gpu.conv(input, weight, bias, _CONV, relu=True)
+    rectified = gpu.fetch(expected)
+    masked = gpu.fetch(gpu.relu_input_gradient(expected, mask))
     for kind in STAGES:
         # A block that does everything has more steps than stages.
-        for splits, blocks in ((1, 1), (2, runtime.backend().multiprocessors)):
+        for splits, blocks in ((1, 1), (2, gpu.multiprocessors)):
             tiling = Tiling(*kind, splits, blocks)
-            found = hopper_conv(input, packed, bias, relu=True, tiling=tiling)
-            of_sign = hopper_conv(input, packed, bias, relu=True, sign=sign, tiling=tiling)
-            if not max(_distance(found, rectified), _distance(of_sign, masked)) < HALF_TOLERANCE:
+            found = hopper_conv(gpu, input, packed, bias, relu=True, tiling=tiling)
+            of_mask = hopper_conv(gpu, input, packed, bias, relu=True, mask=mask, tiling=tiling)
+            if not max(_distance(gpu, found, rectified), _distance(gpu, of_mask, masked)) < HALF_TOLERANCE:
                 return False
     return True
 
 
-def implicit_gemm_is_right(precision: str) -> bool:
+def implicit_gemm_is_right(gpu: Cuda, precision: str) -> bool:
     """Say whether ``implicit_gemm_conv`` agrees with ``conv``, for each kind of block, the sums whole and in parts.
 
     Parameters
     ----------
-    precision : as for ``kernels.tensor_cores_are_right``.
+    precision : as for ``opening.tensor_cores_are_right``.
     """
     rng = np.random.default_rng(2)
     dtype = np.float16 if precision == "float16" else np.float32
@@ -162,23 +158,23 @@ def implicit_gemm_is_right(precision: str) -> bool:
     # The last tile is not full, of pixels and of filters.
     for size, channels, filters in (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40)):
         input, weight, bias = (
-            runtime.to_device(rng.standard_normal(shape).astype(kind))
+            gpu.put(rng.standard_normal(shape).astype(kind))
             for shape, kind in (
                 ((*size, channels), dtype),
                 ((3, 3, channels, filters), dtype),
                 ((filters,), np.float32),
             )
         )
-        expected = runtime.to_host(conv(input, weight, bias, _CONV, relu=True))
-        found = implicit_gemm_conv(input, pack_weight(weight), bias, _CONV, relu=True, split=split)
-        if not _distance(found, expected) < (SPLIT_TOLERANCE if split else HALF_TOLERANCE):
+        expected = gpu.fetch(gpu.conv(input, weight, bias, _CONV, relu=True))
+        found = implicit_gemm_conv(gpu, input, pack_weight(gpu, weight), bias, _CONV, relu=True, split=split)
+        if not _distance(gpu, found, expected) < (SPLIT_TOLERANCE if split else HALF_TOLERANCE):
             return False
     return True
 
 
-def _distance(found: Any, expected: Any) -> float:
+def _distance(gpu: Cuda, found: Any, expected: Any) -> float:
     """Return the largest difference, relative to the largest value: one wrong value among many shows."""
-    found, expected = (one if isinstance(one, list) else to_host(one) for one in (found, expected))
+    found, expected = (one if isinstance(one, list) else gpu.fetch(one) for one in (found, expected))
     difference = np.asarray(found, np.float64) - np.asarray(expected, np.float64)
     return float(np.abs(difference).max() / np.abs(expected).max())
 

@@ -16,7 +16,7 @@
 
 // a is (rows, inner), or (inner, rows) where transposed is not 0; b is (inner, columns). Part z of the inner dimension
 // begins at z * part and its result goes to output + z * rows * columns.
-extern "C" __global__ void __launch_bounds__(256) product(const REAL* a, const OTHER* b, OUTPUT* output, int rows,
+extern "C" __global__ void __launch_bounds__(256) gemm(const REAL* a, const OTHER* b, OUTPUT* output, int rows,
                                                           int columns, int inner, int part, int transposed,
                                                           float factor, int add, const float* bias, int biased,
                                                           int rectify) {

@@ -1,5 +1,5 @@
 // Matrix products with a first factor of 16 bits whose rows are whole pieces of 16 bytes, on the tensor cores of compute
-// capability 8.0 and later, sums in float32; bias and rectify as in product.cu. The second factor is of 16 bits too, or
+// capability 8.0 and later, sums in float32; bias and rectify as in gemm.cu. The second factor is of 16 bits too, or
 // of float32: both are then multiplied in tf32, which holds a half exactly.
 //
 // A block of 256 threads owns a tile of TILE_ROWS x TILE_COLUMNS of the result and, where the inner dimension is split
@@ -165,21 +165,21 @@ __device__ __forceinline__ void multiply_tiles(const half* a, const OTHER* b, OU
         }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) product_pieces_gram(const half* a, const half* b, OUTPUT* output,
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_pieces_gram(const half* a, const half* b, OUTPUT* output,
                                                                          int rows, int columns, int inner, int part,
                                                                          float factor, int add, const float* bias,
                                                                          int biased, int rectify) {
     multiply_tiles<GRAM>(a, b, output, rows, columns, inner, part, factor, add, bias, biased, rectify);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) product_pieces_plain(const half* a, const half* b, OUTPUT* output,
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_pieces_plain(const half* a, const half* b, OUTPUT* output,
                                                                           int rows, int columns, int inner, int part,
                                                                           float factor, int add, const float* bias,
                                                                           int biased, int rectify) {
     multiply_tiles<PLAIN>(a, b, output, rows, columns, inner, part, factor, add, bias, biased, rectify);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) product_pieces_mixed(const half* a, const float* b, OUTPUT* output,
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_pieces_mixed(const half* a, const float* b, OUTPUT* output,
                                                                           int rows, int columns, int inner, int part,
                                                                           float factor, int add, const float* bias,
                                                                           int biased, int rectify) {
