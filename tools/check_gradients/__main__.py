@@ -26,11 +26,9 @@ from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING
-from tools.benching.machine import cpu_name, measured_versions
-from tools.benching.subject import Setup, build_network, pictures
 from tools.check_gradients.report import confidence_figure, page, precision_figure, steps_figure
 from tools.check_gradients.study import Plan, Study, by_subject, run_study
-from tools.command_line import (
+from tools.cli.command_line import (
     Parser,
     add_shared,
     given_path,
@@ -39,15 +37,17 @@ from tools.command_line import (
     positive_int,
     run,
 )
-from tools.files import check_folder, check_writable, replacing
-from tools.images import load_image
-from tools.memory import check_free
-from tools.model_cache import resolve_model
-from tools.options import Options
-from tools.progress import Progress, duration
-from tools.rendering import check_layers
-from tools.text_table import aligned
-from tools.torch_vgg import operator_input_gradient, torch_objective
+from tools.cli.machine import cpu_name, measured_versions
+from tools.cli.memory import check_free
+from tools.cli.options import Options
+from tools.cli.progress import Progress, duration
+from tools.cli.rendering import check_layers
+from tools.cli.text_table import aligned
+from tools.media.files import check_folder, check_writable, replacing
+from tools.media.images import load_image
+from tools.models.cache import resolve_model
+from tools.models.subject import Setup, build_network, pictures
+from tools.models.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
 
