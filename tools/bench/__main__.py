@@ -40,7 +40,7 @@ from tools.cli.command_line import (
 from tools.cli.machine import cpu_name, measured_versions
 from tools.cli.memory import check_free
 from tools.cli.progress import Progress
-from tools.media.files import check_writable, replacing
+from tools.media.files import check_writable, write_text
 from tools.models.cache import resolve_model
 from tools.models.subject import LAYERS, Setup, build_network, description, pictures
 from tools.models.torch_vgg import import_torch
@@ -118,14 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         on_cuda = _measure_on_cuda(setup, arguments)
         print(render_cuda(on_cuda, arguments.markdown))
         if arguments.json is not None:
-            with replacing(arguments.json) as temporary:
-                temporary.write_text(json.dumps(cuda_as_json(on_cuda), indent=2) + "\n", encoding="utf-8")
+            write_text(arguments.json, json.dumps(cuda_as_json(on_cuda), indent=2) + "\n")
         return 0
     report = measure(setup, arguments)
     print(render(report, arguments.markdown))
     if arguments.json is not None:
-        with replacing(arguments.json) as temporary:
-            temporary.write_text(json.dumps(as_json(report), indent=2) + "\n", encoding="utf-8")
+        write_text(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
     return 0
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.color import match_colors
-from engine.errors import ModelError
-from engine.load import load_network
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import layer_names
@@ -18,29 +16,6 @@ from tools.cli.options import Options, levels_of
 from tools.media.images import Picture, load_image, resize
 
 Size = tuple[int, int]
-
-
-def load(options: Options, path: Path, threads: int | None) -> Network:
-    """Return the options' network.
-
-    Parameters
-    ----------
-    path : of the model, from ``tools.models.cache.resolve_model``.
-    threads : to compute with; None means all cores.
-    """
-    try:
-        return load_network(
-            path,
-            pooling=options.pooling,
-            device=options.device,
-            dtype=options.dtype,
-            preprocessing=options.preprocessing,
-            threads=threads,
-        )
-    except ModelError as error:
-        # In the words of the command line: the file that was named, not what the cache has of it, and the option.
-        message = str(error).replace(str(path), str(options.model)) if options.model else str(error)
-        raise ModelError(message.replace("choose its preprocessing", "choose its --preprocessing")) from None
 
 
 def picture_size(content: Size, options: Options) -> Size:

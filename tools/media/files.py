@@ -74,6 +74,13 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; raises ValueError as ``replacing`` does."""
+    with replacing(path) as temporary:
+        # What Unicode cannot encode, the stray bytes of a file name, is written as an escape.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def creating(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, which must not exist: of several that try at once, one succeeds.

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from engine.errors import unknown_name
 from engine.network import Network
-from engine.optimize import Iteration, Result
+from engine.optimize import Result
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import first_evaluation
 from tools.cli.command_line import (
     EXIT_ERROR,
-    EXIT_INTERRUPTED,
     Parser,
     add_shared,
     describe,
@@ -36,13 +35,15 @@ from tools.cli.command_line import (
 )
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_memory, load, picture_size
+from tools.cli.rendering import check_memory, picture_size
+from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
 from tools.cli.value_lists import layer_sets, listed_values
-from tools.media.files import replacing
+from tools.media.files import write_text
 from tools.media.images import Picture, load_image, resize, save_image
 from tools.media.record import origin
 from tools.media.sheet import Tile
-from tools.models.cache import announce_draft, default_model, resolve_model
+from tools.models.cache import announce_draft, resolve_model
+from tools.models.loading import load, with_model
 from tools.reconstruct.folder import INITS, SHEET, TABLE, Folder, finished
 from tools.reconstruct.sheet import draw
 from tools.reconstruct.table import listing, measures, table
@@ -104,6 +105,11 @@ def _sets(kind: str, text: str) -> Sets:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the pictures; return the exit code."""
     arguments = build_parser().parse_args(argv)
+    session = Session(NAME)
+    return session.run(lambda: _make(arguments, session))
+
+
+def _make(arguments: argparse.Namespace, session: Session) -> int:
     options = options_from(arguments, DEFAULTS)
     image = load_image(arguments.image)
     first = None
@@ -111,8 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not Path(options.init).exists():
             raise ValueError(f"{unknown_name('init', options.init, INITS)}, or the path of an image file")
         first = load_image(Path(options.init))
-    if options.model is None:
-        options = dataclasses.replace(options, model=default_model(arguments.cache))
+    options = with_model(options, arguments.cache)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
     targets, cut = targets_of({kind: getattr(arguments, kind) for kind in KINDS}, network)
@@ -129,13 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     initial = None if first is None else resize(first, *size).pixels
     if options.init == "grey":
         initial = np.full_like(small.pixels, GREY)
-    session = _Session(arguments, options, network, folder, targets, small, initial)
-    interrupted = session.make(cut)
-    return session.finish(interrupted)
+    pictures = _Pictures(arguments, options, network, folder, targets, small, initial, session)
+    pictures.make(cut)
+    return pictures.finish()
 
 
-class _Session:
-    """A run as its user sees it."""
+class _Pictures:
+    """The pictures that were asked for, as their user sees them."""
 
     def __init__(
         self,
@@ -146,6 +151,7 @@ class _Session:
         targets: Sequence[Target],
         image: Picture,
         initial: NDArray[np.float32] | None,
+        session: Session,
     ) -> None:
         self.arguments = arguments
         self.options = options
@@ -154,8 +160,10 @@ class _Session:
         self.targets = targets
         self.image = image
         self.initial = initial
+        self.session = session
         self.failed: dict[Target, str] = {}
         self.measured = [name for name in network.layers if self._fits(name)]
+        session.keep = self.stopped
 
     def _fits(self, layer: str) -> bool:
         try:
@@ -164,8 +172,8 @@ class _Session:
             return False
         return True
 
-    def make(self, cut: str) -> bool:
-        """Make what is left to make; return whether that was interrupted."""
+    def make(self, cut: str) -> None:
+        """Make what is left to make."""
         todo = [target for target in self.targets if not finished(self.folder.facts(target))]
         height, width = self.image.size
         network, there = self.network, len(self.targets) - len(todo)
@@ -173,99 +181,89 @@ class _Session:
             if cut:
                 progress.write(f"{NAME}: {cut}")
             progress.write(
-                f"{NAME}: {_pictures(len(self.targets))} of {width}x{height} pixels"
+                f"{NAME}: {_count(len(self.targets))} of {width}x{height} pixels"
                 f"{f', {there} of them there already' if there else ''}; model {self.options.model}, "
                 f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.place}"
             )
-            try:
-                for target in todo:
-                    self._make(target, progress)
-            except KeyboardInterrupt:
-                return True
-        return False
+            for target in todo:
+                self._make(target, progress)
 
     def _make(self, target: Target, progress: Progress) -> None:
         began = time.perf_counter()
         name = f"{target.kind} {target.label}"
-        followed = 0
-
-        def follow(state: Iteration) -> None:
-            nonlocal followed
-            followed += 1
-            progress.update(1, f"{name}, loss {state.value:.4g}")
-
+        bar = Bar(progress, name)
         try:
-            result = self._run(target, follow)
+            result, facts = self._run(target, [bar], began)
         except (ValueError, ArithmeticError) as error:
             self.failed[target] = describe(error)
             progress.write(f"{NAME}: {name}: failed: {self.failed[target]}")
-            progress.update(self.options.iterations - followed, f"{name} failed")
+            bar.complete(self.options.iterations, f"{name} failed")
             return
-        if result.stop == "interrupted" and not result.iterations:
-            raise KeyboardInterrupt
-        try:
-            facts = self._keep(target, result, began)
-        except KeyboardInterrupt:
-            self._keep(target, result, began)  # what has been made is not lost; a second Ctrl-C does end this
-            raise
+
+        def keep() -> str:
+            self._keep(target, result, facts, began)
+            return self.stopped()
+
+        self.session.keep = keep
+        measured = self._keep(target, result, facts, began)
+        self.session.keep = self.stopped
         if result.stop == "interrupted":
             raise KeyboardInterrupt
         if result.stop == "non-finite":
             self.failed[target] = result.stop_reason
         progress.write(
-            f"{NAME}: {name}: {', '.join(measures(target, facts))}; {result.stop_reason}, {result.evaluations} "
-            f"evaluations, {duration(facts['seconds'])}"
+            f"{NAME}: {name}: {', '.join(measures(target, measured))}; {result.stop_reason}, {result.evaluations} "
+            f"evaluations, {duration(measured['seconds'])}"
         )
-        progress.update(self.options.iterations - followed, f"{name} done")
+        bar.complete(self.options.iterations, f"{name} done")
 
-    def _run(self, target: Target, follow: Callable[[Iteration], None]) -> Result:
+    def _run(self, target: Target, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
         job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
         first_evaluation(job)
-        return job.run(follow)
+        return follow(job, listeners, began)
 
-    def _keep(self, target: Target, result: Result, began: float) -> dict[str, Any]:
+    def _keep(self, target: Target, result: Result, facts: Facts, began: float) -> Facts:
         """Measure and save a picture; return what came of it."""
         errors = feature_errors if target.kind == "content" else gram_errors
-        facts = {
+        measured: Facts = {
             "psnr": psnr(result.image, self.image.pixels) if target.kind == "content" else None,
             "errors": errors(self.network, result.image, self.image.pixels, self.measured),
-            "loss": result.value,
-            "initial_loss": result.initial_value,
-            "iterations": result.iterations,
-            "evaluations": result.evaluations,
-            "stop": result.stop,
-            "stop_reason": result.stop_reason,
-            "seconds": round(time.perf_counter() - began, 3),
         }
-        self.folder.save(target, result.image, facts)
-        return facts
+        measured |= facts | {"seconds": seconds_since(began)}
+        self.folder.save(target, result.image, measured)
+        return measured
 
     # ---- what is made of them ----
 
-    def finish(self, interrupted: bool) -> int:
-        """Write sheet and table, say how it ended and return the exit code."""
-        found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
-        made = sum(finished(facts) for facts in found.values())
-        said = f"{made} of {_pictures(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
-        if found or self.failed:
-            asked = {layer for target in self.targets for layer in target.layers}
-            layers = [layer for layer in self.network.layers if layer in asked]
-            with replacing(self.folder.path / TABLE) as temporary:
-                temporary.write_text(table(self.targets, found, self.failed, layers), "utf-8")
-            self._save_sheet(found)
-            said += f"; wrote {self.folder.path / SHEET} and {self.folder.path / TABLE}"
-            if not self.arguments.quiet:
-                print(listing(self.targets, found, layers))
-        if interrupted:
-            tell(f"{NAME}: interrupted, {said}; the same command goes on where it was")
-            return EXIT_INTERRUPTED
+    def stopped(self) -> str:
+        """Write what there is; return what to say of a run that was interrupted."""
+        return f"interrupted, {self._write()}; the same command goes on where it was"
+
+    def finish(self) -> int:
+        """Write what there is, say how it ended and return the exit code."""
+        said = self._write()
         if self.failed:
             tell(f"{NAME}: {said}; the first failed for this reason: {next(iter(self.failed.values()))}")
             return EXIT_ERROR
         if not self.arguments.quiet:
             tell(f"{NAME}: {said}")
         return 0
+
+    def _write(self) -> str:
+        """Write sheet and table and print the listing; return how much has been made."""
+        found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
+        made = sum(finished(facts) for facts in found.values())
+        said = f"{made} of {_count(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
+        if found or self.failed:
+            asked = {layer for target in self.targets for layer in target.layers}
+            layers = [layer for layer in self.network.layers if layer in asked]
+            write_text(self.folder.path / TABLE, table(self.targets, found, self.failed, layers))
+            self._save_sheet(found)
+            said += f"; wrote {self.folder.path / SHEET} and {self.folder.path / TABLE}"
+            if not self.arguments.quiet:
+                print(listing(self.targets, found, layers))
+        return said
 
     def _save_sheet(self, found: Mapping[Target, Mapping[str, Any]]) -> None:
         height, width = self.image.size
@@ -280,10 +278,10 @@ class _Session:
             f"{self.arguments.image.stem} by layer: {model}, {self.options.pooling} pooling, "
             f"{width}x{height} pixels, {self.options.iterations} iterations from {start}",
         )
-        save_image(self.folder.path / SHEET, pixels, None, origin("reconstruct"))
+        save_image(self.folder.path / SHEET, pixels, None, origin(NAME))
 
 
-def _pictures(count: int) -> str:
+def _count(count: int) -> str:
     return f"{count} picture{'' if count == 1 else 's'}"
 
 

@@ -19,12 +19,10 @@ from engine.batch import run_batch
 from engine.calibrate import Pilot
 from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
-from engine.optimize import Iteration
 from engine.stylize import INITS
 from engine.vgg import CONTENT_WEIGHT
 from tools.cli.command_line import (
     EXIT_ERROR,
-    EXIT_INTERRUPTED,
     Parser,
     add_shared,
     describe,
@@ -50,14 +48,15 @@ from tools.cli.rendering import (
     check_levels,
     check_memory,
     first_picture,
-    load,
     painting_sizes,
     picture_size,
 )
-from tools.media.files import sha256_of
+from tools.cli.session import Bar, Session
+from tools.media.files import sha256_of, write_text
 from tools.media.images import load_image, open_file, save_image
 from tools.media.plot import check_matplotlib, plot_grid
-from tools.models.cache import announce_draft, default_model, resolve_model
+from tools.models.cache import announce_draft, resolve_model
+from tools.models.loading import load, with_model
 from tools.sweep.axes import (
     NO_AXIS,
     Axis,
@@ -70,7 +69,7 @@ from tools.sweep.axes import (
     style_depth_axis,
 )
 from tools.sweep.cells import Cell, Outcome, make_cell
-from tools.sweep.folder import Folder, write_text
+from tools.sweep.folder import Folder
 from tools.sweep.page import sweep_page
 from tools.sweep.suggest import suggest
 from tools.sweep.table import contact_sheet, entries, table
@@ -91,7 +90,6 @@ PROCESS_BYTES = 100_000_000
 """What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
 
 DEFAULTS = Options(size=256, iterations=200, levels=1)
-INTERRUPTED = "interrupted"
 
 
 # ---- the command line ----
@@ -142,20 +140,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--workers and --scheduler were both given, expected at most one of them")
     if arguments.plot:
         check_matplotlib()
-    options = options_from(arguments)
-    if options.model is None:
-        options = dataclasses.replace(options, model=default_model(arguments.cache))
+    options = with_model(options_from(arguments), arguments.cache)
     if arguments.suggest:
         if arguments.rows is not None or arguments.columns is not None:
             raise ValueError("--suggest names content weights for a grid of yours: leave out --rows and --columns")
         if arguments.content_weight is not None:
             raise ValueError("--suggest finds the content weight: leave out --content-weight")
         return _suggest(arguments, options)
+    session = Session(NAME)
+    return session.run(lambda: _sweep(arguments, options, session))
+
+
+def _sweep(arguments: argparse.Namespace, options: Options, session: Session) -> int:
+    """Make what is left to make of a grid; return the exit code."""
     rows, columns = _axes(arguments, options)
     count = len(rows.values) * len(columns.values)
     if count > MANY_CELLS and not arguments.yes:
         raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
-
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
     needed, devices = _check_cells(cells, files)
@@ -171,8 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "model" not in (rows.setting, columns.setting):
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         sweep = _Sweep(arguments, options, folder, files, workers)
-        stopped = sweep.make()
-    return sweep.finish(stopped)
+        session.keep = lambda: sweep.stopped("interrupted")
+        lost = sweep.make()
+    return sweep.finish(lost)
 
 
 def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
@@ -376,38 +378,26 @@ class _Sweep:
         self.title = _title(arguments, options, folder)
         # What failed is tried again: the reason may be gone.
         self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
-        self._followed = 0
 
     def make(self) -> str | None:
-        """Make what is left to make; return why it stopped before the end, or None."""
-        cells, workers = self.folder.cells, self.workers
-        total = sum(_iterations(cells[key].options) for key in self.todo)
+        """Make what is left to make; return what kept it from coming to the end, or None."""
+        total = sum(_iterations(self.folder.cells[key].options) for key in self.todo)
         with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
-            there = len(cells) - len(self.todo)
-            progress.write(
-                f"{NAME}: {len(cells)} cells, {there} of them there already; {workers.description}"
-                if there
-                else f"{NAME}: {len(cells)} cells; {workers.description}"
-            )
+            there = len(self.folder.cells) - len(self.todo)
+            already = f", {there} of them there already" if there else ""
+            progress.write(f"{NAME}: {len(self.folder.cells)} cells{already}; {self.workers.description}")
+            bar = Bar(progress)
             try:
-                for key, outcome in self._outcomes(progress):
-                    self._finish(key, outcome, progress)
-            except KeyboardInterrupt:
-                return INTERRUPTED
+                for key, outcome in self._outcomes(bar):
+                    self._finish(key, outcome, bar)
             except ConnectionError as error:
                 return str(error)
         return None
 
-    def _outcomes(self, progress: Progress) -> Iterator[tuple[tuple[int, int], Outcome]]:
+    def _outcomes(self, bar: Bar) -> Iterator[tuple[tuple[int, int], Outcome]]:
         cells, workers = self.folder.cells, self.workers
-        function: Any = make_cell
-        if workers.count == 1:
-
-            def follow(state: Iteration) -> None:
-                self._followed += 1
-                progress.update(1, f"loss {state.value:.4g}")
-
-            function = functools.partial(make_cell, callback=follow)
+        # The cells that are made here are followed iteration by iteration.
+        function: Any = functools.partial(make_cell, listeners=[bar]) if workers.count == 1 else make_cell
 
         def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
             cell = cells[key]
@@ -417,18 +407,19 @@ class _Sweep:
                 workers.threads,
             )
 
-        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, lambda: progress.update(0))
+        def waiting() -> None:
+            bar.progress.update(0)
+
+        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, waiting)
         for key, outcome in batch:
             if isinstance(outcome, BaseException):
                 if not workers.alive():
                     raise ConnectionError("the cluster has no workers left")
                 yield key, Outcome(None, None, {"seconds": 0.0}, f"its workers failed: {describe(outcome)}")
-            elif outcome.facts.get("stop") == "interrupted":
-                raise KeyboardInterrupt
             else:
                 yield key, outcome
 
-    def _finish(self, key: tuple[int, int], outcome: Outcome, progress: Progress) -> None:
+    def _finish(self, key: tuple[int, int], outcome: Outcome, bar: Bar) -> None:
         self.folder.save(key, outcome)
         row, column = (
             axis.labels[index] for axis, index in zip((self.folder.rows, self.folder.columns), key, strict=True)
@@ -436,20 +427,34 @@ class _Sweep:
         name = ", ".join(label for label in (row, column) if label) or "the picture"
         facts = outcome.facts
         if outcome.failed is not None:
-            progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
+            bar.progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
         elif self.arguments.verbose:
-            progress.write(
+            bar.progress.write(
                 f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
                 f"{duration(facts['seconds'])}"
             )
-        progress.update(_iterations(self.folder.cells[key].options) - self._followed, f"{name} done")
-        self._followed = 0
+        bar.complete(_iterations(self.folder.cells[key].options), f"{name} done")
 
-    def finish(self, stopped: str | None) -> int:
-        """Write the tables and the sheets, say how it ended and return the exit code."""
+    def stopped(self, reason: str) -> str:
+        """Write what there is; return what to say of a sweep that stopped before the end."""
+        said, _ = self._write()
+        return f"{reason}, {said}; the same command goes on where it was"
+
+    def finish(self, lost: str | None) -> int:
+        """Write what there is, say how it ended and return the exit code; ``lost`` as ``make`` returned it."""
+        if lost is not None:
+            tell(f"{NAME}: {self.stopped(lost)}")
+            return EXIT_ERROR
+        said, failed = self._write()
+        if failed:
+            tell(f"{NAME}: {said}, the first for this reason: {failed}")
+        if not self.arguments.quiet:
+            tell(f"{NAME}: {said}; wrote {self.folder.path / 'sheet.html'}")
+        return EXIT_ERROR if failed else 0
+
+    def _write(self) -> tuple[str, str | None]:
+        """Write the tables and the sheets; return how much has been made, and the first reason of what failed."""
         grid = self.folder.grid(self.title)
-        made = sum(record.failed is None for record in grid.records.values())
-        failed = len(grid.records) - made
         path = self.folder.path
         write_text(path / "table.csv", table(grid))
         write_text(path / "table.json", json.dumps(entries(grid)))
@@ -457,17 +462,9 @@ class _Sweep:
         write_text(path / "sheet.html", sweep_page(grid))
         if self.arguments.plot:
             plot_grid(path / "losses.svg", grid)
-        said = f"{made} of {len(self.folder.cells)} cells made"
-        said += f", {failed} failed" if failed else ""
-        if stopped is not None:
-            tell(f"{NAME}: {stopped}, {said}; the same command goes on where it was")
-            return EXIT_INTERRUPTED if stopped == INTERRUPTED else EXIT_ERROR
-        if failed:
-            reason = next(record.failed for record in grid.records.values() if record.failed)
-            tell(f"{NAME}: {said}, the first for this reason: {reason}")
-        if not self.arguments.quiet:
-            tell(f"{NAME}: {said}; wrote {path / 'sheet.html'}")
-        return EXIT_ERROR if failed else 0
+        reasons = [record.failed for record in grid.records.values() if record.failed is not None]
+        said = f"{len(grid.records) - len(reasons)} of {len(self.folder.cells)} cells made"
+        return said + (f", {len(reasons)} failed" if reasons else ""), reasons[0] if reasons else None
 
 
 def _title(arguments: argparse.Namespace, options: Options, folder: Folder) -> str:

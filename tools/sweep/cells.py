@@ -9,7 +9,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,24 @@ from numpy.typing import NDArray
 
 from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
-from engine.optimize import Iteration, Result
-from engine.stylize import Job, first_evaluation, shares
+from engine.optimize import Result
+from engine.stylize import Job, first_evaluation
 from tools.cli.command_line import describe
+from tools.cli.curve import Curve
 from tools.cli.options import Options, network_part
 from tools.cli.rendering import (
     at_level,
     check_levels,
     check_memory,
     first_picture,
-    load,
     painting_sizes,
     picture_levels,
     picture_size,
     rendering,
 )
-from tools.media.curve import Curve
+from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
 from tools.media.images import Picture, load_image
+from tools.models.loading import load
 from tools.sweep.axes import FIXED
 
 Content = Path | bytes
@@ -74,7 +75,7 @@ class Outcome:
     ----------
     image : (H, W, 3), RGB, 0..255, or None where it failed.
     alpha : the photograph's, (H, W), 0..1, or None.
-    facts : as JSON knows them, see ``_facts``; the times apart, they are the same wherever the cell was made.
+    facts : as JSON knows them, see ``Record``; the times apart, they are the same wherever the cell was made.
     failed : the reason in one sentence, or None.
     """
 
@@ -88,7 +89,7 @@ def make_cell(
     cell: Cell,
     files: Mapping[str, Content],
     threads: int,
-    callback: Callable[[Iteration], bool | None] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Outcome:
     """Make one picture; what is wrong with its files or options comes back as the outcome's reason.
 
@@ -97,25 +98,27 @@ def make_cell(
     cell : what to make.
     files : by SHA-256.
     threads : to compute with; the picture does not depend on it.
-    callback : called after each iteration.
+    listeners : to its runs, one for each of its sizes.
+
+    Raises KeyboardInterrupt where it was interrupted: a cell is made whole or not at all.
     """
     began = time.perf_counter()
     try:
         # A network's buffers and the threads of BLAS belong to the process: a worker with several threads waits.
         with _LOCK:
-            return _make(cell, files, threads, callback, began)
+            return _make(cell, files, threads, listeners, began)
     except (ValueError, OSError, ArithmeticError) as error:
         reason = describe(error)
     except MemoryError:
         reason = "out of memory: try a smaller size or fewer workers"
-    return Outcome(None, None, {"seconds": round(time.perf_counter() - began, 3)}, reason)
+    return Outcome(None, None, {"seconds": seconds_since(began)}, reason)
 
 
 def _make(
     cell: Cell,
     files: Mapping[str, Content],
     threads: int,
-    callback: Callable[[Iteration], bool | None] | None,
+    listeners: Sequence[Listener],
     began: float,
 ) -> Outcome:
     options = cell.options
@@ -148,49 +151,31 @@ def _make(
     pictures = coarse_to_fine(picture_levels(options, network), prepared)
     level, (photograph, job) = next(pictures)
     while not level.is_last:
-        result = job.run(callback)
-        if result.stop == "interrupted":
-            return Outcome(None, None, {"stop": result.stop}, None)
-        level, (photograph, job) = pictures.send(result)
-    curve = Curve(job.objective)
+        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
     first_evaluation(job)
-    start = _standing(job, job.initial)
-
-    def follow(state: Iteration) -> bool | None:
-        curve.follow(state)
-        return None if callback is None else callback(state)
-
-    result = job.run(follow)
-    facts = _facts(job, result, curve, start)
-    facts["seconds"] = round(time.perf_counter() - began, 3)
-    return Outcome(result.image, photograph.alpha, facts, None)
+    result, facts = _whole(job, [_Account(), *listeners], began)
+    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
+    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
 
 
-def _facts(job: Job, result: Result, curve: Curve, start: Mapping[str, Any]) -> dict[str, Any]:
-    end = None
-    if result.stop not in ("non-finite", "interrupted"):
-        job.objective(result.image)
-        end = _standing(job, result.image)
-    return {
-        "loss": result.value,
-        "initial_loss": result.initial_value,
-        "content_weight": job.settings.content_weight,
-        "iterations": result.iterations,
-        "evaluations": result.evaluations,
-        "stop": result.stop,
-        "stop_reason": result.stop_reason,
-        "start": dict(start),
-        "end": end,
-        "terms": curve.names,
-        "curve": curve.points,
-    }
+class _Account(Curve):
+    """Tells how the terms stand before and after a run, and their curve."""
+
+    def start(self, job: Job) -> None:
+        super().start(job)
+        self._job, self._start = job, standing(job, job.initial)
+
+    def end(self, result: Result, facts: Facts) -> None:
+        end = standing_at_end(self._job, result)
+        facts |= {"start": self._start, "end": end, "terms": self.names, "curve": self.points}
 
 
-def _standing(job: Job, image: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the weighted terms at the image evaluated last, and their shares of loss and gradient."""
-    terms = job.objective.weighted_terms()
-    norms = job.objective.gradient_norms(image)
-    return {"terms": terms, "loss_shares": shares(terms), "gradient_shares": shares(norms)}
+def _whole(job: Job, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
+    """Run a job; raises KeyboardInterrupt where it was interrupted."""
+    result, facts = follow(job, listeners, began)
+    if result.stop == "interrupted":
+        raise KeyboardInterrupt
+    return result, facts
 
 
 @dataclass(frozen=True)

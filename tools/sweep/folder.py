@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, replacing, sha256_of
+from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, sha256_of, write_text
 from tools.media.grid import Grid, Record
 from tools.media.images import save_image
 from tools.media.record import PROJECT, versions
@@ -174,10 +174,3 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    with replacing(path) as temporary:
-        # What Unicode cannot encode, the stray bytes of a file name, is written as an escape.
-        temporary.write_text(text, "utf-8", errors="backslashreplace")

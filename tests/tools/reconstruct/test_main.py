@@ -19,6 +19,7 @@ from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import Settings
 from tests.tools.calling import called
+from tools.cli.session import Listener
 from tools.media.images import load_image
 from tools.models.random_vgg import random_vgg
 from tools.reconstruct.__main__ import main
@@ -239,7 +240,7 @@ def test_the_sheet_has_all_pictures_in_the_papers_order(folder, call):
 def test_pictures_that_are_there_are_not_made_again(folder, call, monkeypatch):
     call(*SMALL, "--content", "conv1_1,conv2_1")
     before, made = stamps(folder / "out"), pictures(folder / "out")
-    monkeypatch.setattr(tools.reconstruct.__main__._Session, "_run", None)
+    monkeypatch.setattr(tools.reconstruct.__main__._Pictures, "_run", None)
     _, said = call(*SMALL, "--content", "conv1_1,conv2_1", "--threads", 1)
     assert "2 of them there already" in said
     assert stamps(folder / "out") == before
@@ -265,17 +266,17 @@ def test_weights_that_look_the_same_in_the_file_name_are_told_apart(folder, call
 
 def interrupt(monkeypatch, target: str, after: int) -> None:
     """Press Ctrl-C behind the given iteration of a picture."""
-    make = tools.reconstruct.__main__._Session._run
+    make = tools.reconstruct.__main__._Pictures._run
 
-    def run(self, one, follow):
-        def followed(state):
-            follow(state)
-            if one.file == target and state.iteration == after:
-                raise KeyboardInterrupt
+    def run(self, one, listeners, began):
+        class Pressed(Listener):
+            def iteration(self, state):
+                if one.file == target and state.iteration == after:
+                    raise KeyboardInterrupt
 
-        return make(self, one, followed)
+        return make(self, one, [*listeners, Pressed()], began)
 
-    monkeypatch.setattr(tools.reconstruct.__main__._Session, "_run", run)
+    monkeypatch.setattr(tools.reconstruct.__main__._Pictures, "_run", run)
 
 
 def test_an_interrupted_run_keeps_what_there_is_and_goes_on_to_the_same_result(folder, call, monkeypatch):
@@ -335,15 +336,15 @@ def test_a_picture_is_kept_when_the_interruption_comes_while_it_is_measured(fold
 
 
 def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(folder, call, monkeypatch):
-    make = tools.reconstruct.__main__._Session._run
+    make = tools.reconstruct.__main__._Pictures._run
 
-    def run(self, one, follow):
+    def run(self, one, listeners, began):
         if one.label == "conv2_1":
             raise ArithmeticError("the loss is not finite")
-        return make(self, one, follow)
+        return make(self, one, listeners, began)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tools.reconstruct.__main__._Session, "_run", run)
+        patch.setattr(tools.reconstruct.__main__._Pictures, "_run", run)
         _, said = call(*SMALL, "--content", "conv1_1,conv2_1,conv3_1", code=2)
     assert "content conv2_1: failed: the loss is not finite" in said
     assert "2 of 3 pictures made, 1 failed" in said

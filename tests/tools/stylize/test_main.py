@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tools.stylize.__main__
+import tools.stylize.preview
+import tools.stylize.task
 from engine.color import match_colors
 from engine.load import load_network
 from engine.multiscale import stylize_coarse_to_fine
@@ -26,6 +27,7 @@ from tools.media.files import Lines
 from tools.media.images import Picture, load_image, resize
 from tools.models.cache import DRAFT_FILE
 from tools.models.random_vgg import random_vgg
+from tools.stylize import listeners
 from tools.stylize.__main__ import main
 
 CAFFE = preprocessing_metadata(PREPROCESSING["caffe"])
@@ -187,14 +189,14 @@ def test_quiet_says_nothing(folder, call):
 
 def interrupt(monkeypatch, after: int) -> None:
     """Press Ctrl-C behind the given iteration of the picture."""
-    follow = tools.stylize.__main__._Session.iteration
+    follow = listeners.Report.iteration
 
     def iteration(self, state):
         follow(self, state)
         if state.iteration == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tools.stylize.__main__._Session, "iteration", iteration)
+    monkeypatch.setattr(listeners.Report, "iteration", iteration)
 
 
 def test_an_interrupted_run_keeps_the_best_picture(folder, call, monkeypatch):
@@ -209,9 +211,9 @@ def test_interrupted_before_the_first_iteration_nothing_is_written_and_that_is_s
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    for name in ("load_image", "load", "rendering", "seconds_of_evaluation"):
+    for name in ("task.load_image", "task.load", "task.rendering", "picture.seconds_of_evaluation"):
         with monkeypatch.context() as patch:
-            patch.setattr(tools.stylize.__main__, name, stopped)
+            patch.setattr(f"tools.stylize.{name}", stopped)
             said = call(*WITH_MODEL, "--log", "{}/run.jsonl", code=130)
         assert said.splitlines()[-1] == f"stylize: interrupted, {folder}/out.png was not written"
         assert sorted(folder.iterdir()) == before
@@ -230,9 +232,12 @@ def test_interrupted_before_the_first_iteration_nothing_is_written_and_that_is_s
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["_report", "_save", "_plot"])
-def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder, call, monkeypatch, name):
-    finish = getattr(tools.stylize.__main__._Session, name)
+@pytest.mark.parametrize(
+    ("listener", "name"),
+    [(listeners.Report, "_report"), (listeners.Pictures, "_save"), (listeners.Plot, "end")],
+)
+def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder, call, monkeypatch, listener, name):
+    finish = getattr(listener, name)
     calls = []
 
     def interrupted(self, *arguments):
@@ -242,7 +247,7 @@ def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder
                 raise KeyboardInterrupt
         return finish(self, *arguments)
 
-    monkeypatch.setattr(tools.stylize.__main__._Session, name, interrupted)
+    monkeypatch.setattr(listener, name, interrupted)
     said = call(*WITH_MODEL, code=130)
     assert said.splitlines()[-1] == f"stylize: interrupted at the end; wrote {folder}/out.png"
     assert facts(folder / "out.png", "Result")["iterations"] == 4
@@ -394,17 +399,10 @@ def test_a_preview_begins_with_the_same_picture(folder, call, init):
 
 
 def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkeypatch):
-    def stopped(*arguments, **keywords):
-        callback = arguments[-1]
+    def stopped(self, state):
+        raise KeyboardInterrupt
 
-        def follow(state):
-            callback(state)
-            raise KeyboardInterrupt
-
-        return make(*arguments[:-1], follow)
-
-    make = tools.stylize.__main__.preview
-    monkeypatch.setattr(tools.stylize.__main__, "preview", stopped)
+    monkeypatch.setattr(tools.stylize.preview.Bar, "iteration", stopped)
     said = call(*WITH_MODEL, "--preview", code=130)
     assert "interrupted, so there is no picture" in said
     assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png"]
@@ -593,7 +591,7 @@ def test_an_interruption_before_the_last_size_has_begun_leaves_the_one_before(fo
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tools.stylize.__main__._Session, "start", interrupted)
+    monkeypatch.setattr(listeners.Report, "start", interrupted)
     said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 2, code=130)
     assert "interrupted; wrote the picture of level 1 of 2, enlarged, " in said
     assert opened(folder / "out.png").size == (96, 72)
@@ -601,7 +599,7 @@ def test_an_interruption_before_the_last_size_has_begun_leaves_the_one_before(fo
 
 
 def test_an_interruption_between_two_sizes_leaves_the_one_before(folder, call, monkeypatch):
-    rendering, calls = tools.stylize.__main__.rendering, []
+    rendering, calls = tools.stylize.task.rendering, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -609,7 +607,7 @@ def test_an_interruption_between_two_sizes_leaves_the_one_before(folder, call, m
             raise KeyboardInterrupt
         return rendering(*arguments)
 
-    monkeypatch.setattr(tools.stylize.__main__, "rendering", interrupted)
+    monkeypatch.setattr(tools.stylize.task, "rendering", interrupted)
     said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, code=130)
     assert "interrupted; wrote the picture of level 1 of 3, enlarged, " in said
     assert opened(folder / "out.png").size == (96, 72)
