@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from engine.load import CONVOLUTIONS, POOLINGS
+from engine.load import CONVOLUTIONS
 from engine.network import Network
 from engine.optimize import METHODS
-from engine.preprocessing import PREPROCESSING
 from kernels.cpu.threads import available_cores
 from tools.bench.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.bench.cuda_report import as_json as cuda_as_json
@@ -33,7 +32,6 @@ from tools.cli.command_line import (
     add_shared,
     given_path,
     natural_int,
-    positive_float,
     positive_int,
     run,
 )
@@ -41,8 +39,7 @@ from tools.cli.machine import cpu_name, measured_versions
 from tools.cli.memory import check_free
 from tools.cli.progress import Progress
 from tools.media.files import check_writable, write_text
-from tools.models.cache import resolve_model
-from tools.models.subject import LAYERS, Setup, build_network, description, pictures
+from tools.models.subject import LAYERS, Setup, add_network, build_network, description, pictures, resolved, setup_from
 from tools.models.torch_vgg import import_torch
 
 NAME = "bench"
@@ -50,30 +47,16 @@ NAME = "bench"
 
 def build_parser() -> Parser:
     """Return the parser of the command line."""
-    defaults = Setup()
     parser = Parser(prog=NAME, description="Measure speed, memory and precision of one evaluation, or of whole runs.")
-    parser.add_argument(
-        "-m",
-        "--model",
-        default=defaults.model,
-        metavar="random|NAME|FILE",
-        help="a full VGG-19 with random weights, or a model as in tools.stylize (default random)",
-    )
+    add_network(parser)
     parser.add_argument(
         "-s", "--size", type=_sizes, default=(256, 512), metavar="N,N,...", help="sides in pixels (default 256,512)"
     )
-    parser.add_argument(
-        "--width", type=positive_float, metavar="X", help="factor on the channels of the random network (default 1)"
-    )
-    parser.add_argument("--pooling", choices=POOLINGS, default=defaults.pooling, help="default average")
-    parser.add_argument(
-        "--convolution", choices=CONVOLUTIONS, default=defaults.convolution, help="the engine's algorithm, default auto"
-    )
-    parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
+    parser.add_argument("--convolution", choices=CONVOLUTIONS, default="auto", help="the engine's, default auto")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda times a GPU instead: see docs/gpu.md"
     )
-    parser.add_argument("--seed", type=natural_int, default=defaults.seed, metavar="N", help="of weights and images")
+    parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of weights and images")
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="rounds to time (default 5)")
     parser.add_argument("--against", choices=("torch",), help="also measure the same in PyTorch")
     parser.add_argument("--memory", action="store_true", help="also the peak memory, each in a process of its own")
@@ -90,17 +73,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     arguments = build_parser().parse_args(argv)
-    if arguments.width is not None and arguments.model != "random":
-        raise ValueError(f"--width changes the random network only, the model is {arguments.model!r}")
-    setup = Setup(
-        model=arguments.model,
-        width=arguments.width or 1.0,
-        pooling=arguments.pooling,
-        preprocessing=arguments.preprocessing,
-        convolution=arguments.convolution,
-        threads=arguments.threads,
-        seed=arguments.seed,
-    )
+    setup = replace(setup_from(arguments), convolution=arguments.convolution)
     if arguments.memory_of is not None:
         print(json.dumps(asdict(memory_of_this_process(setup, arguments.size[0], arguments.memory_of))))
         return 0
@@ -112,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     if arguments.against is not None:
         import_torch()
-    if setup.model != "random":
-        setup = replace(setup, model=str(resolve_model(setup.model, arguments.cache)))
+    setup = resolved(setup, arguments.cache)
     if arguments.device == "cuda":
         on_cuda = _measure_on_cuda(setup, arguments)
         print(render_cuda(on_cuda, arguments.markdown))

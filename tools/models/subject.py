@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from engine.load import load_network, with_pooling
+from engine.load import POOLINGS, load_network, with_pooling
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
-from engine.preprocessing import named_preprocessing
+from engine.preprocessing import PREPROCESSING, named_preprocessing
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels.cpu.threads import Workers
+from tools.cli.command_line import positive_float
+from tools.models.cache import resolve_model
 from tools.models.random_vgg import random_vgg
 
 LAYERS = tuple(dict.fromkeys([*PAPER_STYLE_LAYERS, *PAPER_CONTENT_LAYERS]))
@@ -39,6 +42,44 @@ class Setup:
     convolution: str = "auto"
     threads: int | None = None
     seed: int = 0
+
+
+def add_network(parser: argparse.ArgumentParser, width: float = 1.0) -> None:
+    """Add the options that choose the network that is measured; ``width`` is the default of the random one's."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        default="random",
+        metavar="random|NAME|FILE",
+        help="a VGG-19 with random weights, or a model as in tools.stylize (default random)",
+    )
+    parser.add_argument(
+        "--width",
+        type=positive_float,
+        metavar="X",
+        help=f"factor on the channels of the random network (default {width:g})",
+    )
+    parser.add_argument("--pooling", choices=POOLINGS, default="average", help="default average")
+    parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
+
+
+def setup_from(arguments: argparse.Namespace, width: float = 1.0) -> Setup:
+    """Return the network that the command line names; raises ValueError for a width of one that has its own."""
+    if arguments.width is not None and arguments.model != "random":
+        raise ValueError(f"--width changes the random network only, the model is {arguments.model!r}")
+    return Setup(
+        model=arguments.model,
+        width=arguments.width or width,
+        pooling=arguments.pooling,
+        preprocessing=arguments.preprocessing,
+        threads=arguments.threads,
+        seed=arguments.seed,
+    )
+
+
+def resolved(setup: Setup, cache: Path | None) -> Setup:
+    """Return the setup with the file of its model in place of the name."""
+    return setup if setup.model == "random" else replace(setup, model=str(resolve_model(setup.model, cache)))
 
 
 def build_network(setup: Setup) -> Network:
