@@ -1,6 +1,6 @@
 """Measure speed, memory and precision, alone or beside PyTorch: ``python -m tools.bench [--against torch]``.
 
-What is measured is one evaluation of the paper's loss and its gradient, as the optimiser asks for it some hundred
+What is measured is one evaluation of the paper's loss and its gradient, as the optimizer asks for it some hundred
 times for a picture. What a network computes does not depend on its weights, so random ones serve as well.
 """
 
@@ -21,7 +21,7 @@ from tools.bench.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.bench.cuda_report import as_json as cuda_as_json
 from tools.bench.cuda_report import render_cuda
 from tools.bench.memory import Memory, measure_memory, memory_of_this_process
-from tools.bench.optimizer import OptimiserRun, measure_run
+from tools.bench.optimizer import OptimizerRun, measure_run
 from tools.bench.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.bench.programs import ENGINE, TORCH
 from tools.bench.report import Report, as_json, render
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 OF_THE_CPU = ("memory", "precision", "iterations", "optimizer", "convolution")
-"""Options that have no meaning where a GPU is timed: it is timed with all algorithms, precision and optimiser too."""
+"""Options that have no meaning where a GPU is timed: it is timed with all algorithms, precision and optimizer too."""
 
 
 def _measure_on_cuda(setup: Setup, arguments: argparse.Namespace) -> CudaReport:
@@ -135,7 +135,7 @@ def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
     speed: list[Speed] = []
     memory: list[Memory] = []
     precision: list[Precision] = []
-    runs: list[OptimiserRun] = []
+    runs: list[OptimizerRun] = []
     with Progress(per_size * len(arguments.size), "steps", NAME, quiet=arguments.quiet) as progress:
         for size in arguments.size:
 

@@ -66,7 +66,7 @@ LAUNCHES = 10
 """Launches of a layer that are timed together."""
 
 ITERATIONS = 20
-"""Of the optimiser's run."""
+"""Of the optimizer's run."""
 
 COPIED = 1 << 27
 """Numbers of 8 bytes that are copied to measure the memory: several times what the second-level cache holds."""

@@ -1,4 +1,4 @@
-"""A whole run of an optimiser, and what of its time is the optimiser's own."""
+"""A whole run of an optimizer, and what of its time is the optimizer's own."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tools.models.torch_vgg import minimize_with_torch
 
 
 @dataclass(frozen=True)
-class OptimiserRun:
-    """A whole run of an optimiser.
+class OptimizerRun:
+    """A whole run of an optimizer.
 
     Parameters
     ----------
     size : side of the square image in pixels.
     program : who.
-    iterations : how many were made; None where the optimiser does not tell.
+    iterations : how many were made; None where the optimizer does not tell.
     evaluations : how many were made.
     seconds : of the run.
-    evaluating : the part of it inside the evaluations; the rest is the optimiser's own.
-    starting : the part of that rest before the end of the first iteration; None where the optimiser does not tell.
+    evaluating : the part of it inside the evaluations; the rest is the optimizer's own.
+    starting : the part of that rest before the end of the first iteration; None where the optimizer does not tell.
     initial_value, value : the first loss and the lowest.
     """
 
@@ -56,8 +56,8 @@ def measure_run(
     on_step: Callable[[], object],
     clock: Callable[[], float] = time.perf_counter,
     method: str = "l-bfgs-b",
-) -> list[OptimiserRun]:
-    """Time a whole run of an optimiser, and PyTorch's L-BFGS with as many evaluations.
+) -> list[OptimizerRun]:
+    """Time a whole run of an optimizer, and PyTorch's L-BFGS with as many evaluations.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def measure_run(
     for _ in range(iterations - result.iterations):
         on_step()
     runs = [
-        OptimiserRun(
+        OptimizerRun(
             size,
             f"{ENGINE}, {method}",
             result.iterations,
@@ -112,7 +112,7 @@ def measure_run(
         theirs = minimize_with_torch(twin, image, result.evaluations, on_evaluation=steps.one, clock=clock)
         program = next(name for name, value in TORCH.items() if value == layout)
         runs.append(
-            OptimiserRun(
+            OptimizerRun(
                 size,
                 program,
                 None,

@@ -34,7 +34,7 @@ def build_twin(network: Network, content: Array, style: Array, layout: str) -> T
 
 
 def evaluation(twin: TorchObjective, image: Array) -> Evaluate:
-    """Return a call of PyTorch on its own kind of image: what its optimiser would hand it."""
+    """Return a call of PyTorch on its own kind of image: what its optimizer would hand it."""
     pixels = twin.tensor(image)
     return lambda: twin.evaluate(pixels)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.bench.memory import Memory
-from tools.bench.optimizer import OptimiserRun
+from tools.bench.optimizer import OptimizerRun
 from tools.bench.precision import PRECISION_IMAGES, Precision
 from tools.bench.programs import ENGINE, TORCH
 from tools.bench.speed import Speed
@@ -32,7 +32,7 @@ class Report:
     speed: Sequence[Speed]
     memory: Sequence[Memory]
     precision: Sequence[Precision]
-    runs: Sequence[OptimiserRun]
+    runs: Sequence[OptimizerRun]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _precision_table(report: Report) -> Table:
 
 
 def _run_table(report: Report) -> Table:
-    header = ["size", "program", "iterations", "calls", "time", "each", "optimiser", "its start", "loss"]
+    header = ["size", "program", "iterations", "calls", "time", "each", "optimizer", "its start", "loss"]
     rows = [
         [
             str(one.size),
@@ -164,7 +164,7 @@ def _run_table(report: Report) -> Table:
         for one in report.runs
     ]
     notes = [
-        "calls: evaluations; each: time an iteration; optimiser: time outside the evaluations, its start:",
+        "calls: evaluations; each: time an iteration; optimizer: time outside the evaluations, its start:",
         "the part of it until the end of the first iteration",
     ]
     first = {one.size: f"{one.initial_value:.4g}" for one in report.runs}

@@ -1,4 +1,4 @@
-"""The catalogue of faults: the mistakes that people make in a hand-written gradient.
+"""The catalog of faults: the mistakes that people make in a hand-written gradient.
 
 A fault is put in by replacing one function of the engine, see ``tools.check_gradients.fault_study``.
 """
@@ -246,7 +246,7 @@ def _total_variation_in_the_gradient_only(call: Any) -> Any:
     return faulty
 
 
-def _normalised_gradient(call: Any) -> Any:
+def _normalized_gradient(call: Any) -> Any:
     def faulty(self: Objective, image: Array) -> Any:
         value, gradient = call(self, image)
         return value, gradient / np.abs(gradient).sum()
@@ -254,11 +254,11 @@ def _normalised_gradient(call: Any) -> Any:
     return faulty
 
 
-def _colours_swapped_in_the_gradient(gradient: Any) -> Any:
+def _colors_swapped_in_the_gradient(gradient: Any) -> Any:
     return lambda self, g: np.ascontiguousarray(gradient(self, g)[:, :, ::-1])
 
 
-def _colours_swapped(apply: Any) -> Any:
+def _colors_swapped(apply: Any) -> Any:
     return lambda self, image, dtype: apply(self, image[:, :, ::-1], dtype)
 
 
@@ -327,7 +327,7 @@ FAULTS = (
     Fault("ReLU mask from the output gradient", ((_CPU, "relu_input_gradient", _mask_from_the_gradient),)),
     Fault("ReLU mask from both (guided backpropagation)", ((_CPU, "relu_input_gradient", _mask_from_both),)),
     Fault("ReLU mask left out", ((_CPU, "relu_input_gradient", _mask_left_out),)),
-    Fault("ReLU mask of the neighbouring channel", ((_CPU, "relu_input_gradient", _mask_shifted),)),
+    Fault("ReLU mask of the neighboring channel", ((_CPU, "relu_input_gradient", _mask_shifted),)),
     Fault("average's gradient not divided", ((_CPU, "average_pool_input_gradient", _mean_not_divided),)),
     Fault(
         "average's gradient divided by the wrong count at the border",
@@ -375,13 +375,13 @@ FAULTS = (
         "total variation in the gradient, not in the loss",
         ((Objective, "__call__", _total_variation_in_the_gradient_only),),
     ),
-    Fault("gradient normalised, loss not", ((Objective, "__call__", _normalised_gradient),)),
-    Fault("colours swapped in the gradient", ((Preprocessing, "input_gradient", _colours_swapped_in_the_gradient),)),
+    Fault("gradient normalized, loss not", ((Objective, "__call__", _normalized_gradient),)),
+    Fault("colors swapped in the gradient", ((Preprocessing, "input_gradient", _colors_swapped_in_the_gradient),)),
     Fault(
-        "colours swapped in both directions",
+        "colors swapped in both directions",
         (
-            (Preprocessing, "apply", _colours_swapped),
-            (Preprocessing, "input_gradient", _colours_swapped_in_the_gradient),
+            (Preprocessing, "apply", _colors_swapped),
+            (Preprocessing, "input_gradient", _colors_swapped_in_the_gradient),
         ),
     ),
     Fault("mean in the wrong order", ((Preprocessing, "apply", _mean_in_the_wrong_order),)),

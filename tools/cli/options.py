@@ -59,7 +59,7 @@ class Options(Settings):
         default=None, metadata={"help": "weights of several paintings, one each: 2,1 (default: equal)"}
     )
     colors: str = field(
-        default="painting", metadata={"help": "photograph gives the painting the photograph's colours beforehand"}
+        default="painting", metadata={"help": "photograph gives the painting the photograph's colors beforehand"}
     )
     levels: int | None = field(
         default=None,
@@ -189,12 +189,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "init": {"type": given_name, "metavar": "noise|content|style|FILE"},
     "seed": {"type": natural_int, "metavar": "N"},
     "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
-    "optimizer": {"type": choice("optimiser", METHODS), "metavar": "|".join(METHODS)},
+    "optimizer": {"type": choice("optimizer", METHODS), "metavar": "|".join(METHODS)},
     "learning_rate": {"type": positive_float, "metavar": "X"},
     "history": {"type": positive_int, "metavar": "N"},
     "style_size": {"type": _style_size, "metavar": "N|picture"},
     "blend": {"type": argument(_weights), "metavar": "W,W,..."},
-    "colors": {"type": choice("colours", COLORS), "metavar": "|".join(COLORS)},
+    "colors": {"type": choice("colors", COLORS), "metavar": "|".join(COLORS)},
     "levels": {"type": _levels, "metavar": "N"},
     "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
     "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},

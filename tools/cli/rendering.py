@@ -134,15 +134,15 @@ def rendering(
     sizes = painting_sizes([style.size for style in styles], options, (height, width))
     blend = options.blend or (1.0,) * len(styles)
     paintings = [
-        (coloured(resize(style, *size), content, options).pixels, share)
+        (colored(resize(style, *size), content, options).pixels, share)
         for style, size, share in zip(styles, sizes, blend, strict=True)
     ]
     initial = None if first is None else resize(first, height, width).pixels
     return content, prepare(network, content.pixels, paintings, options, initial)
 
 
-def coloured(style: Picture, content: Picture, options: Options) -> Picture:
-    """Return a painting in the colours that the options want: its own, or the photograph's."""
+def colored(style: Picture, content: Picture, options: Options) -> Picture:
+    """Return a painting in the colors that the options want: its own, or the photograph's."""
     if options.colors == "painting":
         return style
     return Picture(match_colors(style.pixels, content.pixels), style.alpha)

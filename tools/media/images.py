@@ -1,8 +1,8 @@
 """Reading, resizing and writing pictures: the only module that knows image files.
 
 Whatever a file holds becomes upright sRGB pixels on a scale of 0 to 255 and, where the picture is not fully opaque,
-an alpha channel beside them; the pixels are never multiplied by alpha. Grey pictures of more than 8 bits keep their
-precision (with a colour profile, to within half a level); colour pictures of 16 bits a channel are decoded to 8, which
+an alpha channel beside them; the pixels are never multiplied by alpha. Gray pictures of more than 8 bits keep their
+precision (with a color profile, to within half a level); color pictures of 16 bits a channel are decoded to 8, which
 is what Pillow offers.
 """
 
@@ -41,7 +41,7 @@ JPEG_QUALITY = 95
 _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"subsampling": "4:4:4"},
-    # Lossy WebP always halves the resolution of colour. ``exact`` keeps the colours of fully transparent pixels.
+    # Lossy WebP always halves the resolution of color. ``exact`` keeps the colors of fully transparent pixels.
     "WEBP": {"lossless": True, "exact": True},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
@@ -90,9 +90,9 @@ def load_image(
 ) -> Picture:
     """Read an image file, turned upright, converted to sRGB and, if asked, resized.
 
-    An embedded colour profile is applied; one that is broken, or that is for another kind of picture, is ignored, as
+    An embedded color profile is applied; one that is broken, or that is for another kind of picture, is ignored, as
     is the gamma of a PNG without a profile. Of an animation or a file of several pages the first picture is read. A
-    fully transparent picture is kept as it is: its pixels are the colours stored under the transparency. A floating
+    fully transparent picture is kept as it is: its pixels are the colors stored under the transparency. A floating
     point picture must hold values from 0 to 1, an integer one of 32 bits values from 0 to 65535.
 
     Parameters
@@ -121,19 +121,19 @@ def resize(picture: Picture, height: int, width: int) -> Picture:
     """Return the picture at exactly ``height`` x ``width`` pixels, or the same one if it has that size.
 
     Lanczos resampling of the sRGB values in floating point, clipped to 0 to 255. Pixels weigh in with their alpha, so
-    that the colour of transparent pixels does not bleed into visible ones.
+    that the color of transparent pixels does not bleed into visible ones.
     """
     if height < 1 or width < 1:
         raise ValueError(f"cannot resize to {height} x {width} pixels, expected at least 1 x 1")
     if picture.pixels.shape[:2] == (height, width):
         return picture
-    pixels = _resample_colours(picture.pixels, height, width)
+    pixels = _resample_colors(picture.pixels, height, width)
     if picture.alpha is None:
         return Picture(np.clip(pixels, 0, 255), None)
     alpha = _resample(picture.alpha, height, width)
-    weighted = _resample_colours(picture.pixels * picture.alpha[..., None], height, width)
+    weighted = _resample_colors(picture.pixels * picture.alpha[..., None], height, width)
     visible = alpha >= _INVISIBLE
-    # Where nothing is visible there is no weight to divide by: the plain colours stay.
+    # Where nothing is visible there is no weight to divide by: the plain colors stay.
     pixels[visible] = weighted[visible] / alpha[visible][:, None]
     return Picture(np.clip(pixels, 0, 255), np.clip(alpha, 0, 1))
 
@@ -145,9 +145,9 @@ def save_image(
     text: Mapping[str, str] | None = None,
     quality: int = JPEG_QUALITY,
 ) -> None:
-    """Write an 8-bit sRGB picture with its colour profile; the file appears whole or not at all.
+    """Write an 8-bit sRGB picture with its color profile; the file appears whole or not at all.
 
-    The suffix decides the format: PNG, WebP and TIFF are lossless; JPEG has full colour resolution.
+    The suffix decides the format: PNG, WebP and TIFF are lossless; JPEG has full color resolution.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def _decode(image: Image.Image) -> Picture:
     if image.mode in _DEEP_MODES:
         levels = _deep_levels(image, tags)
         alpha = None if key is None else _opaque_unless(image, key)
-        pixels = _deep_colours(levels, profile)
+        pixels = _deep_colors(levels, profile)
     else:
         image, alpha = _split_alpha(image, key)
         pixels = np.array(_to_srgb(image, profile), np.float32)
@@ -290,7 +290,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _split_alpha(
     image: Image.Image, key: int | tuple[int, ...] | bytes | None
 ) -> tuple[Image.Image, npt.NDArray[np.float32] | None]:
-    """Return an 8-bit image in mode L, RGB, CMYK or LAB, and its alpha; ``key`` is the colour that is transparent."""
+    """Return an 8-bit image in mode L, RGB, CMYK or LAB, and its alpha; ``key`` is the color that is transparent."""
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         key = None
@@ -308,7 +308,7 @@ def _split_alpha(
 
 
 def _opaque_unless(image: Image.Image, key: int | tuple[int, ...] | bytes) -> npt.NDArray[np.float32]:
-    """Return alpha 0 where an image has the colour ``key`` and 1 elsewhere."""
+    """Return alpha 0 where an image has the color ``key`` and 1 elsewhere."""
     values = np.asarray(image)
     different = np.not_equal(values, key).reshape(*values.shape[:2], -1)
     alpha: npt.NDArray[np.float32] = different.any(axis=-1).astype(np.float32)
@@ -321,10 +321,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             space = source.profile.xcolor_space.strip()
-            # Many programs give a grey picture the profile of the colour space they work in.
-            coloured = image.convert("RGB") if space == "RGB" and image.mode == "L" else image
-            if _PROFILE_MODES.get(space) == coloured.mode:
-                return ImageCms.ImageCmsTransform(source, _srgb(), coloured.mode, "RGB").apply(coloured)
+            # Many programs give a gray picture the profile of the color space they work in.
+            colored = image.convert("RGB") if space == "RGB" and image.mode == "L" else image
+            if _PROFILE_MODES.get(space) == colored.mode:
+                return ImageCms.ImageCmsTransform(source, _srgb(), colored.mode, "RGB").apply(colored)
         except (OSError, TypeError, ValueError):
             pass
     return image.convert("RGB")
@@ -336,7 +336,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def _deep_levels(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.float64]:
-    """Return the grey levels, shape (H, W), 0 to 255, of an image of more than 8 bits; ``tags`` are those of a TIFF."""
+    """Return the gray levels, shape (H, W), 0 to 255, of an image of more than 8 bits; ``tags`` are those of a TIFF."""
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F":
         top = 1
@@ -351,8 +351,8 @@ def _deep_levels(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.
     return values * (255 / top)
 
 
-def _deep_colours(levels: npt.NDArray[np.float64], profile: bytes | None) -> npt.NDArray[np.float32]:
-    """Return sRGB pixels for grey levels 0 to 255; profiles know 8 bits only, so their results are interpolated."""
+def _deep_colors(levels: npt.NDArray[np.float64], profile: bytes | None) -> npt.NDArray[np.float32]:
+    """Return sRGB pixels for gray levels 0 to 255; profiles know 8 bits only, so their results are interpolated."""
     if not profile:
         return np.repeat(levels[..., None].astype(np.float32), 3, axis=-1)
     steps = np.arange(256, dtype=np.uint8)
@@ -361,7 +361,7 @@ def _deep_colours(levels: npt.NDArray[np.float64], profile: bytes | None) -> npt
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _resample_colours(pixels: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+def _resample_colors(pixels: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     return np.stack([_resample(pixels[..., channel], height, width) for channel in range(3)], axis=-1)
 
 

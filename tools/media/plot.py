@@ -137,18 +137,18 @@ def _bundles(grid: Grid) -> Any:
     figure = _figure(max(7.0, 3.6 * across + 2), max(4.0, 2.4 * down + 1))
     figure.suptitle(_wrapped(grid.title, 70), fontsize=12, parse_math=False)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
-    colours = _colours(len(line_labels))
+    colors = _colors(len(line_labels))
     for index, axes in enumerate(panels):
         if index >= len(panel_labels):
             axes.set_axis_off()
             continue
         _title(axes, _label_of(panel_name, panel_labels[index]), 40)
         drawn = 0
-        for line, colour in enumerate(colours):
+        for line, color in enumerate(colors):
             curve = _curve(grid.records.get((index, line) if by_row else (line, index)))
             drawn += bool(curve)
             if curve:
-                _line(axes, [point[1] for point in curve], color=colour, linewidth=1)
+                _line(axes, [point[1] for point in curve], color=color, linewidth=1)
         if drawn < len(line_labels):
             missing = len(line_labels) - drawn
             axes.text(0.98, 0.97, f"{missing} failed or not made yet", transform=axes.transAxes, ha="right", va="top",
@@ -158,11 +158,11 @@ def _bundles(grid: Grid) -> Any:
     _limits(panels[0], [[point[:2] for point in _curve(record)] for record in grid.records.values()])
     figure.supxlabel("iteration", fontsize=10)
     figure.supylabel("loss", fontsize=10)
-    # A legend of more lines than this tells nobody anything: every so many of them show where the colours lead.
+    # A legend of more lines than this tells nobody anything: every so many of them show where the colors lead.
     every = math.ceil(len(line_labels) / 30)
     shown = range(0, len(line_labels), every)
     figure.legend(
-        [_sample(colours[index]) for index in shown], [_shown(line_labels[index]) for index in shown],
+        [_sample(colors[index]) for index in shown], [_shown(line_labels[index]) for index in shown],
         title=_shown(line_name).strip() or None, loc="outside right upper", fontsize=8, frameon=False,
     )  # fmt: skip
     return figure
@@ -185,13 +185,13 @@ def _draw(axes: Any, names: Sequence[str], curve: Points, all_names: Sequence[st
 
 
 def _term_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how each term is drawn: those of the content dashed in warm colours, the others in cold ones."""
+    """Return how each term is drawn: those of the content dashed in warm colors, the others in cold ones."""
     content = [name for name in names if name.startswith("content ")]
     style = [name for name in names if name not in content]
-    warm = zip(content, _colours(len(content), "autumn", 0.6), strict=True)
-    cold = zip(style, _colours(len(style)), strict=True)
-    return {name: {"color": colour, "linestyle": "--"} for name, colour in warm} | {
-        name: {"color": colour} for name, colour in cold
+    warm = zip(content, _colors(len(content), "autumn", 0.6), strict=True)
+    cold = zip(style, _colors(len(style)), strict=True)
+    return {name: {"color": color, "linestyle": "--"} for name, color in warm} | {
+        name: {"color": color} for name, color in cold
     }
 
 
@@ -199,7 +199,7 @@ def _line(axes: Any, values: Sequence[float | None], **style: Any) -> Any:
     """Draw the values of the iterations from 1; what a log scale cannot show interrupts the line."""
     there = [False, *map(_is_shown, values), False]
     shown = [value if _is_shown(value) else math.nan for value in values]
-    # A point without neighbours makes no line: it is marked.
+    # A point without neighbors makes no line: it is marked.
     alone = [index for index in range(len(values)) if there[index : index + 3] == [False, True, False]]
     marker = {"marker": "o", "markersize": 4, "markevery": alone} if alone else {}
     (line,) = axes.plot(range(1, len(shown) + 1), shown, **marker, **style)
@@ -261,14 +261,14 @@ def _wrapped(text: str, width: int, lines: int = 3) -> str:
     return textwrap.fill(plain, width, max_lines=lines, placeholder=" ...")
 
 
-def _sample(colour: Any) -> Any:
+def _sample(color: Any) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=colour)
+    return Line2D([], [], color=color)
 
 
-def _colours(count: int, name: str = "viridis", top: float = 0.88) -> list[Any]:
-    """Return colours in an order that can be seen; the palest of the map are left out."""
+def _colors(count: int, name: str = "viridis", top: float = 0.88) -> list[Any]:
+    """Return colors in an order that can be seen; the palest of the map are left out."""
     from matplotlib import colormaps
 
     return [colormaps[name](top * index / max(count - 1, 1)) for index in range(count)]

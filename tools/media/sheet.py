@@ -28,7 +28,7 @@ MIN_TILE = 48
 _EMPTY_TILE = 160  # where no picture tells how large a tile is
 _TEXT = (13, 40)  # smallest and largest height of the letters, in pixels
 _LABEL_LINES, _CAPTION_LINES, _TITLE_LINES = 4, 4, 3
-_GROUND, _INK, _FAINT, _GREY = (255, 255, 255), (20, 20, 20), (90, 90, 90), (222, 222, 222)
+_GROUND, _INK, _FAINT, _GRAY = (255, 255, 255), (20, 20, 20), (90, 90, 90), (222, 222, 222)
 
 # What the typeface lacks and what stands for it; letters with accents lose these, the rest becomes a question mark.
 _SPELLED = {
@@ -55,7 +55,7 @@ class Tile:
     ----------
     picture : of any size; what is transparent is laid on white. None where there is none.
     caption : stands below it.
-    reason : why there is no picture; stands in the grey tile instead of it.
+    reason : why there is no picture; stands in the gray tile instead of it.
     """
 
     picture: Picture | None = None
@@ -228,7 +228,7 @@ class _Layout:
         if tile.picture is not None:
             sheet.paste(Image.fromarray(_on_white(resize(tile.picture, height, width))), (x, y))
             return
-        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_GREY)
+        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_GRAY)
         padding = self.small // 2
         room = max(1, (height - 2 * padding) // _line_height(self.small))
         reason = _block(tile.reason, self.small, width - 2 * padding, room)
@@ -310,7 +310,7 @@ def _write(
     width: int | None = None,
     ink: tuple[int, int, int] = _INK,
 ) -> None:
-    """Write lines from (x, y) downwards; centred, where a width is given."""
+    """Write lines from (x, y) downwards; centered, where a width is given."""
     for line in block.lines:
         indent = 0 if width is None else max(0, width - _width(line, block.size)) // 2
         pen.text((x + indent, y), line, fill=ink, font=_font(block.size))

@@ -237,7 +237,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     facts += [
         ("operators", ", ".join(f"{count} {kind}" for kind, count in counts)),
         ("architecture", _architecture(graph)),
-        ("weights", weights.title if weights else "not recognised"),
+        ("weights", weights.title if weights else "not recognized"),
         ("input", _convention(path, graph, file)),
         ("content weight", _content_weight(weights.content_weight if weights else None)),
     ]

@@ -96,7 +96,7 @@ class TorchObjective:
 
 @dataclass(frozen=True)
 class TorchRun:
-    """A minimisation with ``torch.optim.LBFGS``.
+    """A minimization with ``torch.optim.LBFGS``.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def minimize_with_torch(
     on_evaluation: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TorchRun:
-    """Minimise with ``torch.optim.LBFGS`` and its strong Wolfe line search until ``evaluations`` have been made.
+    """Minimize with ``torch.optim.LBFGS`` and its strong Wolfe line search until ``evaluations`` have been made.
 
     The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. PyTorch's L-BFGS has
     no bounds, and its first trial step is so small (1 in the L1 norm) that some evaluations go by before it gets on.
@@ -203,7 +203,7 @@ def minimize_with_torch(
     clock : returns the time in seconds.
     """
     torch = import_torch()
-    # The optimiser wants its vectors contiguous, whatever the layout of the network.
+    # The optimizer wants its vectors contiguous, whatever the layout of the network.
     pixels = objective.tensor(initial).contiguous().requires_grad_()
     memory_format = _memory_format(objective.layout)
     values: list[float] = []
@@ -262,7 +262,7 @@ def import_torch() -> Any:
 
 
 class _EnoughError(Exception):
-    """Leaves the optimiser when the evaluations are used up."""
+    """Leaves the optimizer when the evaluations are used up."""
 
 
 def _steps(network: Network, layers: Sequence[str], layout: str, dtype: Any, device: str) -> tuple[Step, ...]:

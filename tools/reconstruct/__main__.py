@@ -54,7 +54,7 @@ NAME = "reconstruct"
 DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1)
 _OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
 UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
-GREY = 128.0
+GRAY = 128.0
 
 
 def build_parser() -> Parser:
@@ -90,7 +90,7 @@ def build_parser() -> Parser:
         "--init",
         type=given_name,
         default=INITS[0],
-        metavar="noise|grey|FILE",
+        metavar="noise|gray|FILE",
         help="picture to begin with (default noise)",
     )
     add_shared(parser)
@@ -132,8 +132,8 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
 
     small = resize(image, *size)
     initial = None if first is None else resize(first, *size).pixels
-    if options.init == "grey":
-        initial = np.full_like(small.pixels, GREY)
+    if options.init == "gray":
+        initial = np.full_like(small.pixels, GRAY)
     pictures = _Pictures(arguments, options, network, folder, targets, small, initial, session)
     pictures.make(cut)
     return pictures.finish()

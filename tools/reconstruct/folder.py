@@ -21,7 +21,7 @@ from tools.reconstruct.target import KINDS, Target
 RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
 """The options that a picture depends on; model and image files count by what is in them."""
 
-INITS = ("noise", "grey")
+INITS = ("noise", "gray")
 """What a picture can begin with that is no file."""
 
 SHEET, TABLE = "sheet.png", "table.csv"

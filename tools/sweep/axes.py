@@ -90,7 +90,7 @@ def parse_axis(text: str) -> Axis:
 
 
 def picture_axis(setting: str, paths: Sequence[Path]) -> Axis:
-    """Return an axis over pictures, labelled by the shortest of their names that tells them apart."""
+    """Return an axis over pictures, labeled by the shortest of their names that tells them apart."""
     return Axis(setting, tuple(paths), distinct_names(paths))
 
 

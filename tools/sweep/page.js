@@ -92,7 +92,7 @@ function countTicks(low, high) {
   return ticks;
 }
 
-// Draws lines of {name, colour, dash, wide, points: [[count, value], ...]} and reads them off below the pointer.
+// Draws lines of {name, color, dash, wide, points: [[count, value], ...]} and reads them off below the pointer.
 function chart(figure, {lines, range, counts, xName, yName, label, read, pick}) {
   const svg = figure.querySelector("svg");
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
@@ -137,7 +137,7 @@ function chart(figure, {lines, range, counts, xName, yName, label, read, pick}) 
     });
     const kind = line.wide ? "line wide" : "line";
     const made = shape("path", {class: kind, d: path, "stroke-dasharray": line.dash ?? ""});
-    made.style.stroke = line.colour;
+    made.style.stroke = line.color;
     group.append(made);
     return made;
   });
@@ -198,10 +198,10 @@ function at(points, count) {
 }
 
 function legend(list, entries) {
-  list.replaceChildren(...entries.map(({name, colour, dash, wide}) => {
+  list.replaceChildren(...entries.map(({name, color, dash, wide}) => {
     const sample = shape("svg", {viewBox: "0 0 32 12", "aria-hidden": "true"});
     const line = shape("path", {class: wide ? "line wide" : "line", d: "M1 6H31", "stroke-dasharray": dash ?? ""});
-    line.style.stroke = colour;
+    line.style.stroke = color;
     sample.append(line);
     return element("li", {}, sample, name);
   }));
@@ -216,14 +216,14 @@ const withCurves = data.cells.filter((cell) => curveOf(cell).length);
 
 function overview() {
   const figure = byId("overview");
-  const byRow = byId("colour-by") ? byId("colour-by").value === "row" : data.rows.length > 1;
+  const byRow = byId("color-by") ? byId("color-by").value === "row" : data.rows.length > 1;
   const evaluations = byId("over").value === "evaluations";
   const [major, minor] = byRow ? ["row", "column"] : ["column", "row"];
   const labels = {row: data.rows, column: data.columns};
-  const colour = palette(labels[major].length);
+  const color = palette(labels[major].length);
   const dashed = labels[minor].length > 1 && labels[minor].length <= dashes.length;
   const lines = withCurves.map((cell) => ({
-    colour: colour(cell[major]),
+    color: color(cell[major]),
     dash: dashed ? dashes[cell[minor]] : "",
     points: curveOf(cell).map((point, index) => [evaluations ? point[0] : countOf(cell, index), point[1]]),
   }));
@@ -244,9 +244,9 @@ function overview() {
   const names = {row: data.rowName, column: data.columnName};
   const thinned = (entries, most) => entries.filter((_, index) => index % Math.ceil(entries.length / most) === 0);
   const entries = labels[major].map((text, index) => (
-    {name: `${names[major]} ${text}`.trim(), colour: colour(index), wide: true}));
+    {name: `${names[major]} ${text}`.trim(), color: color(index), wide: true}));
   const rest = dashed ? labels[minor].map((text, index) => (
-    {name: `${names[minor]} ${text}`.trim(), colour: "var(--ink)", dash: dashes[index]})) : [];
+    {name: `${names[minor]} ${text}`.trim(), color: "var(--ink)", dash: dashes[index]})) : [];
   legend(figure.querySelector(".legend"), [...thinned(entries, 24), ...rest].filter((entry) => entry.name));
 }
 
@@ -459,11 +459,11 @@ function curves(cell) {
   const style = cell.facts.terms.filter((name) => !name.startsWith("content "));
   const content = cell.facts.terms.filter((name) => name.startsWith("content "));
   const own = [palette(style.length), palette(content.length, true)];
-  const colour = (name) => content.includes(name) ? own[1](content.indexOf(name)) : own[0](style.indexOf(name));
+  const color = (name) => content.includes(name) ? own[1](content.indexOf(name)) : own[0](style.indexOf(name));
   const lines = ["loss", ...cell.facts.terms].map((name, place) => ({
     name,
     wide: place === 0,
-    colour: place === 0 ? "var(--ink)" : colour(name),
+    color: place === 0 ? "var(--ink)" : color(name),
     dash: content.includes(name) ? "6 4" : "",
     points: points.map((point, index) => [countOf(cell, index), point[place + 1]]),
   }));
@@ -492,5 +492,5 @@ byId("grid").onclick = (event) => {
 };
 byId("tile").oninput = (event) => byId("grid").style.setProperty("--tile", `${event.target.value}px`);
 byId("over").onchange = overview;
-if (byId("colour-by")) byId("colour-by").onchange = overview;
+if (byId("color-by")) byId("color-by").onchange = overview;
 overview();

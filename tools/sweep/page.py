@@ -27,7 +27,7 @@ MOST_NUMBERS = 1_000_000
 def sweep_page(grid: Grid) -> str:
     """Return a sweep as one HTML page, the same each time for the same cells.
 
-    The labelled pictures open large beside their facts, and from there the neighbours can be reached: two settings can
+    The labeled pictures open large beside their facts, and from there the neighbors can be reached: two settings can
     be compared in place. Below are the losses of all cells.
 
     Parameters
@@ -163,7 +163,7 @@ def _overview(grid: Grid) -> str:
     choice = ""
     if len(grid.rows) > 1 and len(grid.columns) > 1:
         choice = (
-            f'<label>colours by <select id="colour-by"><option value="row">{_escaped(grid.row_name or "row")}</option>'
+            f'<label>colors by <select id="color-by"><option value="row">{_escaped(grid.row_name or "row")}</option>'
             f'<option value="column">{_escaped(grid.column_name or "column")}</option></select></label>'
         )
     return (
@@ -200,7 +200,7 @@ _VIEWER = (
     '<button type="button" id="actual" title="a pixel of the picture for each of the screen (1)">1:1</button>'
     '<span id="percent"></span><button type="button" id="close" title="close (Escape)">Close</button></div>'
     '<div id="stage" tabindex="0" role="group" aria-label="Picture: plus and minus zoom, shift and arrows move it, '
-    'arrows go to the neighbouring cell"><img alt="" draggable="false"><p></p></div>'
+    'arrows go to the neighboring cell"><img alt="" draggable="false"><p></p></div>'
     '<div id="side" tabindex="0" role="region" aria-label="Facts and losses"><div id="facts"></div>'
     '<figure id="curves"><h3>Losses</h3>'
     '<svg id="curves-chart" viewBox="0 0 480 340" role="img" aria-label="Losses"></svg>'
@@ -221,7 +221,7 @@ def _reduced_side(pictures: Sequence[Path]) -> int | None:
         raise ValueError(f"cannot read {str(error.filename)!r}: {error.strerror or error}") from None
     if total <= MOST_BYTES:
         return None
-    # A pixel of a JPEG of quality 95 takes about two bytes, its colour profile is another 600.
+    # A pixel of a JPEG of quality 95 takes about two bytes, its color profile is another 600.
     return max(32, min(512, math.isqrt(max(MOST_BYTES // len(pictures) - 600, 0) // 2)))
 
 

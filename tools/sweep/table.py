@@ -18,7 +18,7 @@ from tools.sweep.axes import number_label
 
 
 def contact_sheet(grid: Grid) -> NDArray[np.uint8]:
-    """Return all pictures side by side, labelled, (H, W, 3)."""
+    """Return all pictures side by side, labeled, (H, W, 3)."""
     # Read at the size that they have on the sheet: there may be thousands.
     side = max(MIN_TILE, MAX_SIDE // max(len(grid.rows), len(grid.columns)))
 

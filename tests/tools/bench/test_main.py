@@ -19,7 +19,7 @@ from kernels.geometry import Window
 from tools.bench import __main__ as bench
 from tools.bench import memory
 from tools.bench.memory import Memory, measure_memory
-from tools.bench.optimizer import OptimiserRun, measure_run
+from tools.bench.optimizer import OptimizerRun, measure_run
 from tools.bench.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.bench.programs import ENGINE, TORCH, build_twin, check_agreement, relative_difference
 from tools.bench.report import Report, as_json, render
@@ -203,7 +203,7 @@ def test_precision_is_that_of_single_precision(network):
     assert 1e-9 < np.median(measured.gradients) < 1e-2
 
 
-def test_a_run_separates_the_optimiser_from_the_evaluations(network):
+def test_a_run_separates_the_optimizer_from_the_evaluations(network):
     steps = []
     (one,) = measure_run(network, 32, 0, None, 3, lambda: steps.append(1), clock=Ticking())
     assert one.iterations == len(steps) == 3
@@ -296,7 +296,7 @@ def test_the_twin_refuses_what_it_cannot_run(network):
 
 @needs_torch
 @pytest.mark.parametrize("layout", torch_vgg.LAYOUTS)
-def test_pytorchs_optimiser_makes_the_evaluations_it_is_given(network, layout):
+def test_pytorchs_optimizer_makes_the_evaluations_it_is_given(network, layout):
     content, style, image = pictures(32, 0)
     twin = build_twin(network, content, style, layout)
     before, calls = image.copy(), []
@@ -310,7 +310,7 @@ def test_pytorchs_optimiser_makes_the_evaluations_it_is_given(network, layout):
 
 
 @needs_torch
-def test_both_optimisers_get_the_same_number_of_evaluations(network):
+def test_both_optimizers_get_the_same_number_of_evaluations(network):
     steps = []
     ours, theirs = measure_run(network, 32, 0, "channels last", 4, lambda: steps.append(1))
     assert theirs.program == CHANNELS_LAST
@@ -417,8 +417,8 @@ def full_report():
         memory=[Memory(2048, CHANNELS_LAST, 275_800_000, 913_000_000, 12_603_200_000, True, None)],
         precision=[Precision(2048, CHANNELS_LAST, [1e-7, 3e-7, 2e-7], [1e-4, 3e-4, 2e-4])],
         runs=[
-            OptimiserRun(2048, ENGINE, 1000, 1100, 120_000.0, 110_000.0, 5.0, 1.757e6, 1.234e-5),
-            OptimiserRun(2048, CHANNELS_LAST, None, 1100, 240_000.0, 230_000.0, None, 1.757e6, 1.334e-5),
+            OptimizerRun(2048, ENGINE, 1000, 1100, 120_000.0, 110_000.0, 5.0, 1.757e6, 1.234e-5),
+            OptimizerRun(2048, CHANNELS_LAST, None, 1100, 240_000.0, 230_000.0, None, 1.757e6, 1.334e-5),
         ],
     )
 

@@ -38,7 +38,7 @@ def on_gpu(emulator, tmp_path):
 
 
 @pytest.mark.parametrize(("optimizer", "of_image"), [("l-bfgs", 26), ("adam", 12)])
-def test_optimisers_on_the_gpu_count_as_its_memory(emulator, on_gpu, optimizer, of_image, monkeypatch):
+def test_optimizers_on_the_gpu_count_as_its_memory(emulator, on_gpu, optimizer, of_image, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 0)
     options = dataclasses.replace(OPTIONS, optimizer=optimizer)
     emulator.memory = needed = rendering.check_memory(on_gpu, options, (100, 200), [(100, 200)])

@@ -45,15 +45,15 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *before: bytes) -> bytes:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def png(width: int, height: int, depth: int, color: int, rows: bytes, *before: bytes) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     data = png_chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + data + png_chunk(b"IEND", b"")
 
 
 def tiff(width: int, height: int, photometric: int, bits: list[int], data: bytes, **extra: list[int]) -> bytes:
     """Return an uncompressed little-endian TIFF file of one strip."""
-    numbers = {"colour_map": 320, "extra_samples": 338, "sample_format": 339}
+    numbers = {"color_map": 320, "extra_samples": 338, "sample_format": 339}
     entries = {
         256: [width],
         257: [height],
@@ -97,20 +97,20 @@ RED, GREEN, BLUE = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 
 
 def rgb_profile(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...], curve: bytes) -> bytes:
     tags = {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
-    for name, colour in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)):
-        tags[name] = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in colour))
+    for name, color in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)):
+        tags[name] = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in color))
     return icc_profile(b"mntr", b"RGB ", b"XYZ ", tags)
 
 
-def grey_profile() -> bytes:
+def gray_profile() -> bytes:
     return icc_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": LINEAR})
 
 
 def cmyk_profile() -> bytes:
-    """Return the profile of a press whose cyan ink is a middle grey and whose magenta and yellow inks are clear."""
+    """Return the profile of a press whose cyan ink is a middle gray and whose magenta and yellow inks are clear."""
     ramp = bytes(range(256))
-    black, grey, white = (bytes([lightness, 128, 128]) for lightness in (0, 127, 255))
-    table = b"".join(black if node & 1 else grey if node & 8 else white for node in range(16))
+    black, gray, white = (bytes([lightness, 128, 128]) for lightness in (0, 127, 255))
+    table = b"".join(black if node & 1 else gray if node & 8 else white for node in range(16))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + table + ramp * 3
     return icc_profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
@@ -127,7 +127,7 @@ def encoded(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".ppm"])
-def test_colour_pictures_are_read_exactly_as_float32_without_alpha(tmp_path, suffix):
+def test_color_pictures_are_read_exactly_as_float32_without_alpha(tmp_path, suffix):
     values = noise(5, 7, 3)
     Image.fromarray(values).save(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
     picture = load_image(tmp_path / f"a{suffix}")
@@ -148,7 +148,7 @@ def test_pixels_can_be_written_to(tmp_path):
     assert pixels[0, 0, 0] == 7.5
 
 
-def test_grey_pictures_get_three_equal_channels(tmp_path):
+def test_gray_pictures_get_three_equal_channels(tmp_path):
     values = noise(4, 5)
     Image.fromarray(values).save(tmp_path / "a.png")
     np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, np.stack([values] * 3, axis=-1))
@@ -161,7 +161,7 @@ def test_one_bit_pictures_are_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".tif", ".bmp"])
-def test_palette_pictures_get_their_colours(tmp_path, suffix):
+def test_palette_pictures_get_their_colors(tmp_path, suffix):
     image = Image.new("P", (2, 2))
     image.putdata([0, 1, 2, 1])
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -187,10 +187,10 @@ def test_palette_pictures_keep_their_transparency(tmp_path, transparency, expect
 
 
 def test_a_palette_with_an_alpha_channel_beside_it_keeps_both(tmp_path):
-    colours = [0] * 768
-    colours[3], colours[256 + 3], colours[512 + 3] = 40 * 257, 50 * 257, 60 * 257
+    colors = [0] * 768
+    colors[3], colors[256 + 3], colors[512 + 3] = 40 * 257, 50 * 257, 60 * 257
     data = bytes([3, 255, 3, 51])
-    (tmp_path / "a.tif").write_bytes(tiff(2, 1, 3, [8, 8], data, extra_samples=[2], colour_map=colours))
+    (tmp_path / "a.tif").write_bytes(tiff(2, 1, 3, [8, 8], data, extra_samples=[2], color_map=colors))
     assert mode_of(tmp_path / "a.tif") == "PA"
     picture = load_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(picture.pixels, [[[40, 50, 60], [40, 50, 60]]])
@@ -208,7 +208,7 @@ def test_partly_transparent_pixels_are_not_multiplied_by_alpha(tmp_path, suffix)
     np.testing.assert_allclose(picture.alpha, values[..., 3] / 255, rtol=1e-6)
 
 
-def test_grey_pictures_keep_their_alpha(tmp_path):
+def test_gray_pictures_keep_their_alpha(tmp_path):
     values = noise(3, 4, 2)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert mode_of(tmp_path / "a.png") == "LA"
@@ -218,11 +218,11 @@ def test_grey_pictures_keep_their_alpha(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("photometric", "data"), [(2, bytes([100, 50, 0, 128])), (1, bytes([50, 128]))], ids=["colour", "grey"]
+    ("photometric", "data"), [(2, bytes([100, 50, 0, 128])), (1, bytes([50, 128]))], ids=["color", "gray"]
 )
 def test_pictures_stored_multiplied_by_alpha_are_divided_by_it(tmp_path, photometric, data):
     if photometric == 1 and (b"II", 1, (1,), 1, (8, 8), (1,)) not in TiffImagePlugin.OPEN_INFO:
-        pytest.skip("this Pillow does not read such grey pictures")
+        pytest.skip("this Pillow does not read such gray pictures")
     (tmp_path / "a.tif").write_bytes(tiff(1, 1, photometric, [8] * len(data), data, extra_samples=[1]))
     picture = load_image(tmp_path / "a.tif")
     np.testing.assert_allclose(picture.pixels[0, 0, -2], 50 * 255 / 128, atol=1)
@@ -238,7 +238,7 @@ def test_a_fully_opaque_alpha_channel_is_left_out(tmp_path):
     np.testing.assert_array_equal(picture.pixels, values[..., :3])
 
 
-def test_a_fully_transparent_picture_keeps_its_colours_and_its_alpha(tmp_path):
+def test_a_fully_transparent_picture_keeps_its_colors_and_its_alpha(tmp_path):
     values = noise(3, 4, 4)
     values[..., 3] = 0
     Image.fromarray(values).save(tmp_path / "a.png")
@@ -248,7 +248,7 @@ def test_a_fully_transparent_picture_keeps_its_colours_and_its_alpha(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("depth", "colour", "row", "key"),
+    ("depth", "color", "row", "key"),
     [
         (1, 0, b"\x80", b"\0\x01"),
         (8, 0, b"\x07\x09", b"\0\x07"),
@@ -256,8 +256,8 @@ def test_a_fully_transparent_picture_keeps_its_colours_and_its_alpha(tmp_path):
         (8, 2, b"\x01\x02\x03\x01\x02\x04", b"\0\x01\0\x02\0\x03"),
     ],
 )
-def test_a_colour_marked_as_transparent_becomes_alpha(tmp_path, depth, colour, row, key):
-    (tmp_path / "a.png").write_bytes(png(2, 1, depth, colour, b"\0" + row, png_chunk(b"tRNS", key)))
+def test_a_color_marked_as_transparent_becomes_alpha(tmp_path, depth, color, row, key):
+    (tmp_path / "a.png").write_bytes(png(2, 1, depth, color, b"\0" + row, png_chunk(b"tRNS", key)))
     np.testing.assert_array_equal(load_image(tmp_path / "a.png").alpha, [[0, 1]])
 
 
@@ -265,7 +265,7 @@ def test_a_colour_marked_as_transparent_becomes_alpha(tmp_path, depth, colour, r
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
-def test_sixteen_bit_grey_keeps_its_precision(tmp_path, suffix):
+def test_sixteen_bit_gray_keeps_its_precision(tmp_path, suffix):
     values = np.random.default_rng(1).integers(0, 65536, (6, 5), dtype=np.uint16)
     values[0, :2] = 0, 65535
     Image.fromarray(values).save(tmp_path / f"a{suffix}")
@@ -274,7 +274,7 @@ def test_sixteen_bit_grey_keeps_its_precision(tmp_path, suffix):
     assert np.unique(pixels % 1).size > 20
 
 
-def test_sixteen_bit_big_endian_grey_keeps_its_precision(tmp_path):
+def test_sixteen_bit_big_endian_gray_keeps_its_precision(tmp_path):
     values = np.array([[0, 1, 258, 65535]], ">u2")
     image = Image.frombytes("I;16B", (4, 1), values.tobytes())
     image.save(tmp_path / "a.tif")
@@ -282,7 +282,7 @@ def test_sixteen_bit_big_endian_grey_keeps_its_precision(tmp_path):
     np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[..., 0], values / 257, rtol=1e-6)
 
 
-def test_sixteen_bit_grey_is_turned_upright(tmp_path):
+def test_sixteen_bit_gray_is_turned_upright(tmp_path):
     values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
     exif = Image.Exif()
     exif[274] = 6
@@ -290,18 +290,18 @@ def test_sixteen_bit_grey_is_turned_upright(tmp_path):
     np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels[..., 0], np.rot90(values, -1) / 257, rtol=1e-6)
 
 
-def test_twelve_bit_grey_is_scaled_to_its_own_range(tmp_path):
+def test_twelve_bit_gray_is_scaled_to_its_own_range(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff(2, 1, 1, [12], b"\xff\xf8\x00"))
     np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[0, :, 0], [255, 255 * 0x800 / 0xFFF], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("bits", "data"), [(8, b"\x00\x33"), (16, b"\x00\x00\x33\x33")])
-def test_grey_whose_zero_is_white_is_inverted(tmp_path, bits, data):
+def test_gray_whose_zero_is_white_is_inverted(tmp_path, bits, data):
     (tmp_path / "a.tif").write_bytes(tiff(2, 1, 0, [bits], data))
     np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[0, :, 0], [255, 204], rtol=1e-6)
 
 
-def test_sixteen_bit_colour_is_reduced_to_eight_bits(tmp_path):
+def test_sixteen_bit_color_is_reduced_to_eight_bits(tmp_path):
     (tmp_path / "a.png").write_bytes(png(1, 1, 16, 2, b"\0\x12\xff\x80\x00\xff\x01"))
     np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[0, 0], [0x12, 0x80, 0xFF])
 
@@ -327,10 +327,10 @@ def test_samples_of_an_unknown_scale_are_refused(tmp_path, values):
     assert "expected 0 to" in refused(load_image, tmp_path / "a.tif")
 
 
-# --- colour spaces ---
+# --- color spaces ---
 
 
-def test_a_profile_changes_colours_into_srgb(tmp_path):
+def test_a_profile_changes_colors_into_srgb(tmp_path):
     values = np.array([[[255, 0, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png", icc_profile=rgb_profile(BLUE, GREEN, RED, LINEAR))
     np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, values[..., ::-1], atol=1)
@@ -351,8 +351,8 @@ def test_a_profile_leaves_alpha_alone(tmp_path):
     np.testing.assert_allclose(picture.pixels[0, 0], encoded(np.array(128 / 255)), atol=1)
 
 
-@pytest.mark.parametrize("profile", [grey_profile(), rgb_profile(RED, GREEN, BLUE, LINEAR)], ids=["grey", "colour"])
-def test_grey_pictures_use_grey_and_colour_profiles(tmp_path, profile):
+@pytest.mark.parametrize("profile", [gray_profile(), rgb_profile(RED, GREEN, BLUE, LINEAR)], ids=["gray", "color"])
+def test_gray_pictures_use_gray_and_color_profiles(tmp_path, profile):
     values = np.array([[0, 64, 128, 255]], np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
     np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels[..., 0], encoded(values / 255), atol=1)
@@ -365,9 +365,9 @@ def test_palette_pictures_use_their_profile(tmp_path):
     np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1)
 
 
-def test_sixteen_bit_grey_with_a_profile_is_within_half_a_level_and_finer_than_eight_bits(tmp_path):
+def test_sixteen_bit_gray_with_a_profile_is_within_half_a_level_and_finer_than_eight_bits(tmp_path):
     values = np.linspace(30000, 40000, 101).astype(np.uint16)[None]
-    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=grey_profile())
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=gray_profile())
     pixels = load_image(tmp_path / "a.png").pixels[..., 0]
     np.testing.assert_allclose(pixels, encoded(values / 65535), atol=0.6)
     assert np.unique(pixels).size > 2 * np.ptp(pixels)
@@ -402,8 +402,8 @@ def test_lab_pictures_are_converted(tmp_path):
 
 @pytest.mark.parametrize(
     "profile",
-    [b"not a profile", rgb_profile(RED, GREEN, BLUE, LINEAR)[:200], grey_profile(), cmyk_profile()],
-    ids=["garbage", "truncated", "for grey", "for inks"],
+    [b"not a profile", rgb_profile(RED, GREEN, BLUE, LINEAR)[:200], gray_profile(), cmyk_profile()],
+    ids=["garbage", "truncated", "for gray", "for inks"],
 )
 def test_a_profile_that_cannot_be_used_is_ignored(tmp_path, profile):
     values = noise(3, 4, 3)
@@ -429,8 +429,8 @@ UPRIGHT = {
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_pictures_are_turned_upright(tmp_path, orientation, suffix):
-    colours = [[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [9, 9, 9]]]
-    stored = np.array(colours, np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    colors = [[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [9, 9, 9]]]
+    stored = np.array(colors, np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     exif = Image.Exif()
     exif[274] = orientation
     options: dict[str, Any] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
@@ -458,7 +458,7 @@ def test_damaged_exif_data_is_ignored(tmp_path, exif):
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
 def test_the_first_of_several_frames_is_read(tmp_path, name):
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    first, second = (Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 0, 255)))
     options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
     first.save(tmp_path / name, save_all=True, append_images=[second], **options)
     with Image.open(tmp_path / name) as image:
@@ -572,23 +572,23 @@ def test_running_out_of_memory_is_said_with_the_name_of_the_file(tmp_path, monke
 
 def samples() -> dict[str, bytes]:
     """Return a small valid file of every kind."""
-    colour, grey, exif = Image.fromarray(noise(9, 11, 4)), Image.fromarray(noise(9, 11)), Image.Exif()
+    color, gray, exif = Image.fromarray(noise(9, 11, 4)), Image.fromarray(noise(9, 11)), Image.Exif()
     exif[274], exif[270] = 6, "a description"
     both: dict[str, Any] = {"icc_profile": rgb_profile(BLUE, GREEN, RED, LINEAR), "exif": exif}
-    rgb = colour.convert("RGB")
+    rgb = color.convert("RGB")
     wanted: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
-        "png": (colour, "PNG", both),
+        "png": (color, "PNG", both),
         "palette png": (rgb.quantize(8), "PNG", {"transparency": b"\xff\x80"}),
-        "animated png": (colour, "PNG", {"save_all": True, "append_images": [colour.rotate(90)]}),
+        "animated png": (color, "PNG", {"save_all": True, "append_images": [color.rotate(90)]}),
         "deep png": (Image.fromarray(noise(9, 11).astype(np.uint16) * 257), "PNG", {}),
         "jpeg": (rgb, "JPEG", both),
         "cmyk jpeg": (rgb.convert("CMYK"), "JPEG", {"icc_profile": cmyk_profile()}),
-        "webp": (colour, "WEBP", both),
-        "lossless webp": (colour, "WEBP", {"lossless": True}),
+        "webp": (color, "WEBP", both),
+        "lossless webp": (color, "WEBP", {"lossless": True}),
         "tiff": (rgb, "TIFF", both),
-        "deflated tiff": (colour, "TIFF", {"compression": "tiff_deflate"}),
+        "deflated tiff": (color, "TIFF", {"compression": "tiff_deflate"}),
         "float tiff": (Image.fromarray(noise(9, 11).astype(np.float32) / 255), "TIFF", {}),
-        "gif": (grey, "GIF", {"save_all": True, "append_images": [grey.rotate(90)], "transparency": 3}),
+        "gif": (gray, "GIF", {"save_all": True, "append_images": [gray.rotate(90)], "transparency": 3}),
         "bmp": (rgb, "BMP", {}),
         "ppm": (rgb, "PPM", {}),
     }
@@ -676,7 +676,7 @@ def test_resizing_to_nothing_is_refused(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (40, 55), (1, 60)])
-def test_resizing_keeps_a_flat_colour_and_stays_in_range(height, width):
+def test_resizing_keeps_a_flat_color_and_stays_in_range(height, width):
     flat = Picture(np.full((12, 9, 3), [255, 0, 77.25], np.float32), None)
     resized = resize(flat, height, width).pixels
     assert resized.dtype == np.float32
@@ -705,7 +705,7 @@ def test_resizing_keeps_a_ramp_in_place():
 
 
 @pytest.mark.parametrize("side", [3, 7, 40])
-def test_no_colour_bleeds_from_transparent_pixels(side):
+def test_no_color_bleeds_from_transparent_pixels(side):
     pixels = np.zeros((20, 20, 3), np.float32)
     pixels[:, :9], pixels[:, 9:] = (200, 100, 0), (0, 0, 255)
     alpha = np.zeros((20, 20), np.float32)
@@ -729,7 +729,7 @@ def test_resizing_a_partly_transparent_picture_stays_in_range():
         assert values.max() == top
 
 
-def test_resizing_a_fully_transparent_picture_keeps_its_colours():
+def test_resizing_a_fully_transparent_picture_keeps_its_colors():
     resized = resize(Picture(np.full((6, 6, 3), 40, np.float32), np.zeros((6, 6), np.float32)), 3, 9)
     np.testing.assert_allclose(resized.pixels, 40, rtol=1e-5)
     np.testing.assert_array_equal(resized.alpha, np.zeros((3, 9)))
@@ -777,11 +777,11 @@ def test_a_jpeg_is_laid_on_white(tmp_path):
     save_image(tmp_path / "a.jpg", pixels, alpha)
     loaded = load_image(tmp_path / "a.jpg")
     assert loaded.alpha is None
-    for start, colour in ((0, [255, 255, 255]), (8, [227.5, 177.5, 127.5]), (16, [200, 100, 0])):
-        np.testing.assert_allclose(loaded.pixels[:, start : start + 8].mean((0, 1)), colour, atol=2)
+    for start, color in ((0, [255, 255, 255]), (8, [227.5, 177.5, 127.5]), (16, [200, 100, 0])):
+        np.testing.assert_allclose(loaded.pixels[:, start : start + 8].mean((0, 1)), color, atol=2)
 
 
-def test_a_jpeg_keeps_full_colour_resolution_and_high_quality(tmp_path):
+def test_a_jpeg_keeps_full_color_resolution_and_high_quality(tmp_path):
     save_image(tmp_path / "a.jpg", np.kron(noise(4, 4, 3), np.ones((8, 8, 1))))
     with Image.open(tmp_path / "a.jpg") as image:
         assert isinstance(image, JpegImagePlugin.JpegImageFile)

@@ -7,11 +7,11 @@ from PIL import ImageFont
 from tools.media.images import Picture, resize
 from tools.media.sheet import MIN_TILE, Tile, draw_sheet, wrap
 
-GREY = (222, 222, 222)
+GRAY = (222, 222, 222)
 
 
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> Picture:
-    """A picture of many colours, none of which is a grey that text has."""
+    """A picture of many colors, none of which is a gray that text has."""
     pixels = np.random.default_rng(seed).uniform(0, 90, (height, width, 3)).astype(np.float32)
     pixels[..., 1] += 150
     return Picture(np.rint(pixels), None)
@@ -34,8 +34,8 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
 
 
-def same(sheet: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (sheet == colour).all(axis=-1)
+def same(sheet: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (sheet == color).all(axis=-1)
 
 
 def shown(one: Picture) -> np.ndarray:
@@ -92,22 +92,22 @@ def test_tiles_are_not_reduced_until_nothing_can_be_seen():
     assert sheet.shape[1] > 30 * MIN_TILE
 
 
-def test_a_missing_picture_is_a_grey_tile_with_its_reason_inside():
+def test_a_missing_picture_is_a_gray_tile_with_its_reason_inside():
     one = picture()
     filled, empty = ([[Tile(one), Tile(None, reason=reason)]] for reason in ("the loss is not finite", ""))
     with_reason = draw_sheet(filled, ["a"], ["1", "2"])
     without = draw_sheet(empty, ["a"], ["1", "2"])
-    top, bottom, left, right = box(same(without, GREY))
+    top, bottom, left, right = box(same(without, GRAY))
     assert (bottom - top, right - left) == (60, 80)
-    assert same(without, GREY)[top:bottom, left:right].all()
+    assert same(without, GRAY)[top:bottom, left:right].all()
     changed = box((with_reason != without).any(axis=-1))
     assert top <= changed[0] < changed[1] <= bottom
     assert left <= changed[2] < changed[3] <= right
 
 
-def test_a_sheet_without_any_picture_has_grey_tiles():
+def test_a_sheet_without_any_picture_has_gray_tiles():
     sheet = draw_sheet([[Tile()], [Tile(reason="x " * 500)]], ["a", "b"], ["1"])
-    assert same(sheet, GREY).sum() > 2 * 100 * 100
+    assert same(sheet, GRAY).sum() > 2 * 100 * 100
 
 
 @pytest.mark.parametrize(

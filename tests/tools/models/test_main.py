@@ -294,7 +294,7 @@ def test_inspect_shows_the_network_with_its_costs(cache, tmp_path, call):
     found = facts(printed)
     assert found["operators"] == "14 Relu, 13 Conv, 5 MaxPool, 1 Flatten, 1 MatMul"
     assert found["architecture"] == "VGG-16, 13 convolutions: conv1_1 .. conv5_3"
-    assert found["weights"] == "not recognised"
+    assert found["weights"] == "not recognized"
     assert found["input"] == "caffe: BGR, 0..255, minus (103.939, 116.779, 123.68); stated in the file"
     assert found["content weight"].startswith("5e-05 ")
     assert found["not supported"] == "Flatten 'flatten': operator Flatten is not supported"

@@ -142,8 +142,8 @@ def test_it_begins_with_another_picture_if_asked(folder, call):
     assert psnr(pixels(folder / "out" / "content-conv5_1.png"), start) > 30
 
 
-def test_it_begins_with_grey_if_asked(folder, call):
-    call(*SMALL, "--init", "grey", "--content", "conv1_1")
+def test_it_begins_with_gray_if_asked(folder, call):
+    call(*SMALL, "--init", "gray", "--content", "conv1_1")
     photo = load_image(folder / "photo.png", long_side=48).pixels
     settings = Settings(iterations=4, optimizer="l-bfgs")
     network = load_network(folder / "model.onnx", threads=1)

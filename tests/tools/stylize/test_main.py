@@ -477,7 +477,7 @@ def test_a_picture_that_does_not_fit_on_the_disk_is_told_by_its_name(folder, cal
         ((*SMALL, "--plot", "{}/losses.pdf"), "the suffix is '.pdf', expected .svg or .png"),
         ((*SMALL, "--plot", "{}/missing/losses.svg"), "does not exist"),
         ((*SMALL, "--init", "nose"), "unknown init 'nose'; did you mean 'noise'"),
-        ((*SMALL, "--optimizer", "lbfgs"), "unknown optimiser 'lbfgs'; did you mean 'l-bfgs'"),
+        ((*SMALL, "--optimizer", "lbfgs"), "unknown optimizer 'lbfgs'; did you mean 'l-bfgs'"),
         ((*SMALL, "--pooling", "avg"), "unknown pooling 'avg'"),
         ((*SMALL, "--blend", "1,2"), "--blend has 2 weights for one painting"),
         ((*SMALL, "--style-layers", "conv9_1"), "unknown layer 'conv9_1'; did you mean 'conv5_1'"),
@@ -523,7 +523,7 @@ def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
     assert sorted(folder.iterdir()) == before
 
 
-# ---- from small to large, and colours ----
+# ---- from small to large, and colors ----
 
 
 def test_levels_are_pictures_of_their_own_each_begun_with_the_last(folder, call):
@@ -644,7 +644,7 @@ def test_too_many_levels_are_refused_before_anything_is_made(folder, call, level
     assert said.count("\n") == 1
 
 
-def test_the_painting_takes_the_photograph_s_colours_where_asked_to(folder, call):
+def test_the_painting_takes_the_photograph_s_colors_where_asked_to(folder, call):
     call(*WITH_MODEL, "-a", 0.01, "--threads", 1, "--colors", "photograph")
     network = load_network(folder / "model.onnx", threads=1)
     photo = load_image(folder / "photo.png", long_side=48).pixels

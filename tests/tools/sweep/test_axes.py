@@ -70,7 +70,7 @@ def test_the_paper_goes_from_one_style_layer_to_all_of_them():
         ("content-weight=1e-2..1e-5", "no range that goes up in steps of ten"),
         ("content-weight=0..1", "content-weight: '0' is not a finite number above 0"),
         ("learning-rate=0", "learning-rate: '0' is not a finite number above 0"),
-        ("optimizer=sgd,adamm", "unknown optimiser 'adamm'; did you mean 'adam'?"),
+        ("optimizer=sgd,adamm", "unknown optimizer 'adamm'; did you mean 'adam'?"),
         ("pooling=min", "unknown pooling 'min'"),
         ("style-layers=conv1_1..conv1_2", "unknown style layer 'conv1_2'"),
         ("style-layers=conv3_1..conv1_1", "is empty: conv3_1 lies above conv1_1"),

@@ -371,8 +371,8 @@ const run = async () => {
   byId("over").value = "evaluations";
   byId("over").onchange();
   told.over = byId("overview-chart").textContent;
-  byId("colour-by").value = "column";
-  byId("colour-by").onchange();
+  byId("color-by").value = "column";
+  byId("color-by").onchange();
   told.legend = byId("overview").querySelector(".legend").textContent;
 };
 window.addEventListener("error", (event) => told.errors.push(event.message));
@@ -385,7 +385,7 @@ run().catch((error) => told.errors.push(String(error))).finally(() => {
 """
 
 
-def test_in_a_browser_pictures_open_zoom_and_lead_to_their_neighbours(grid, tmp_path):
+def test_in_a_browser_pictures_open_zoom_and_lead_to_their_neighbors(grid, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("needs Chromium or Chrome")
