@@ -21,7 +21,7 @@ ALLOWED = {
 # The ONNX operators, engine/onnx/operators, are not among them: they work on arrays.
 ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("reader", "writer", "graph", "backend")}
 # One knows picture files, the other draws text on pictures; it reads and writes none.
-PILLOW_FILES = {"tools/images.py", "tools/sheet.py"}
+PILLOW_FILES = {"tools/media/images.py", "tools/media/sheet.py"}
 OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
 
 
@@ -81,7 +81,7 @@ def at_load_time(tree):
 
 
 def test_the_files_are_found():
-    assert {"tools/images.py", "engine/losses.py", "engine/onnx/reader.py", "kernels/cpu/conv.py"} <= set(FILES)
+    assert {"tools/media/images.py", "engine/losses.py", "engine/onnx/reader.py", "kernels/cpu/conv.py"} <= set(FILES)
 
 
 def test_imports_run_downwards_only():
@@ -104,6 +104,27 @@ def test_no_files_import_each_other_in_a_circle():
         left -= free
     circles = {name: sorted(imports[name] & left) for name in left}
     assert circles == {}
+
+
+def test_tools_share_rooms_and_not_each_other_s_parts():
+    """What two tools need stands in a shared room, or is a network that tools.models loads."""
+    shared = {"cli", "media", "models"}
+    for name, tree in FILES.items():
+        room = name.split("/")[1]
+        if not name.startswith("tools/") or room.endswith(".py"):
+            continue
+        others = {file.split("/")[1] for file in imported_files(tree) if file.startswith("tools/")} - {room}
+        assert {other for other in others if not other.endswith(".py")} <= shared, name
+        if room in shared:
+            assert others <= {"cli": {"media"}, "media": set(), "models": {"cli", "media"}}[room], name
+        assert room == "models" or "tools/models/__main__.py" not in imported_files(tree), name
+
+
+def test_every_tool_is_a_package_that_runs_and_whose_parts_do_not_repeat_its_name():
+    for tool in {name.split("/")[1] for name in FILES if name.startswith("tools/") and name.count("/") > 1}:
+        assert (f"tools/{tool}/__main__.py" in FILES) == (tool not in ("cli", "media")), tool
+        parts = [Path(name).stem for name in FILES if name.startswith(f"tools/{tool}/")]
+        assert not [part for part in parts if part.startswith(tool.removesuffix("s"))], tool
 
 
 def test_a_library_is_imported_where_it_belongs_and_nowhere_else():
@@ -169,10 +190,10 @@ def test_nothing_is_steered_by_environment_variables():
     its user, is not for an argument to say.
     """
     expected = {
-        "tools/cache.py": {"?", "XDG_CACHE_HOME", "LOCALAPPDATA"},
-        "tools/weights/places.py": {"?"},
-        "tools/wheel.py": {"?"},
-        "tools/benching/memory.py": {"?", "PYTHONPATH"},
+        "tools/models/folder.py": {"?", "XDG_CACHE_HOME", "LOCALAPPDATA"},
+        "tools/models/weights/places.py": {"?"},
+        "tools/models/wheel.py": {"?"},
+        "tools/bench/memory.py": {"?", "PYTHONPATH"},
     }
     for name, tree in FILES.items():
         assert environment_variables(tree) <= expected.get(name, set()), name

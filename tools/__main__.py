@@ -10,8 +10,8 @@ import importlib
 import sys
 from typing import NoReturn
 
-from tools.command_line import Parser, run
-from tools.record import PROJECT
+from tools.cli.command_line import Parser, run
+from tools.media.record import PROJECT
 
 TOOLS = {
     "stylize": "render a content image in the style of another",
@@ -36,8 +36,7 @@ def main() -> NoReturn:
     given = parser.parse_args()
     name = given.tool.replace("-", "_")
     sys.argv = [name, *given.arguments]  # a picture records how its tool was called
-    module = importlib.import_module(f"tools.{name}")
-    run((importlib.import_module(f"{module.__name__}.__main__") if hasattr(module, "__path__") else module).main)
+    run(importlib.import_module(f"tools.{name}.__main__").main)
 
 
 if __name__ == "__main__":

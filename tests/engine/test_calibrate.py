@@ -15,7 +15,7 @@ from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, prepare
 from tests.engine.test_multiscale import image
-from tools.random_vgg import random_vgg
+from tools.models.random_vgg import random_vgg
 
 CONTENT, STYLE = image(1, 36, 48), image(2, 40, 32)
 

@@ -21,7 +21,7 @@ from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, Settings, prepare
 from tests.engine import models
 from tests.engine.test_terms import Square
-from tools.stylize import Options
+from tools.cli.options import Options
 
 DOUBLE, STEPPED, SINGLE = "float64", "complex128", "float32"
 STEP = 1e-30

@@ -19,7 +19,7 @@ from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.stylize import Settings, content_weight_at, prepare, stylize
-from tools.random_vgg import random_vgg
+from tools.models.random_vgg import random_vgg
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
 from engine.stylize import Settings, initial_image, prepare
 from kernels import Cpu
-from tools.random_vgg import random_vgg
+from tools.models.random_vgg import random_vgg
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
 

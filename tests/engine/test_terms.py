@@ -15,7 +15,7 @@ from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.terms import Content, Style, Term
-from tools.random_vgg import random_vgg
+from tools.models.random_vgg import random_vgg
 
 RANDOM = np.random.default_rng(0)
 PHOTO, PAINTING, IMAGE = (RANDOM.uniform(0, 255, (40, 48, 3)) for _ in range(3))

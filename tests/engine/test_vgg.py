@@ -220,5 +220,5 @@ def test_table_of_weights_is_well_formed():
 
 
 def test_the_draft_network_is_known():
-    draft = load_network(Path(__file__).parents[2] / "tools" / "draft.onnx", threads=1)
+    draft = load_network(Path(__file__).parents[2] / "tools" / "models" / "draft.onnx", threads=1)
     assert known_weights(draft.nodes).title == "the draft network of this project"

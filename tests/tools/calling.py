@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tools.command_line import run
+from tools.cli.command_line import run
 
 
 def called(

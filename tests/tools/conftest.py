@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from tools.random_vgg import random_vgg
+from tools.models.random_vgg import random_vgg
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -19,7 +19,7 @@ def test_only_a_tool_of_the_project_takes_ctrl_c(package, untouched, tmp_path):
     else:
         folder = tmp_path / package
         folder.mkdir()
-        (folder / "__init__.py").write_text("import tools.files\n")
+        (folder / "__init__.py").write_text("import tools.media.files\n")
         (folder / "__main__.py").write_text(HANDLER + "\n")
         command = [sys.executable, "-m", package]
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}

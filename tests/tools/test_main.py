@@ -8,7 +8,7 @@ import pytest
 
 import tools
 from tools.__main__ import TOOLS
-from tools.record import PROJECT, own_version
+from tools.media.record import PROJECT, own_version
 
 
 def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

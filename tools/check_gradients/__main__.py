@@ -21,37 +21,36 @@ import numpy as np
 from engine.device import DEVICES, choose_device
 from engine.gradcheck.checks import TOLERANCES, Check
 from engine.gradcheck.problem import Problem, in_precision
-from engine.load import POOLINGS
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
-from engine.preprocessing import PREPROCESSING
-from tools.benching.machine import cpu_name, measured_versions
-from tools.benching.subject import Setup, build_network, pictures
 from tools.check_gradients.report import confidence_figure, page, precision_figure, steps_figure
 from tools.check_gradients.study import Plan, Study, by_subject, run_study
-from tools.command_line import (
+from tools.cli.command_line import (
     Parser,
     add_shared,
     given_path,
     natural_int,
-    positive_float,
     positive_int,
     run,
 )
-from tools.files import check_folder, check_writable, replacing
-from tools.images import load_image
-from tools.memory import check_free
-from tools.model_cache import resolve_model
-from tools.options import Options
-from tools.progress import Progress, duration
-from tools.rendering import check_layers
-from tools.text_table import aligned
-from tools.torch_vgg import operator_input_gradient, torch_objective
+from tools.cli.machine import cpu_name, measured_versions
+from tools.cli.memory import check_free
+from tools.cli.options import Options
+from tools.cli.progress import Progress, duration
+from tools.cli.rendering import check_layers
+from tools.cli.text_table import aligned
+from tools.media.files import check_folder, check_writable, write_text
+from tools.media.images import load_image
+from tools.models.subject import Setup, add_network, build_network, pictures, resolved, setup_from
+from tools.models.torch_vgg import operator_input_gradient, torch_objective
 
 NAME = "check_gradients"
 
 EXIT_FAILED = 1
+
+WIDTH = 0.25
+"""Of the random network: the factor on VGG-19's channels."""
 
 MAX_DIRECTIONS, MAX_ITERATIONS = 1000, 100_000
 """More than these take days and tell nothing new."""
@@ -63,16 +62,7 @@ _MEMORY = 12
 def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(prog=NAME, description="Check the gradients of a model in every way, and print a verdict.")
-    parser.add_argument(
-        "-m",
-        "--model",
-        default="random",
-        metavar="random|NAME|FILE",
-        help="a VGG-19 with random weights, or a model as in tools.stylize (default random)",
-    )
-    parser.add_argument(
-        "--width", type=positive_float, metavar="X", help="factor on the channels of the random network (default 0.25)"
-    )
+    add_network(parser, WIDTH)
     parser.add_argument(
         "-s", "--size", type=positive_int, default=64, metavar="N", help="long side in pixels (default 64)"
     )
@@ -86,8 +76,6 @@ def build_parser() -> Parser:
             metavar="LAYER,...",
             help=f"default {','.join(layers)}; none leaves them out",
         )
-    parser.add_argument("--pooling", choices=POOLINGS, default="average", help="default average")
-    parser.add_argument("--preprocessing", choices=PREPROCESSING, help="where the model itself does not tell")
     parser.add_argument(
         "--device",
         choices=DEVICES,
@@ -119,8 +107,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; return the exit code."""
     arguments = build_parser().parse_args(argv)
-    if arguments.width is not None and arguments.model != "random":
-        raise ValueError(f"--width changes the random network only, the model is {arguments.model!r}")
+    setup = setup_from(arguments, WIDTH)
     for name, most in (("directions", MAX_DIRECTIONS), ("iterations", MAX_ITERATIONS)):
         if getattr(arguments, name) > most:
             raise ValueError(f"--{name} must be at most {most}")
@@ -128,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report is not None:
         _check_folder(arguments.report)
         _check_plots()
-    problem = build_problem(arguments)
+    problem = build_problem(arguments, setup)
     plan = replace(Plan(), gpu=gpu, directions=arguments.directions, iterations=_stations(arguments.iterations))
     torch = importlib.util.find_spec("torch") is not None and not arguments.without_torch
     obstacle = _torch_obstacle(problem) if torch else None
@@ -152,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_FAILED if study.failures() else 0
 
 
-def build_problem(arguments: argparse.Namespace) -> Problem:
+def build_problem(arguments: argparse.Namespace, setup: Setup) -> Problem:
     """Return the problem that the command line describes; raises ValueError when it does not fit."""
-    network = _network(arguments)
+    network = build_network(resolved(setup, arguments.cache))
     if not arguments.content_layers and not arguments.style_layers:
         raise ValueError("there is nothing to check: name at least one content or style layer")
     layers = tuple(dict.fromkeys([*arguments.style_layers, *arguments.content_layers]))
@@ -183,20 +170,6 @@ def build_problem(arguments: argparse.Namespace) -> Problem:
     if not gradient.any():
         raise ValueError("there is nothing to check: the gradient is zero, for no layer responds to the image")
     return problem
-
-
-def _network(arguments: argparse.Namespace) -> Network:
-    setup = Setup(
-        model=arguments.model,
-        width=arguments.width or 0.25,
-        pooling=arguments.pooling,
-        preprocessing=arguments.preprocessing,
-        threads=arguments.threads,
-        seed=arguments.seed,
-    )
-    if setup.model != "random":
-        setup = replace(setup, model=str(resolve_model(setup.model, arguments.cache)))
-    return build_network(setup)
 
 
 def _picture(path: Path, size: int) -> Array:
@@ -244,7 +217,7 @@ def describe(
     """Return what was checked and where, as names and texts."""
     height, width, _ = problem.image.shape
     if arguments.model == "random":
-        model = f"VGG-19 with random weights, {arguments.width or 0.25:g} of its width"
+        model = f"VGG-19 with random weights, {arguments.width or WIDTH:g} of its width"
     else:
         model = Path(arguments.model).name
     found = measured_versions(torch)
@@ -386,8 +359,7 @@ def _detection_table(study: Study) -> list[str]:
 def write_report(study: Study, about: dict[str, str], folder: Path) -> None:
     """Write the page, the plots and the numbers."""
     folder.mkdir(exist_ok=True)
-    with replacing(folder / "study.json") as temporary:
-        temporary.write_text(json.dumps({"about": about, **study.as_json()}, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "study.json", json.dumps({"about": about, **study.as_json()}, indent=2) + "\n")
     files = {
         "index.html": page(study, about),
         "steps.svg": steps_figure(study),
@@ -395,8 +367,7 @@ def write_report(study: Study, about: dict[str, str], folder: Path) -> None:
         "confidence.svg": confidence_figure(study),
     }
     for name, text in files.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 def _check_folder(folder: Path) -> None:

@@ -394,7 +394,7 @@ FORMULAS: tuple[Formula, ...] = (
         _positions,
         is_gradient=False,
     ),
-    # Other normalisations: the loss is another multiple of E_l, which shifts what a weight means.
+    # Other normalizations: the loss is another multiple of E_l, which shifts what a weight means.
     Formula(
         "G / (C H W), mean of squares",
         MEAN_OF_SQUARES,
@@ -451,7 +451,7 @@ FORMULAS: tuple[Formula, ...] = (
         lambda layer: ((layer.F - layer.P) ** 2).sum(),
         is_gradient=False,
     ),
-    # Gradients that programs hand to the optimiser beside a value that they do not belong to.
+    # Gradients that programs hand to the optimizer beside a value that they do not belong to.
     Formula(
         "smoothness in the gradient but not in the loss",
         "jcjohnson/neural-style (#219), andersbll/neural_artistic_style, apache/mxnet example",
@@ -467,14 +467,14 @@ FORMULAS: tuple[Formula, ...] = (
         lambda layer: _by_sum_of_magnitudes(_equation_6(layer)),
     ),
     Formula(
-        "gradient of the scalar loss normalised",
+        "gradient of the scalar loss normalized",
         "ProGamerGov/neural-style-pt -normalize_gradients",
         "value s E_l, gradient s^2 dE/dF",
         WEIGHTED,
         lambda layer: WEIGHT**2 * _equation_6(layer),
     ),
     Formula(
-        "clamping behind the optimiser's back",
+        "clamping behind the optimizer's back",
         "pytorch/tutorials (#143)",
         "value and gradient of E_l at clamp(F), both reported for F",
         CLAMPED,

@@ -110,11 +110,11 @@ def _check_cell(check: Check | None) -> _Cell | str:
 def steps_figure(study: Study) -> str:
     """Return the error of central differences against their length, as SVG."""
     figure, axes = _figure()
-    for colour, one in zip(_COLOURS, study.steps, strict=False):
-        axes.loglog(one.steps, one.errors, "o-", color=colour, label=one.name, markersize=3, linewidth=1)
+    for color, one in zip(_COLOURS, study.steps, strict=False):
+        axes.loglog(one.steps, one.errors, "o-", color=color, label=one.name, markersize=3, linewidth=1)
         if one.name.endswith("held"):
-            axes.loglog(one.steps, [one.fitted(step) for step in one.steps], "--", color=colour, linewidth=0.8)
-    axes.set_xlabel("h, grey levels")
+            axes.loglog(one.steps, [one.fitted(step) for step in one.steps], "--", color=color, linewidth=0.8)
+    axes.set_xlabel("h, gray levels")
     axes.set_ylabel("relative error of the derivative")
     axes.set_ylim(1e-13, 1e6)
     axes.legend()
@@ -191,11 +191,11 @@ def _kinks(study: Study) -> str:
 def precision_figure(study: Study) -> str:
     """Return the distance of float32 from float64 by depth, as SVG."""
     figure, axes = _figure(height=4.2)
-    for colour, one in zip(_COLOURS, study.precision, strict=False):
+    for color, one in zip(_COLOURS, study.precision, strict=False):
         for kind, line in (("forward", "-"), ("backward", "--")):
             errors = [getattr(layer, kind) for layer in one.layers]
             places = [index for index, error in enumerate(errors) if error]
-            axes.semilogy(places, [errors[index] for index in places], line, marker="o", markersize=3, color=colour,
+            axes.semilogy(places, [errors[index] for index in places], line, marker="o", markersize=3, color=color,
                           linewidth=1, label=f"{one.name}, {kind}")  # fmt: skip
     labels = [layer.label for layer in study.precision[0].layers]
     axes.set_xticks(range(len(labels)), labels, rotation=75, ha="right", fontsize=7)
@@ -241,7 +241,7 @@ def _path(study: Study) -> str:
     heads = [*methods, *(f"gradient, {one.name}" for one in study.stations[0].precision)]
     return (
         "<p>The checks of the whole objective again, at the iterates of a run with the engine's own L-BFGS in "
-        "float32. Towards a minimum the terms of the gradient cancel and the rounding of each is left: errors are "
+        "float32. Toward a minimum the terms of the gradient cancel and the rounding of each is left: errors are "
         "allowed as large as at the start, and so larger in relation to a gradient that has shrunk.</p>"
         + _table(["iterate", "loss", "at bounds", *heads], rows)
     )
@@ -251,12 +251,12 @@ def confidence_figure(study: Study) -> str:
     """Return the chance of noticing a fault by its extent, as SVG."""
     figure, axes = _figure(height=3.4)
     fractions = [one.fraction for one in study.detection]
-    for values, line, colour, label in (
+    for values, line, color, label in (
         ([one.one_direction for one in study.detection], "-", _COLOURS[0], "one direction"),
         ([one.simulated for one in study.detection], "o", _COLOURS[0], "one direction, simulated"),
         ([one.one_coordinate for one in study.detection], "--", _COLOURS[1], "one coordinate"),
     ):
-        axes.semilogx(fractions, values, line, color=colour, label=label)
+        axes.semilogx(fractions, values, line, color=color, label=label)
     axes.set_xlabel("share of the gradient's coordinates that are wrong")
     axes.set_ylabel("chance of noticing")
     axes.legend()

@@ -45,7 +45,7 @@ class Plan:
     ----------
     directions : random directions of each check.
     steps : lengths of the step-size study, over twelve decades.
-    kink_steps : lengths of the kink ledger, in grey levels.
+    kink_steps : lengths of the kink ledger, in gray levels.
     iterations : iterates at which the checks are repeated.
     fractions : shares of wrong coordinates in the study of confidence.
     trials : of its simulation.

@@ -65,7 +65,7 @@ FACTORS = {
     ),
     "content as a mean of squares": (CONTENT, 2 / (N * M), "2/(N M)"),
     "content without the 1/2": (CONTENT, 2, "2"),
-    "gradient of the scalar loss normalised": (WEIGHTED, 0.37, "s"),
+    "gradient of the scalar loss normalized": (WEIGHTED, 0.37, "s"),
 }
 
 # Wrong by more than a factor: what it is given for, and what it is instead.
@@ -81,7 +81,7 @@ OTHERS = {
     "the sum of squares with G = F'F": (SQUARES, POSITIONS),
     "smoothness in the gradient but not in the loss": (STYLE, VARIATION),
     "gradient divided by the sum of its magnitudes, loss as it is": (STYLE, NO_LOSS),
-    "clamping behind the optimiser's back": (CLAMPED, NO_LOSS),
+    "clamping behind the optimizer's back": (CLAMPED, NO_LOSS),
     "Gram backward with the diagonal doubled": (SQUARES, TRIANGLE),
 }
 

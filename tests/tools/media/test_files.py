@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tools.disk import full_disk
+from tools.media import files
+from tools.media.files import (
+    Lines,
+    check_folder,
+    check_lines,
+    check_writable,
+    creating,
+    exclusive,
+    make_folder,
+    replacing,
+    sha256_of,
+)
+
+# ---- files that appear whole ----
+
+
+@pytest.mark.parametrize("write", [replacing, creating])
+def test_a_file_that_does_not_fit_leaves_nothing_and_is_named(tmp_path, write):
+    path = tmp_path / "a.txt"
+    with full_disk(100), pytest.raises(ValueError, match=f"cannot write '{path}': ") as error, write(path) as temporary:
+        temporary.write_text("x" * 1000)
+    assert os.strerror(errno.EFBIG) in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_protected_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("mine")
+    # Not by its mode alone: for the superuser nothing is protected.
+    monkeypatch.setattr(os, "access", lambda found, mode: not (Path(found) == path and mode == os.W_OK))
+    for check in (check_writable, check_lines, Lines):
+        with pytest.raises(ValueError, match=f"cannot write '{path}': it is protected against writing"):
+            check(path)
+    assert path.read_text() == "mine"
+
+
+def test_a_link_is_looked_at_where_it_leads(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "missing" / "a.txt")
+    with pytest.raises(ValueError, match=f"cannot write '{link}': the folder '.*missing' does not exist"):
+        check_writable(link)
+    (tmp_path / "missing").mkdir()
+    check_writable(link)
+    with replacing(link) as temporary:
+        temporary.write_text("x")
+    assert link.is_symlink()
+    assert (tmp_path / "missing" / "a.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("check", [check_folder, make_folder])
+def test_what_is_in_the_way_of_a_folder_is_told(tmp_path, check):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("missing")
+    for name, message in {
+        "file": "is a file",
+        "loop": "a link that leads nowhere",
+        "dangling": "leads nowhere",
+    }.items():
+        with pytest.raises(ValueError, match=f"cannot write to '{tmp_path / name}': .*{message}.*, give a folder"):
+            check(tmp_path / name)
+
+
+def together(*functions: Callable[[], None]) -> list[BaseException]:
+    """Run functions in threads that start at the same time; return what they raised."""
+    ready, raised = threading.Barrier(len(functions)), []
+
+    def run(function: Callable[[], None]) -> None:
+        ready.wait()
+        try:
+            function()
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_of_several_that_create_a_file_one_succeeds(tmp_path):
+    path = tmp_path / "a.txt"
+    all_written = threading.Barrier(8)
+
+    def create(text: str) -> None:
+        with creating(path) as temporary:
+            temporary.write_text(text)
+            all_written.wait()
+
+    raised = together(*(lambda text=str(number) * 1000: create(text) for number in range(8)))
+    assert [type(error) for error in raised] == [FileExistsError] * 7
+    assert len(set(path.read_text())) == 1
+    assert len(path.read_text()) == 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_hard_links_a_file_that_is_there_is_still_left_alone(tmp_path, monkeypatch):
+    def no_links(*names: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(files.os, "link", no_links)
+    path = tmp_path / "a.txt"
+    for text in ("first", "second"):
+        with contextlib.suppress(FileExistsError), creating(path) as temporary:
+            temporary.write_text(text)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- files that grow ----
+
+
+def test_lines_can_be_read_as_they_come(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("an older one\n")
+    with Lines(path) as lines:
+        for number in range(3):
+            lines.write(f"line {number}")
+            assert path.read_text() == "".join(f"line {n}\n" for n in range(number + 1))
+
+
+def test_a_line_that_does_not_fit_is_not_there_in_part_not_even_later(tmp_path):
+    path = tmp_path / "log"
+    with Lines(path) as lines:
+        lines.write("fits")
+        with full_disk(10), pytest.raises(ValueError, match=f"cannot write '{path}': "):
+            lines.write("does not fit")
+    assert path.read_text() == "fits\n"
+
+
+def test_lines_that_remained_none_leave_no_file(tmp_path):
+    path = tmp_path / "log"
+    with Lines(path) as lines, full_disk(3), pytest.raises(ValueError, match="cannot write"):
+        lines.write("does not fit")
+    assert not path.exists()
+    path.write_text("")
+    with Lines(path):
+        pass
+    assert path.exists()
+
+
+def test_lines_go_to_a_device_too():
+    check_lines(Path(os.devnull))
+    with Lines(Path(os.devnull)) as lines:
+        lines.write("gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing/log", "the folder '.*missing' does not exist"), (".", "it is a directory"), ("pipe", "or a pipe")],
+)
+def test_where_no_lines_can_be_written_is_told_before_and_does_not_wait(tmp_path, name, message):
+    os.mkfifo(tmp_path / "pipe")
+    for check in (check_lines, Lines):
+        with pytest.raises(ValueError, match=f"cannot write '.*': .*{message}"):
+            check(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+# ---- what is in a file, and who holds it ----
+
+
+def test_the_hash_of_a_file(tmp_path):
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
+    lock = tmp_path / "lock"
+    message = re.escape(f"the other is running, wait for it to end ({str(lock)!r})")
+    for _ in range(2):
+        with exclusive(lock, "the first"):
+            with pytest.raises(ValueError, match=f"^{message}$"), exclusive(lock, "the other"):
+                pass
+            assert lock.exists()
+        assert not lock.exists()

@@ -1,0 +1,950 @@
+import errno
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from engine.multiscale import fit
+from tools.media import images
+from tools.media.images import MAX_PIXELS, Picture, check_output, load_image, read_text, resize, save_image
+
+SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"]
+LOSSLESS = [".png", ".webp", ".tif"]
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def refused(call: Callable[..., Any], path: Path, *arguments: Any, **options: Any) -> str:
+    """Return the message of the ValueError that a call raises about ``path``, once it is seen to be one line."""
+    with pytest.raises(ValueError) as caught:
+        call(path, *arguments, **options)
+    message = str(caught.value)
+    assert repr(str(path)) in message
+    assert "\n" not in message
+    return message
+
+
+def mode_of(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, depth: int, color: int, rows: bytes, *before: bytes) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + data + png_chunk(b"IEND", b"")
+
+
+def tiff(width: int, height: int, photometric: int, bits: list[int], data: bytes, **extra: list[int]) -> bytes:
+    """Return an uncompressed little-endian TIFF file of one strip."""
+    numbers = {"color_map": 320, "extra_samples": 338, "sample_format": 339}
+    entries = {
+        256: [width],
+        257: [height],
+        258: bits,
+        259: [1],
+        262: [photometric],
+        273: [8],
+        277: [len(bits)],
+        278: [height],
+        279: [len(data)],
+        **{numbers[name]: values for name, values in extra.items()},
+    }
+    data += b"\0" * (len(data) % 2)
+    directory = 8 + len(data)
+    outside = directory + 2 + 12 * len(entries) + 4
+    table, tail = struct.pack("<H", len(entries)), b""
+    for tag, values in sorted(entries.items()):
+        packed = struct.pack(f"<{len(values)}H", *values)
+        if len(packed) > 4:
+            packed, tail = struct.pack("<I", outside + len(tail)), tail + packed
+        table += struct.pack("<HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", directory) + data + table + struct.pack("<I", 0) + tail
+
+
+def icc_profile(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return an ICC profile of version 2 with the given tags and a D50 white point."""
+    d50 = struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1.0, 0.8249)))
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + d50, **tags}
+    table, content = struct.pack(">I", len(tags)), b""
+    for name, tag in tags.items():
+        table += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(content), len(tag))
+        content += tag + b"\0" * (-len(tag) % 4)
+    size = struct.pack(">I", 128 + len(table) + len(content))
+    header = size + b"\0\0\0\0\x02\x40\0\0" + kind + space + connection + b"\0" * 12 + b"acsp" + b"\0" * 28 + d50
+    return header.ljust(128, b"\0") + table + content
+
+
+LINEAR = b"curv" + b"\0" * 8
+RED, GREEN, BLUE = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+
+
+def rgb_profile(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...], curve: bytes) -> bytes:
+    tags = {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    for name, color in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)):
+        tags[name] = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in color))
+    return icc_profile(b"mntr", b"RGB ", b"XYZ ", tags)
+
+
+def gray_profile() -> bytes:
+    return icc_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": LINEAR})
+
+
+def cmyk_profile() -> bytes:
+    """Return the profile of a press whose cyan ink is a middle gray and whose magenta and yellow inks are clear."""
+    ramp = bytes(range(256))
+    black, gray, white = (bytes([lightness, 128, 128]) for lightness in (0, 127, 255))
+    table = b"".join(black if node & 1 else gray if node & 8 else white for node in range(16))
+    matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + table + ramp * 3
+    return icc_profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def encoded(linear: np.ndarray) -> np.ndarray:
+    """Return the sRGB encoding, 0 to 255, of linear light from 0 to 1."""
+    return 255 * np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    )
+
+
+# --- what files hold ---
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".ppm"])
+def test_color_pictures_are_read_exactly_as_float32_without_alpha(tmp_path, suffix):
+    values = noise(5, 7, 3)
+    Image.fromarray(values).save(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
+    picture = load_image(tmp_path / f"a{suffix}")
+    assert picture.pixels.dtype == np.float32
+    assert picture.alpha is None
+    np.testing.assert_array_equal(picture.pixels, values)
+
+
+def test_a_path_may_be_a_string_and_the_suffix_does_not_matter_when_reading(tmp_path):
+    Image.fromarray(noise(2, 3, 3)).save(tmp_path / "picture.dat", "PNG")
+    np.testing.assert_array_equal(load_image(str(tmp_path / "picture.dat")).pixels, noise(2, 3, 3))
+
+
+def test_pixels_can_be_written_to(tmp_path):
+    Image.fromarray(noise(2, 3, 3)).save(tmp_path / "a.png")
+    pixels = load_image(tmp_path / "a.png").pixels
+    pixels[0, 0, 0] = 7.5
+    assert pixels[0, 0, 0] == 7.5
+
+
+def test_gray_pictures_get_three_equal_channels(tmp_path):
+    values = noise(4, 5)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, np.stack([values] * 3, axis=-1))
+
+
+def test_one_bit_pictures_are_black_and_white(tmp_path):
+    Image.fromarray(np.array([[True, False, True]])).save(tmp_path / "a.png")
+    assert mode_of(tmp_path / "a.png") == "1"
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[0, :, 1], [255, 0, 255])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".tif", ".bmp"])
+def test_palette_pictures_get_their_colors(tmp_path, suffix):
+    image = Image.new("P", (2, 2))
+    image.putdata([0, 1, 2, 1])
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.save(tmp_path / f"a{suffix}")
+    expected = [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]
+    picture = load_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(picture.pixels, expected)
+    assert picture.alpha is None
+
+
+@pytest.mark.parametrize(
+    ("transparency", "expected"), [(1, [1, 0, 1, 0]), (b"\xff\x80\x00", [1, 128 / 255, 0, 128 / 255])]
+)
+def test_palette_pictures_keep_their_transparency(tmp_path, transparency, expected):
+    image = Image.new("P", (4, 1))
+    image.putdata([0, 1, 2, 1])
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.save(tmp_path / "a.png", transparency=transparency)
+    picture = load_image(tmp_path / "a.png")
+    assert picture.alpha is not None
+    np.testing.assert_allclose(picture.alpha[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(picture.pixels[0, 3], [40, 50, 60])
+
+
+def test_a_palette_with_an_alpha_channel_beside_it_keeps_both(tmp_path):
+    colors = [0] * 768
+    colors[3], colors[256 + 3], colors[512 + 3] = 40 * 257, 50 * 257, 60 * 257
+    data = bytes([3, 255, 3, 51])
+    (tmp_path / "a.tif").write_bytes(tiff(2, 1, 3, [8, 8], data, extra_samples=[2], color_map=colors))
+    assert mode_of(tmp_path / "a.tif") == "PA"
+    picture = load_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(picture.pixels, [[[40, 50, 60], [40, 50, 60]]])
+    np.testing.assert_allclose(picture.alpha, [[1, 0.2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_partly_transparent_pixels_are_not_multiplied_by_alpha(tmp_path, suffix):
+    values = np.array([[[200, 100, 50, 255], [200, 100, 50, 51], [200, 100, 50, 1]]], np.uint8)
+    Image.fromarray(values).save(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
+    picture = load_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(picture.pixels, values[..., :3])
+    assert picture.alpha is not None
+    assert picture.alpha.dtype == np.float32
+    np.testing.assert_allclose(picture.alpha, values[..., 3] / 255, rtol=1e-6)
+
+
+def test_gray_pictures_keep_their_alpha(tmp_path):
+    values = noise(3, 4, 2)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert mode_of(tmp_path / "a.png") == "LA"
+    picture = load_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels[..., 2], values[..., 0])
+    np.testing.assert_allclose(picture.alpha, values[..., 1] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "data"), [(2, bytes([100, 50, 0, 128])), (1, bytes([50, 128]))], ids=["color", "gray"]
+)
+def test_pictures_stored_multiplied_by_alpha_are_divided_by_it(tmp_path, photometric, data):
+    if photometric == 1 and (b"II", 1, (1,), 1, (8, 8), (1,)) not in TiffImagePlugin.OPEN_INFO:
+        pytest.skip("this Pillow does not read such gray pictures")
+    (tmp_path / "a.tif").write_bytes(tiff(1, 1, photometric, [8] * len(data), data, extra_samples=[1]))
+    picture = load_image(tmp_path / "a.tif")
+    np.testing.assert_allclose(picture.pixels[0, 0, -2], 50 * 255 / 128, atol=1)
+    np.testing.assert_allclose(picture.alpha, 128 / 255, rtol=1e-6)
+
+
+def test_a_fully_opaque_alpha_channel_is_left_out(tmp_path):
+    values = noise(3, 4, 4)
+    values[..., 3] = 255
+    Image.fromarray(values).save(tmp_path / "a.png")
+    picture = load_image(tmp_path / "a.png")
+    assert picture.alpha is None
+    np.testing.assert_array_equal(picture.pixels, values[..., :3])
+
+
+def test_a_fully_transparent_picture_keeps_its_colors_and_its_alpha(tmp_path):
+    values = noise(3, 4, 4)
+    values[..., 3] = 0
+    Image.fromarray(values).save(tmp_path / "a.png")
+    picture = load_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.alpha, np.zeros((3, 4)))
+    np.testing.assert_array_equal(picture.pixels, values[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "key"),
+    [
+        (1, 0, b"\x80", b"\0\x01"),
+        (8, 0, b"\x07\x09", b"\0\x07"),
+        (16, 0, b"\x12\x34\x12\x35", b"\x12\x34"),
+        (8, 2, b"\x01\x02\x03\x01\x02\x04", b"\0\x01\0\x02\0\x03"),
+    ],
+)
+def test_a_color_marked_as_transparent_becomes_alpha(tmp_path, depth, color, row, key):
+    (tmp_path / "a.png").write_bytes(png(2, 1, depth, color, b"\0" + row, png_chunk(b"tRNS", key)))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").alpha, [[0, 1]])
+
+
+# --- more than 8 bits ---
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+def test_sixteen_bit_gray_keeps_its_precision(tmp_path, suffix):
+    values = np.random.default_rng(1).integers(0, 65536, (6, 5), dtype=np.uint16)
+    values[0, :2] = 0, 65535
+    Image.fromarray(values).save(tmp_path / f"a{suffix}")
+    pixels = load_image(tmp_path / f"a{suffix}").pixels
+    np.testing.assert_allclose(pixels, np.stack([values / 257] * 3, axis=-1), rtol=1e-6)
+    assert np.unique(pixels % 1).size > 20
+
+
+def test_sixteen_bit_big_endian_gray_keeps_its_precision(tmp_path):
+    values = np.array([[0, 1, 258, 65535]], ">u2")
+    image = Image.frombytes("I;16B", (4, 1), values.tobytes())
+    image.save(tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes()[:2] == b"MM"
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[..., 0], values / 257, rtol=1e-6)
+
+
+def test_sixteen_bit_gray_is_turned_upright(tmp_path):
+    values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels[..., 0], np.rot90(values, -1) / 257, rtol=1e-6)
+
+
+def test_twelve_bit_gray_is_scaled_to_its_own_range(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(2, 1, 1, [12], b"\xff\xf8\x00"))
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[0, :, 0], [255, 255 * 0x800 / 0xFFF], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "data"), [(8, b"\x00\x33"), (16, b"\x00\x00\x33\x33")])
+def test_gray_whose_zero_is_white_is_inverted(tmp_path, bits, data):
+    (tmp_path / "a.tif").write_bytes(tiff(2, 1, 0, [bits], data))
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[0, :, 0], [255, 204], rtol=1e-6)
+
+
+def test_sixteen_bit_color_is_reduced_to_eight_bits(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1, 1, 16, 2, b"\0\x12\xff\x80\x00\xff\x01"))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[0, 0], [0x12, 0x80, 0xFF])
+
+
+def test_floating_point_samples_from_0_to_1_fill_the_scale(tmp_path):
+    values = np.array([[0, 0.1, 1]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels[..., 1], 255 * values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0, 1.5]], np.float32),
+        np.array([[-0.5, 1]], np.float32),
+        np.array([[0, np.nan]], np.float32),
+        np.array([[0, 70000]], np.int32),
+        np.array([[-1, 5]], np.int32),
+    ],
+)
+def test_samples_of_an_unknown_scale_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert "expected 0 to" in refused(load_image, tmp_path / "a.tif")
+
+
+# --- color spaces ---
+
+
+def test_a_profile_changes_colors_into_srgb(tmp_path):
+    values = np.array([[[255, 0, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=rgb_profile(BLUE, GREEN, RED, LINEAR))
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, values[..., ::-1], atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_a_linear_profile_brightens_the_middle_tones_in_every_format(tmp_path, suffix):
+    image = Image.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    image.save(tmp_path / f"a{suffix}", icc_profile=rgb_profile(RED, GREEN, BLUE, LINEAR))
+    np.testing.assert_allclose(load_image(tmp_path / f"a{suffix}").pixels, encoded(np.array(128 / 255)), atol=1.5)
+
+
+def test_a_profile_leaves_alpha_alone(tmp_path):
+    values = np.array([[[128, 128, 128, 128], [0, 0, 0, 7]]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=rgb_profile(RED, GREEN, BLUE, LINEAR))
+    picture = load_image(tmp_path / "a.png")
+    np.testing.assert_allclose(picture.alpha, values[..., 3] / 255, rtol=1e-6)
+    np.testing.assert_allclose(picture.pixels[0, 0], encoded(np.array(128 / 255)), atol=1)
+
+
+@pytest.mark.parametrize("profile", [gray_profile(), rgb_profile(RED, GREEN, BLUE, LINEAR)], ids=["gray", "color"])
+def test_gray_pictures_use_gray_and_color_profiles(tmp_path, profile):
+    values = np.array([[0, 64, 128, 255]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels[..., 0], encoded(values / 255), atol=1)
+
+
+def test_palette_pictures_use_their_profile(tmp_path):
+    image = Image.new("P", (1, 1))
+    image.putpalette([128, 128, 128])
+    image.save(tmp_path / "a.png", icc_profile=rgb_profile(RED, GREEN, BLUE, LINEAR))
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1)
+
+
+def test_sixteen_bit_gray_with_a_profile_is_within_half_a_level_and_finer_than_eight_bits(tmp_path):
+    values = np.linspace(30000, 40000, 101).astype(np.uint16)[None]
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=gray_profile())
+    pixels = load_image(tmp_path / "a.png").pixels[..., 0]
+    np.testing.assert_allclose(pixels, encoded(values / 65535), atol=0.6)
+    assert np.unique(pixels).size > 2 * np.ptp(pixels)
+
+
+def test_cmyk_without_a_profile_is_read_in_jpeg_and_tiff(tmp_path):
+    image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    image.save(tmp_path / "a.jpg", quality=100)
+    image.save(tmp_path / "a.tif")
+    for name in ("a.jpg", "a.tif"):
+        np.testing.assert_allclose(load_image(tmp_path / name).pixels, np.full((8, 8, 3), [0, 255, 255]), atol=2)
+
+
+def test_cmyk_is_converted_through_its_profile(tmp_path):
+    inks = Image.new("CMYK", (24, 8), (255, 0, 0, 0))
+    inks.paste((0, 255, 255, 0), (8, 0, 16, 8))
+    inks.paste((0, 0, 0, 255), (16, 0, 24, 8))
+    inks.save(tmp_path / "a.jpg", quality=100, icc_profile=cmyk_profile())
+    pixels = load_image(tmp_path / "a.jpg").pixels
+    np.testing.assert_allclose(pixels[:, :8], 118.5, atol=3)
+    np.testing.assert_allclose(pixels[:, 8:16], 255, atol=2)
+    np.testing.assert_allclose(pixels[:, 16:], 0, atol=2)
+
+
+def test_lab_pictures_are_converted(tmp_path):
+    values = np.array([[[200, 100, 50], [10, 20, 30], [255, 255, 255]]], np.uint8)
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    ImageCms.profileToProfile(Image.fromarray(values), srgb, lab, outputMode="LAB").save(tmp_path / "a.tif")
+    assert mode_of(tmp_path / "a.tif") == "LAB"
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").pixels, values, atol=3)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"not a profile", rgb_profile(RED, GREEN, BLUE, LINEAR)[:200], gray_profile(), cmyk_profile()],
+    ids=["garbage", "truncated", "for gray", "for inks"],
+)
+def test_a_profile_that_cannot_be_used_is_ignored(tmp_path, profile):
+    values = noise(3, 4, 3)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, values)
+
+
+# --- orientation and frames ---
+
+
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
+    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_pictures_are_turned_upright(tmp_path, orientation, suffix):
+    colors = [[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [9, 9, 9]]]
+    stored = np.array(colors, np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    options: dict[str, Any] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=exif, **options)
+    np.testing.assert_allclose(load_image(tmp_path / f"a{suffix}").pixels, UPRIGHT[orientation](stored), atol=4)
+
+
+def test_alpha_is_turned_with_the_pixels(tmp_path):
+    values = noise(2, 3, 4)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    picture = load_image(tmp_path / "a.png")
+    turned = UPRIGHT[6](values)
+    np.testing.assert_array_equal(picture.pixels, turned[..., :3])
+    np.testing.assert_allclose(picture.alpha, turned[..., 3] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\0\0", b"Exif\0\0"])
+def test_damaged_exif_data_is_ignored(tmp_path, exif):
+    values = noise(3, 4, 3)
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, values)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
+def test_the_first_of_several_frames_is_read(tmp_path, name):
+    first, second = (Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 0, 255)))
+    options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+    first.save(tmp_path / name, save_all=True, append_images=[second], **options)
+    with Image.open(tmp_path / name) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    np.testing.assert_array_equal(load_image(tmp_path / name).pixels, np.full((4, 4, 3), [255, 0, 0]))
+
+
+def test_what_pillow_warns_of_is_kept_from_the_user(tmp_path):
+    content = png(2, 1, 8, 0, b"\0\x05\x06", png_chunk(b"acTL", struct.pack(">II", 0, 0)))
+    with pytest.warns(UserWarning, match="APNG"):
+        Image.open(io.BytesIO(content)).load()
+    (tmp_path / "a.png").write_bytes(content)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[0, :, 0], [5, 6])
+
+
+# --- files that cannot be read ---
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "there is no such file" in refused(load_image, tmp_path / "none.png")
+
+
+def test_a_directory_is_refused(tmp_path):
+    assert "it is a directory" in refused(load_image, tmp_path)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert "the file is empty" in refused(load_image, tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "not a regular file" in refused(load_image, tmp_path / "pipe.png")
+
+
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    def denied(self: Path, *arguments: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    # An administrator may read everything, so the refusal of the system is imitated.
+    monkeypatch.setattr(Path, "open", denied)
+    assert os.strerror(errno.EACCES) in refused(load_image, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"x", b"just some text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    assert "it is not a PNG, JPEG" in refused(load_image, tmp_path / "a.png")
+
+
+def test_a_file_name_with_a_line_break_gives_one_line(tmp_path):
+    assert "there is no such file" in refused(load_image, tmp_path / "a\nb.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".gif", ".bmp"])
+def test_a_truncated_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(noise(40, 40, 3)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "damaged" in refused(load_image, path)
+
+
+def test_truncated_files_stay_refused_for_the_whole_process():
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(0, 1, 8, 2, b"\0"),
+        b"GIF89a\0\0\0\0\0\0\0,\0\0\0\0\0\0\0\0\0\2\2D\1\0;",
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 0, 0, 1, 24, 0, 0, 0, 0, 0, 0),
+        b"P6\n0 3\n255\n",
+    ],
+    ids=["png", "gif", "bmp", "ppm"],
+)
+def test_a_picture_without_pixels_is_refused(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert "cannot read" in refused(load_image, tmp_path / "a")
+
+
+@pytest.mark.parametrize("height", [MAX_PIXELS // 20_000 + 1, MAX_PIXELS // 1000])
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, height):
+    (tmp_path / "a.png").write_bytes(png(20_000, height, 8, 2, b"\0"))
+    assert "more than 200,000,000 pixels" in refused(load_image, tmp_path / "a.png")
+    assert "more than 200,000,000 pixels" in refused(read_text, tmp_path / "a.png")
+
+
+def test_the_limit_on_pixels_is_the_modules_own_and_is_given_back(tmp_path, monkeypatch):
+    Image.fromarray(noise(10, 10, 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    assert load_image(tmp_path / "a.png").pixels.shape == (10, 10, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", 99)
+    refused(load_image, tmp_path / "a.png")
+    assert Image.MAX_IMAGE_PIXELS == 30
+
+
+def test_running_out_of_memory_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def exhausted(image: Image.Image) -> Picture:
+        raise MemoryError
+
+    Image.fromarray(noise(2, 2, 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_decode", exhausted)
+    assert "not enough memory" in refused(load_image, tmp_path / "a.png")
+
+
+def samples() -> dict[str, bytes]:
+    """Return a small valid file of every kind."""
+    color, gray, exif = Image.fromarray(noise(9, 11, 4)), Image.fromarray(noise(9, 11)), Image.Exif()
+    exif[274], exif[270] = 6, "a description"
+    both: dict[str, Any] = {"icc_profile": rgb_profile(BLUE, GREEN, RED, LINEAR), "exif": exif}
+    rgb = color.convert("RGB")
+    wanted: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "png": (color, "PNG", both),
+        "palette png": (rgb.quantize(8), "PNG", {"transparency": b"\xff\x80"}),
+        "animated png": (color, "PNG", {"save_all": True, "append_images": [color.rotate(90)]}),
+        "deep png": (Image.fromarray(noise(9, 11).astype(np.uint16) * 257), "PNG", {}),
+        "jpeg": (rgb, "JPEG", both),
+        "cmyk jpeg": (rgb.convert("CMYK"), "JPEG", {"icc_profile": cmyk_profile()}),
+        "webp": (color, "WEBP", both),
+        "lossless webp": (color, "WEBP", {"lossless": True}),
+        "tiff": (rgb, "TIFF", both),
+        "deflated tiff": (color, "TIFF", {"compression": "tiff_deflate"}),
+        "float tiff": (Image.fromarray(noise(9, 11).astype(np.float32) / 255), "TIFF", {}),
+        "gif": (gray, "GIF", {"save_all": True, "append_images": [gray.rotate(90)], "transparency": 3}),
+        "bmp": (rgb, "BMP", {}),
+        "ppm": (rgb, "PPM", {}),
+    }
+    files = {}
+    for name, (image, kind, options) in wanted.items():
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        files[name] = buffer.getvalue()
+    return files
+
+
+@pytest.mark.parametrize(("name", "content"), samples().items(), ids=samples())
+def test_damaged_files_are_refused_or_give_a_finite_picture(tmp_path, monkeypatch, name, content):
+    # A damaged header may promise any size; what decoding a huge one costs is not the question here.
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
+    draw = random.Random(name)
+    damaged = [content[: draw.randrange(1, len(content))] for _ in range(30)]
+    for _ in range(90):
+        bytes_ = bytearray(content)
+        # Most of what can go wrong is decided by the first bytes.
+        region = draw.choice([60, 200, len(content)])
+        for _ in range(draw.choice([1, 3, 10])):
+            bytes_[draw.randrange(min(region, len(content)))] = draw.choice([0, 255, draw.randrange(256)])
+        damaged.append(bytes(bytes_))
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    assert load_image(path).pixels.shape[2] == 3
+    refusals: list[str] = []
+    for bytes_ in damaged:
+        path.write_bytes(bytes_)
+        try:
+            picture = load_image(path)
+        except ValueError as error:
+            refusals.append(str(error))
+            continue
+        assert picture.pixels.dtype == np.float32
+        assert picture.pixels.ndim == 3
+        assert picture.pixels.min() >= 0
+        assert picture.pixels.max() <= 255
+        if picture.alpha is not None:
+            assert picture.alpha.shape == picture.pixels.shape[:2]
+            assert 0 <= picture.alpha.min() < 1
+            assert picture.alpha.max() <= 1
+    assert refusals
+    for message in refusals:
+        assert message.startswith(f"cannot read {str(path)!r}: ")
+        assert "\n" not in message
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize("long_side", [1, 5, 20, 33])
+def test_loading_with_a_longer_side_gives_exactly_that_size(tmp_path, long_side):
+    Image.fromarray(noise(10, 20, 3)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png", long_side=long_side).pixels.shape == (*fit(10, 20, long_side), 3)
+
+
+def test_loading_with_a_size_gives_exactly_that_size_after_turning_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(noise(10, 20, 4)).save(tmp_path / "a.png", exif=exif)
+    picture = load_image(tmp_path / "a.png", size=(31, 17))
+    assert picture.pixels.shape == (31, 17, 3)
+    assert picture.alpha is not None
+    assert picture.alpha.shape == (31, 17)
+    assert load_image(tmp_path / "a.png", long_side=10).pixels.shape == (10, 5, 3)
+
+
+def test_loading_with_both_a_longer_side_and_a_size_is_refused(tmp_path):
+    Image.fromarray(noise(2, 2, 3)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at most one"):
+        load_image(tmp_path / "a.png", long_side=3, size=(3, 3))
+
+
+def test_resizing_to_the_same_size_gives_the_same_picture():
+    picture = Picture(noise(3, 4, 3).astype(np.float32), None)
+    assert resize(picture, 3, 4) is picture
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 4), (4, 0), (-1, 4)])
+def test_resizing_to_nothing_is_refused(height, width):
+    with pytest.raises(ValueError, match="expected at least 1 x 1"):
+        resize(Picture(noise(3, 4, 3).astype(np.float32), None), height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (40, 55), (1, 60)])
+def test_resizing_keeps_a_flat_color_and_stays_in_range(height, width):
+    flat = Picture(np.full((12, 9, 3), [255, 0, 77.25], np.float32), None)
+    resized = resize(flat, height, width).pixels
+    assert resized.dtype == np.float32
+    np.testing.assert_allclose(resized, np.full((height, width, 3), [255, 0, 77.25]), atol=1e-3)
+    sharp = resize(Picture(np.float32(255) * (noise(12, 9, 3) > 127), None), height, width).pixels
+    assert sharp.min() >= 0
+    assert sharp.max() <= 255
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    stripes = np.zeros((32, 32, 3), np.float32)
+    stripes[:, ::2] = 255
+    np.testing.assert_allclose(resize(Picture(stripes, None), 8, 8).pixels[:, 2:-2], 127.5, atol=3)
+
+
+def test_resizing_does_not_round_to_whole_numbers():
+    ramp = np.linspace(100, 101, 16, dtype=np.float32)
+    picture = Picture(np.broadcast_to(ramp[:, None, None], (16, 16, 3)), None)
+    assert np.unique(resize(picture, 8, 8).pixels).size >= 8
+
+
+def test_resizing_keeps_a_ramp_in_place():
+    ramp = np.arange(64, dtype=np.float32) * 4
+    picture = Picture(np.broadcast_to(ramp[None, :, None], (8, 64, 3)), None)
+    np.testing.assert_allclose(resize(picture, 8, 32).pixels[0, 4:-4, 0], (ramp[::2] + 2)[4:-4], atol=0.2)
+
+
+@pytest.mark.parametrize("side", [3, 7, 40])
+def test_no_color_bleeds_from_transparent_pixels(side):
+    pixels = np.zeros((20, 20, 3), np.float32)
+    pixels[:, :9], pixels[:, 9:] = (200, 100, 0), (0, 0, 255)
+    alpha = np.zeros((20, 20), np.float32)
+    alpha[:, :9] = 1
+    resized = resize(Picture(pixels, alpha), side, side)
+    assert resized.alpha is not None
+    assert resized.alpha.min() >= 0
+    assert resized.alpha.max() <= 1
+    visible = resized.alpha > 0.01
+    assert (resized.alpha[visible] < 0.99).any(), "an edge is needed for anything to bleed over"
+    np.testing.assert_allclose(resized.pixels[visible], np.full((visible.sum(), 3), [200, 100, 0]), atol=0.1)
+
+
+def test_resizing_a_partly_transparent_picture_stays_in_range():
+    pixels, alpha = np.float32(255) * (noise(12, 9, 3) > 127), np.float32(1) * (noise(12, 9, seed=1) > 127)
+    resized = resize(Picture(pixels, alpha), 17, 25)
+    assert resized.alpha is not None
+    for values, top in ((resized.pixels, 255), (resized.alpha, 1)):
+        assert values.dtype == np.float32
+        assert values.min() == 0
+        assert values.max() == top
+
+
+def test_resizing_a_fully_transparent_picture_keeps_its_colors():
+    resized = resize(Picture(np.full((6, 6, 3), 40, np.float32), np.zeros((6, 6), np.float32)), 3, 9)
+    np.testing.assert_allclose(resized.pixels, 40, rtol=1e-5)
+    np.testing.assert_array_equal(resized.alpha, np.zeros((3, 9)))
+
+
+# --- writing ---
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_a_lossless_picture_comes_back_exactly_even_under_transparency(tmp_path, suffix):
+    values, alpha = noise(5, 7, 3), noise(5, 7, seed=1).astype(np.float32) / 255
+    alpha[0] = 0
+    save_image(tmp_path / f"a{suffix}", values, alpha)
+    picture = load_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(picture.pixels, values)
+    np.testing.assert_allclose(picture.alpha, alpha, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_suffix_decides_the_format_in_either_case(tmp_path, suffix):
+    for name in (f"a{suffix}", f"A{suffix.upper()}"):
+        save_image(str(tmp_path / name), noise(4, 4, 3))
+        with Image.open(tmp_path / name) as image:
+            assert image.format == {"p": "PNG", "j": "JPEG", "w": "WEBP", "t": "TIFF"}[suffix[1]]
+            assert image.size == (4, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_values_are_rounded_to_the_nearest_and_clipped(tmp_path, dtype):
+    values = np.array([[[-5, 0.4, 0.6], [127.4, 127.6, 300]]], dtype)
+    save_image(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, [[[0, 0, 1], [127, 128, 255]]])
+
+
+def test_alpha_is_clipped(tmp_path):
+    save_image(tmp_path / "a.jpg", np.full((8, 8, 3), 100.0), np.full((8, 8), 1.5))
+    np.testing.assert_allclose(load_image(tmp_path / "a.jpg").pixels, 100, atol=1)
+    save_image(tmp_path / "a.png", noise(1, 3, 3), np.array([[-0.5, 0.5, 1.5]]))
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").alpha, [[0, 128 / 255, 1]], rtol=1e-6)
+
+
+def test_a_jpeg_is_laid_on_white(tmp_path):
+    pixels = np.full((8, 24, 3), [200.0, 100.0, 0.0])
+    alpha = np.repeat([0, 0.5, 1], 8) * np.ones((8, 1))
+    save_image(tmp_path / "a.jpg", pixels, alpha)
+    loaded = load_image(tmp_path / "a.jpg")
+    assert loaded.alpha is None
+    for start, color in ((0, [255, 255, 255]), (8, [227.5, 177.5, 127.5]), (16, [200, 100, 0])):
+        np.testing.assert_allclose(loaded.pixels[:, start : start + 8].mean((0, 1)), color, atol=2)
+
+
+def test_a_jpeg_keeps_full_color_resolution_and_high_quality(tmp_path):
+    save_image(tmp_path / "a.jpg", np.kron(noise(4, 4, 3), np.ones((8, 8, 1))))
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)
+        assert JpegImagePlugin.get_sampling(image) == 0
+    np.testing.assert_allclose(load_image(tmp_path / "a.jpg").pixels[::8, ::8], noise(4, 4, 3), atol=8)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_srgb_profile_is_embedded_and_does_not_depend_on_the_time(tmp_path, suffix):
+    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3))
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        content = image.info["icc_profile"]
+    assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(content)))
+    assert struct.unpack(">6H", content[24:36]) == (2000, 1, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a", "a.png.bak"])
+def test_an_unknown_suffix_is_refused_with_the_four_formats(tmp_path, name):
+    for call in (check_output, lambda path: save_image(path, noise(2, 2, 3))):
+        message = refused(call, tmp_path / name)
+        assert all(kind in message for kind in ("PNG (.png)", "JPEG (.jpg", "WebP (.webp)", "TIFF (.tif"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pixels", "alpha", "expected"),
+    [
+        (np.zeros((4, 4)), None, "(height, width, 3)"),
+        (np.zeros((4, 4, 4)), None, "(height, width, 3)"),
+        (np.zeros((0, 4, 3)), None, "(height, width, 3)"),
+        (np.zeros((4, 4, 3), np.int64), None, "floating type or uint8"),
+        (np.full((4, 4, 3), np.nan), None, "48 of its 48 pixel values"),
+        (np.where(np.arange(48).reshape(4, 4, 3) == 5, np.inf, 0), None, "1 of its 48 pixel values"),
+        (np.zeros((4, 4, 3)), np.ones((4, 5)), "expected floating (4, 4)"),
+        (np.zeros((4, 4, 3)), np.ones((4, 4), np.uint8), "expected floating (4, 4)"),
+        (np.zeros((4, 4, 3)), np.full((4, 4), np.nan), "16 of its 16 alpha values"),
+    ],
+)
+def test_arrays_that_are_no_picture_are_refused(tmp_path, pixels, alpha, expected):
+    assert expected in refused(save_image, tmp_path / "a.png", pixels, alpha)
+    assert list(tmp_path.iterdir()) == []
+
+
+def out_of_space(self: Path, content: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.webp"
+    save_image(path, noise(4, 4, 3))
+    before = path.read_bytes()
+    refused(save_image, path, np.full((4, 4, 3), np.nan))
+    assert "16383" in refused(save_image, path, np.zeros((1, 16384, 3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", out_of_space)
+        assert os.strerror(errno.ENOSPC) in refused(save_image, path, noise(4, 4, 3))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_that_fails_leaves_no_new_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", out_of_space)
+    refused(save_image, tmp_path / "a.png", noise(4, 4, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_replaces_an_existing_picture(tmp_path):
+    save_image(tmp_path / "a.png", noise(4, 4, 3))
+    save_image(tmp_path / "a.png", noise(2, 2, 3, seed=1))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(2, 2, 3, seed=1))
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
+
+
+def test_an_output_that_can_be_written_passes_and_leaves_nothing(tmp_path):
+    check_output(tmp_path / "a.png")
+    check_output(str(tmp_path / "a.JPEG"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_directory_or_in_none_is_refused(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    assert "directory" in refused(check_output, tmp_path / "a.png")
+    assert "does not exist" in refused(check_output, tmp_path / "none" / "a.png")
+    assert "does not exist" in refused(save_image, tmp_path / "none" / "a.png", noise(2, 2, 3))
+
+
+# --- metadata ---
+
+
+TEXT = {
+    "Command": "transfer --style 'Звёздная ночь.jpg' --content 富士山.png",
+    "Two words": 'quotes "…", line\nbreak, tab\t, 🎨',
+    "Empty": "",
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_metadata_comes_back_from_every_format(tmp_path, suffix):
+    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3), text=TEXT)
+    assert read_text(tmp_path / f"a{suffix}") == TEXT
+    assert load_image(tmp_path / f"a{suffix}").pixels.shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_picture_without_metadata_gives_none(tmp_path, suffix):
+    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3))
+    assert read_text(tmp_path / f"a{suffix}") == {}
+
+
+def test_metadata_of_png_is_international_text(tmp_path):
+    save_image(tmp_path / "a.png", noise(4, 4, 3), text={"Style": "富士山"})
+    assert b"iTXtStyle\0\0\0\0\0" + "富士山".encode() in (tmp_path / "a.png").read_bytes()
+
+
+def test_stray_bytes_of_a_file_name_are_written_as_an_escape(tmp_path):
+    # This is how Python represents a byte of a file name or an argument that is not UTF-8.
+    name = "caf\udce9.jpg"
+    for suffix in SUFFIXES:
+        save_image(tmp_path / f"a{suffix}", noise(2, 2, 3), text={"Style": name})
+        assert read_text(tmp_path / f"a{suffix}") == {"Style": "caf\\udce9.jpg"}
+
+
+@pytest.mark.parametrize("description", ["Sunset over the sea", "[1, 2]", '{"a": 1}', "{"])
+def test_a_description_by_another_program_is_not_taken_for_metadata(tmp_path, description):
+    exif = Image.Exif()
+    exif[270] = description
+    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_text(tmp_path / "a.jpg") == {}
+
+
+def test_plain_text_by_another_program_is_not_taken_for_metadata(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "another program")
+    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_text(tmp_path / "a.png") == {}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("name", ["", "a" * 80, " a", "a\0b", "a\nb", "é"])
+def test_metadata_names_that_png_cannot_hold_are_refused(tmp_path, name, suffix):
+    message = refused(save_image, tmp_path / f"a{suffix}", noise(2, 2, 3), text={name: "x"})
+    assert "1 to 79" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_too_long_for_a_jpeg_is_refused(tmp_path):
+    refused(save_image, tmp_path / "a.jpg", noise(2, 2, 3), text={"Command": "x" * 70_000})
+    save_image(tmp_path / "a.png", noise(2, 2, 3), text={"Command": "x" * 70_000})
+    assert len(read_text(tmp_path / "a.png")["Command"]) == 70_000
+
+
+def test_reading_the_metadata_of_what_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"text")
+    assert "there is no such file" in refused(read_text, tmp_path / "none.png")
+    assert "it is not a PNG" in refused(read_text, tmp_path / "a.png")
+
+
+def test_threads_that_read_at_once_leave_pillow_as_it_was(tmp_path):
+    path = tmp_path / "picture.png"
+    save_image(path, np.zeros((40, 40, 3)))
+    limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(load_image, [path] * 200))
+    assert len(pictures) == 200
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert list(warnings.filters) == filters

@@ -1,0 +1,162 @@
+"""From pictures and options to a job of the engine: sizes, memory, the picture to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.color import match_colors
+from engine.multiscale import Level, fit, levels_of_picture
+from engine.network import Network
+from engine.objective import layer_names
+from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from tools.cli.memory import check_free
+from tools.cli.options import Options, levels_of
+from tools.media.images import Picture, load_image, resize
+
+Size = tuple[int, int]
+
+
+def picture_size(content: Size, options: Options) -> Size:
+    """Return (height, width) of the picture to be made from a photograph of this size."""
+    return fit(*content, options.size)
+
+
+def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> list[Size]:
+    """Return (height, width) at which each painting is looked at.
+
+    Parameters
+    ----------
+    styles : (height, width) of the paintings.
+    picture : the same of the picture to be made.
+    """
+    if isinstance(options.style_size, str):
+        return [picture for _ in styles]
+    return [fit(*style, options.style_size or options.size) for style in styles]
+
+
+def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
+    """Return the bytes that making the picture takes; raise ValueError when there are fewer."""
+    needed = memory(network, *size, options)
+    check_free(network.device, needed, size, "choose a smaller --size")
+    if optimizer_is_elsewhere(network, options):
+        advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
+        check_free(None, optimizer_memory(*size, options), size, advice)
+    style_layers = layer_names(options.style_layers)
+    for style_size in style_sizes:
+        of_style = network.memory(*style_size, style_layers)
+        check_free(network.device, of_style, style_size, "choose a smaller --style-size")
+    return needed
+
+
+def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None:
+    """Return the picture to begin with at any size, or None where it is made of the photograph or of noise."""
+    if options.init in ("noise", "content"):
+        return None
+    return styles[0] if options.init == "style" else load_image(Path(options.init))
+
+
+def picture_levels(options: Options, network: Network) -> list[Level]:
+    """Return the sizes of the picture, from the smallest to the one that is asked for."""
+    return levels_of_picture(options.size, levels_of(options), content_weight_of(options, network, options.size))
+
+
+def at_level(options: Options, level: Level) -> Options:
+    """Return the options of the picture at one of its sizes."""
+    style_size = options.style_size
+    return dataclasses.replace(
+        options,
+        levels=1,
+        size=level.size,
+        style_size=level.divided(style_size) if isinstance(style_size, int) else style_size,
+        content_weight=level.content_weight,
+    )
+
+
+def with_fitting_levels(
+    options: Options, network: Network, content: Size, styles: Sequence[Size], asked: int | None
+) -> Options:
+    """Return the options with as many sizes as the network can look at, from those that suit the picture downwards.
+
+    Parameters
+    ----------
+    asked : how many were asked for; None where nobody did.
+
+    Raises ValueError where fewer than asked for would be left.
+    """
+    while True:
+        try:
+            check_levels(network, options, content, styles)
+        except ValueError:
+            if asked is not None:
+                raise
+            options = dataclasses.replace(options, levels=levels_of(options) - 1)
+        else:
+            return options
+
+
+def check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
+    """Raise ValueError when the smallest picture, or a painting beside it, is too small for the network."""
+    if levels_of(options) == 1:
+        return
+    divided = 1 << (levels_of(options) - 1)
+    style_size = options.style_size if isinstance(options.style_size, int) else divided
+    try:
+        if min(options.size, style_size) < divided:
+            raise ValueError("nothing is left")
+        smallest = at_level(options, picture_levels(options, network)[0])
+        picture = picture_size(content, smallest)
+        for size, layers in (
+            (picture, [*options.content_layers, *options.style_layers]),
+            *((size, list(options.style_layers)) for size in painting_sizes(styles, smallest, picture)),
+        ):
+            network.shapes(*size, layers)
+    except ValueError as error:
+        raise ValueError(f"--levels {levels_of(options)} begins at 1/{divided} of the size: {error}") from None
+
+
+def rendering(
+    network: Network, options: Options, content: Picture, styles: Sequence[Picture], first: Picture | None
+) -> tuple[Picture, Job]:
+    """Return the photograph at the picture's size, and the job that makes the picture.
+
+    Parameters
+    ----------
+    network : the options' own.
+    content, styles : the photograph and the paintings at any size.
+    first : from ``first_picture``.
+
+    Raises ValueError for options or pictures that do not fit.
+    """
+    height, width = picture_size(content.size, options)
+    content = resize(content, height, width)
+    sizes = painting_sizes([style.size for style in styles], options, (height, width))
+    blend = options.blend or (1.0,) * len(styles)
+    paintings = [
+        (colored(resize(style, *size), content, options).pixels, share)
+        for style, size, share in zip(styles, sizes, blend, strict=True)
+    ]
+    initial = None if first is None else resize(first, height, width).pixels
+    return content, prepare(network, content.pixels, paintings, options, initial)
+
+
+def colored(style: Picture, content: Picture, options: Options) -> Picture:
+    """Return a painting in the colors that the options want: its own, or the photograph's."""
+    if options.colors == "painting":
+        return style
+    return Picture(match_colors(style.pixels, content.pixels), style.alpha)
+
+
+def check_layers(network: Network, options: Options) -> None:
+    """Raise ValueError for layers that a network lacks; of those that nobody named, it says so."""
+    for name in ("content_layers", "style_layers"):
+        layers = getattr(options, name)
+        missing = [layer for layer in layers if layer not in network.layers]
+        if missing and layers == getattr(Options, name):
+            behind = [f" (it goes on with {one.label}: {one.reason})" for one in network.rejected[:1]]
+            raise ValueError(
+                f"the model has no {missing[0]}, of the default --{name.replace('_', '-')}: name others, out of "
+                f"{', '.join(network.layers)}{''.join(behind)}"
+            )
+        network.checked(layers)

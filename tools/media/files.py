@@ -1,0 +1,273 @@
+"""Files written so that a reader never sees half of one, hashed, and held against other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+UNFINISHED = ".unfinished-"
+"""What the names of temporary files begin with; one is left behind only by a program that was killed."""
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError unless a file can be created or replaced at ``path``; nothing is left behind."""
+    problem = f"cannot write {str(path)!r}"
+    try:
+        folder = (Path(os.path.realpath(path)) if path.is_symlink() else path).parent
+        if path.is_dir():
+            raise ValueError(f"{problem}: it is a directory, give a file name")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{problem}: it is a device or a pipe, give a file name")
+        _check_unprotected(path)
+        if not folder.is_dir():
+            raise ValueError(f"{problem}: the folder {str(folder)!r} does not exist")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{problem}: {error.strerror or error}") from None
+
+
+def check_lines(path: Path) -> None:
+    """Raise ValueError unless ``Lines`` can be written to ``path``; nothing is left behind."""
+    if path.is_file():
+        _check_unprotected(path)
+    elif not path.is_char_device():
+        check_writable(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise ValueError where something else than a folder is in the way of one."""
+    problem = f"cannot write to {str(path)!r}"
+    try:
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{problem}: it is a link that leads nowhere, give a folder")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{problem}: it is a file, give a folder")
+    except OSError as error:
+        raise ValueError(f"{problem}: {error.strerror or error}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, where there is none; raise ValueError when that cannot be."""
+    check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(path)!r}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is renamed over ``path``, on any failure removed.
+
+    Raises ValueError when the file cannot be written: OSErrors while it is are taken for its own.
+    """
+    with _finished_by(os.replace, path) as temporary:
+        yield temporary
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; raises ValueError as ``replacing`` does."""
+    with replacing(path) as temporary:
+        # What Unicode cannot encode, the stray bytes of a file name, is written as an escape.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, which must not exist: of several that try at once, one succeeds.
+
+    Raises FileExistsError, with the file as it was, for those who come too late, and ValueError as ``replacing`` does.
+    """
+    with _finished_by(_linked, path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[Path]:
+    check_writable(path)
+    target = Path(os.path.realpath(path))  # a link stays, the file that it names is replaced
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED, suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp makes files private to their owner; a result has the rights of any other new file.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            finish(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def _linked(temporary: Path, path: Path) -> None:
+    """Give a file a name that must be free."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without hard links, such as a memory stick's: here two at the very same time are not told apart.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
+
+
+class Lines:
+    """A text file that grows line by line and can be read at any time; use it as a context manager.
+
+    Opening it empties it. It may be a device, such as a terminal. A file that has remained empty is removed in the end
+    where it was not there before.
+
+    Parameters
+    ----------
+    path : the file to write.
+
+    Raises ValueError when it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._new = not path.exists()
+        check_lines(path)
+        try:
+            # Without a buffer: what a full disk has not taken shall not be tried again when the file is closed.
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+            if self._new and not self._size and self._path.is_file():
+                self._path.unlink()
+
+    def write(self, line: str) -> None:
+        """Add a line, whole or not at all; raises ValueError when the disk is full."""
+        left = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
+        size = self._size + len(left)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise self._unwritable(error) from None
+        self._size = size
+
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(f"cannot write {str(self._path)!r}: {error.strerror or error}")
+
+
+def _check_unprotected(path: Path) -> None:
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"cannot write {str(path)!r}: it is protected against writing")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 lower-case hexadecimal digits, reading it in pieces.
+
+    Raises OSError if the file cannot be read.
+    """
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Return a file's digest as lower-case hexadecimal digits, reading it in pieces.
+
+    Parameters
+    ----------
+    algorithm : ``"sha256"`` or ``"md5"``.
+
+    Raises OSError if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, holder: str) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends.
+
+    Parameters
+    ----------
+    lock : the file that is locked; it is there only while somebody holds it.
+    holder : what messages call another process that holds it, as "another download of FILE".
+
+    Raises ValueError if another process holds the lock or the folder cannot have one.
+    """
+    handle = _take_lock(lock, holder)
+    while handle is None:
+        handle = _take_lock(lock, holder)
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":
+            # An open file cannot be removed there; one that another process has just opened stays and harms nothing.
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                lock.unlink()
+        else:
+            # Removed while still locked: afterwards it could be the next process' lock.
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            os.close(handle)
+
+
+def _take_lock(lock: Path, holder: str) -> int | None:
+    """Return the handle of the locked file, or None if its last owner removed it meanwhile."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock_handle(handle)
+        there = lock.stat()
+        if os.path.samestat(os.fstat(handle), there):
+            return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"{holder} is running, wait for it to end ({str(lock)!r})") from None
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        os.close(handle)
+        raise ValueError(
+            f"cannot lock {str(lock)!r}, choose a folder on a local disk: {error.strerror or error}"
+        ) from None
+    os.close(handle)
+    return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_handle(handle: int) -> None:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from None
+
+else:
+    import fcntl
+
+    def _lock_handle(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,1 @@
+"""The parts of ``tools.models``, and what other tools load: networks by name, from any weight file, or at random."""

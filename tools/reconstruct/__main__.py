@@ -1,0 +1,289 @@
+"""What each layer knows of a picture, the paper's Figure 1: ``python -m tools.reconstruct IMAGE -o FOLDER``.
+
+Content: from noise, an image with the same responses at one layer. Style: from noise, an image with the same Gram
+matrices at a set of layers. One picture each, one sheet of all, and a table of how exact they are. What is there
+already is not made again, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import unknown_name
+from engine.network import Network
+from engine.optimize import Result
+from engine.reconstruct import content_reconstruction, feature_errors, gram_errors, psnr, texture_synthesis
+from engine.stylize import first_evaluation
+from tools.cli.command_line import (
+    EXIT_ERROR,
+    Parser,
+    add_shared,
+    describe,
+    given_name,
+    given_path,
+    run,
+    tell,
+)
+from tools.cli.options import Options, add_options, argument, options_from
+from tools.cli.progress import Progress, duration
+from tools.cli.rendering import check_memory, picture_size
+from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
+from tools.cli.value_lists import layer_sets, listed_values
+from tools.media.files import write_text
+from tools.media.images import Picture, load_image, resize, save_image
+from tools.media.record import origin
+from tools.media.sheet import Tile
+from tools.models.cache import announce_draft, resolve_model
+from tools.models.loading import load, with_model
+from tools.reconstruct.folder import INITS, SHEET, TABLE, Folder, finished
+from tools.reconstruct.sheet import draw
+from tools.reconstruct.table import listing, measures, table
+from tools.reconstruct.target import KINDS, Sets, Target, targets_of
+
+NAME = "reconstruct"
+
+DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1)
+_OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
+UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
+GRAY = 128.0
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=NAME,
+        description="Show what each layer of a network knows of a picture: its content, its style.",
+        epilog="Without --content and --style: both, at the paper's layers as far as the model has them.",
+    )
+    parser.add_argument("image", type=given_path, metavar="IMAGE", help="the photograph or painting")
+    parser.add_argument(
+        "-o", "--output", type=given_path, default=Path(NAME), metavar="DIR", help=f"folder to write (default {NAME})"
+    )
+    parser.add_argument(
+        "--content",
+        nargs="?",
+        const=(),
+        type=argument(functools.partial(_sets, "content")),
+        metavar="LAYER,...",
+        help="reconstruct from the responses at these layers, a picture each",
+    )
+    parser.add_argument(
+        "--style",
+        nargs="?",
+        const=(),
+        type=argument(functools.partial(_sets, "style")),
+        metavar="SET,...",
+        help="textures from sets of layers, a picture each; a set is conv1_1+conv2_1, and conv1_1..conv3_1 are the "
+        "paper's from the first up to conv1_1 to the first up to conv3_1",
+    )
+    add_options(parser, DEFAULTS, UNUSED)
+    parser.add_argument(
+        "--init",
+        type=given_name,
+        default=INITS[0],
+        metavar="noise|gray|FILE",
+        help="picture to begin with (default noise)",
+    )
+    add_shared(parser)
+    return parser
+
+
+def _sets(kind: str, text: str) -> Sets:
+    """Argument type: layers or sets of layers."""
+    return tuple(layers for layers, _ in listed_values(text, text, functools.partial(layer_sets, f"{kind}_layers")))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the pictures; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    session = Session(NAME)
+    return session.run(lambda: _make(arguments, session))
+
+
+def _make(arguments: argparse.Namespace, session: Session) -> int:
+    options = options_from(arguments, DEFAULTS)
+    image = load_image(arguments.image)
+    first = None
+    if options.init not in INITS:
+        if not Path(options.init).exists():
+            raise ValueError(f"{unknown_name('init', options.init, INITS)}, or the path of an image file")
+        first = load_image(Path(options.init))
+    options = with_model(options, arguments.cache)
+    model = resolve_model(str(options.model), arguments.cache)
+    network = load(options, model, arguments.threads)
+    targets, cut = targets_of({kind: getattr(arguments, kind) for kind in KINDS}, network)
+    size = picture_size(image.size, options)
+    for target in targets:
+        network.shapes(*size, target.layers)
+        content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
+        check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
+    folder = Folder(arguments.output, arguments.image, model, options, network)
+    folder.claim()
+    announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+
+    small = resize(image, *size)
+    initial = None if first is None else resize(first, *size).pixels
+    if options.init == "gray":
+        initial = np.full_like(small.pixels, GRAY)
+    pictures = _Pictures(arguments, options, network, folder, targets, small, initial, session)
+    pictures.make(cut)
+    return pictures.finish()
+
+
+class _Pictures:
+    """The pictures that were asked for, as their user sees them."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        options: Options,
+        network: Network,
+        folder: Folder,
+        targets: Sequence[Target],
+        image: Picture,
+        initial: NDArray[np.float32] | None,
+        session: Session,
+    ) -> None:
+        self.arguments = arguments
+        self.options = options
+        self.network = network
+        self.folder = folder
+        self.targets = targets
+        self.image = image
+        self.initial = initial
+        self.session = session
+        self.failed: dict[Target, str] = {}
+        self.measured = [name for name in network.layers if self._fits(name)]
+        session.keep = self.stopped
+
+    def _fits(self, layer: str) -> bool:
+        try:
+            self.network.shapes(*self.image.size, [layer])
+        except ValueError:
+            return False
+        return True
+
+    def make(self, cut: str) -> None:
+        """Make what is left to make."""
+        todo = [target for target in self.targets if not finished(self.folder.facts(target))]
+        height, width = self.image.size
+        network, there = self.network, len(self.targets) - len(todo)
+        with Progress(len(todo) * self.options.iterations, "iterations", NAME, quiet=self.arguments.quiet) as progress:
+            if cut:
+                progress.write(f"{NAME}: {cut}")
+            progress.write(
+                f"{NAME}: {_count(len(self.targets))} of {width}x{height} pixels"
+                f"{f', {there} of them there already' if there else ''}; model {self.options.model}, "
+                f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.place}"
+            )
+            for target in todo:
+                self._make(target, progress)
+
+    def _make(self, target: Target, progress: Progress) -> None:
+        began = time.perf_counter()
+        name = f"{target.kind} {target.label}"
+        bar = Bar(progress, name)
+        try:
+            result, facts = self._run(target, [bar], began)
+        except (ValueError, ArithmeticError) as error:
+            self.failed[target] = describe(error)
+            progress.write(f"{NAME}: {name}: failed: {self.failed[target]}")
+            bar.complete(self.options.iterations, f"{name} failed")
+            return
+
+        def keep() -> str:
+            self._keep(target, result, facts, began)
+            return self.stopped()
+
+        self.session.keep = keep
+        measured = self._keep(target, result, facts, began)
+        self.session.keep = self.stopped
+        if result.stop == "interrupted":
+            raise KeyboardInterrupt
+        if result.stop == "non-finite":
+            self.failed[target] = result.stop_reason
+        progress.write(
+            f"{NAME}: {name}: {', '.join(measures(target, measured))}; {result.stop_reason}, {result.evaluations} "
+            f"evaluations, {duration(measured['seconds'])}"
+        )
+        bar.complete(self.options.iterations, f"{name} done")
+
+    def _run(self, target: Target, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
+        prepare = content_reconstruction if target.kind == "content" else texture_synthesis
+        job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
+        first_evaluation(job)
+        return follow(job, listeners, began)
+
+    def _keep(self, target: Target, result: Result, facts: Facts, began: float) -> Facts:
+        """Measure and save a picture; return what came of it."""
+        errors = feature_errors if target.kind == "content" else gram_errors
+        measured: Facts = {
+            "psnr": psnr(result.image, self.image.pixels) if target.kind == "content" else None,
+            "errors": errors(self.network, result.image, self.image.pixels, self.measured),
+        }
+        measured |= facts | {"seconds": seconds_since(began)}
+        self.folder.save(target, result.image, measured)
+        return measured
+
+    # ---- what is made of them ----
+
+    def stopped(self) -> str:
+        """Write what there is; return what to say of a run that was interrupted."""
+        return f"interrupted, {self._write()}; the same command goes on where it was"
+
+    def finish(self) -> int:
+        """Write what there is, say how it ended and return the exit code."""
+        said = self._write()
+        if self.failed:
+            tell(f"{NAME}: {said}; the first failed for this reason: {next(iter(self.failed.values()))}")
+            return EXIT_ERROR
+        if not self.arguments.quiet:
+            tell(f"{NAME}: {said}")
+        return 0
+
+    def _write(self) -> str:
+        """Write sheet and table and print the listing; return how much has been made."""
+        found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
+        made = sum(finished(facts) for facts in found.values())
+        said = f"{made} of {_count(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
+        if found or self.failed:
+            asked = {layer for target in self.targets for layer in target.layers}
+            layers = [layer for layer in self.network.layers if layer in asked]
+            write_text(self.folder.path / TABLE, table(self.targets, found, self.failed, layers))
+            self._save_sheet(found)
+            said += f"; wrote {self.folder.path / SHEET} and {self.folder.path / TABLE}"
+            if not self.arguments.quiet:
+                print(listing(self.targets, found, layers))
+        return said
+
+    def _save_sheet(self, found: Mapping[Target, Mapping[str, Any]]) -> None:
+        height, width = self.image.size
+        model, start = (Path(str(name)).stem for name in (self.options.model, self.options.init))
+        pixels = draw(
+            self.targets,
+            found,
+            self.failed,
+            self.network.layers,
+            self.folder.path,
+            Tile(self.image, self.arguments.image.name),
+            f"{self.arguments.image.stem} by layer: {model}, {self.options.pooling} pooling, "
+            f"{width}x{height} pixels, {self.options.iterations} iterations from {start}",
+        )
+        save_image(self.folder.path / SHEET, pixels, None, origin(NAME))
+
+
+def _count(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    run(main)

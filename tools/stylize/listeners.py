@@ -1,0 +1,143 @@
+"""What a picture's run is followed by at its own size: reports, snapshots, the picture itself, the plot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engine.optimize import Iteration, Result
+from engine.stylize import Job
+from tools.cli.command_line import describe
+from tools.cli.curve import Curve
+from tools.cli.progress import Progress, duration
+from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
+from tools.media.images import Picture, save_image
+from tools.media.plot import plot_losses
+from tools.stylize.account import NAME, Entries, settings_of, texts
+from tools.stylize.estimate import seconds_of_run
+from tools.stylize.task import Task
+
+
+class Plot(Curve):
+    """Draws the losses, if that was asked for."""
+
+    def __init__(self, task: Task, progress: Progress) -> None:
+        super().__init__()
+        self._arguments, self._progress = task.arguments, progress
+
+    def end(self, result: Result, facts: Facts) -> None:
+        """Draw them."""
+        path: Path | None = self._arguments.plot
+        if path is None or not self.points:
+            return
+        paintings = " and ".join(style.name for style in self._arguments.style)
+        plot_losses(path, self.names, self.points, f"{self._arguments.content.name} in the style of {paintings}")
+        self._progress.write(f"{NAME}: drew the losses in {path}")
+
+
+class Pictures(Listener):
+    """Writes the picture and its snapshots."""
+
+    def __init__(self, task: Task, content: Picture, progress: Progress, began: float) -> None:
+        self._arguments, self._options = task.arguments, task.filled
+        self._alpha, self._progress, self._began = content.alpha, progress, began
+
+    def iteration(self, state: Iteration) -> None:
+        """Write a snapshot, where one is due."""
+        every, last = self._arguments.save_every, self._options.iterations
+        if every and state.iteration % every == 0 and state.iteration < last:
+            output: Path = self._arguments.output
+            path = output.with_stem(f"{output.stem}-{state.iteration:0{len(str(last))}d}")
+            try:
+                self._save(path, state.image, None)
+            except ValueError as error:  # a full disk shall not cost the picture itself
+                self._progress.write(f"{NAME}: snapshot left out: {describe(error)}")
+
+    def end(self, result: Result, facts: Facts) -> None:
+        """Write the picture, and say how it ended."""
+        if is_made(result):
+            self._save(self._arguments.output, result.image, facts)
+            self._progress.write(
+                f"{NAME}: {result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in "
+                f"{result.evaluations} evaluations, {duration(time.perf_counter() - self._began)}; wrote "
+                f"{self._arguments.output}"
+            )
+
+    def save_again(self, result: Result, facts: Facts) -> str:
+        """Write the picture where the end was interrupted; return what to say of it."""
+        self._save(self._arguments.output, result.image, facts)
+        return f"interrupted at the end; wrote {self._arguments.output}"
+
+    def _save(self, path: Path, image: NDArray[Any], facts: Facts | None) -> None:
+        save_image(path, image, self._alpha, texts(settings_of(self._arguments, self._options), facts))
+
+
+class Report(Bar):
+    """Says how long the run will take, moves the bar, and tells now and then the terms' shares of loss and gradient.
+
+    Parameters
+    ----------
+    value, seconds : the loss of the first image, and how long an evaluation takes.
+    """
+
+    def __init__(self, task: Task, progress: Progress, entries: Entries, value: float, seconds: float) -> None:
+        super().__init__(progress)
+        self._task, self._entries = task, entries
+        self._value, self._seconds = value, seconds
+
+    def start(self, job: Job) -> None:
+        """Say how long it will take, and how the terms stand."""
+        self._job = job
+        iterations, every = self._task.options.iterations, self._task.arguments.report_every
+        takes = duration(seconds_of_run(job, self._task.options, self._seconds, 2 + iterations // every))
+        time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {iterations} iterations"
+        if self._task.begins_small:
+            self._say(time_needed)
+        else:
+            model, memory = self._task.introduction
+            self._say(model)
+            self._say(f"{memory}, {time_needed}")
+        self._report("start", 0, self._value, standing(job, job.initial))
+
+    def iteration(self, state: Iteration) -> None:
+        """Move the bar, and report where that is due."""
+        super().iteration(state)
+        if state.iteration % self._task.arguments.report_every == 0 and state.iteration < self._task.options.iterations:
+            self._report(f"iteration {state.iteration}", state.iteration, state.value, standing(self._job, state.image))
+
+    def end(self, result: Result, facts: Facts) -> None:
+        """Report how the terms stand at the picture."""
+        self.progress.close()
+        found = standing_at_end(self._job, result)
+        if found is not None:
+            facts |= self._report("end", result.iterations, result.value, found)
+
+    def _report(self, when: str, iteration: int, value: float, found: Facts) -> Facts:
+        """Print and record the terms' shares of the loss and of the gradient."""
+        loss, gradient = found["loss_shares"], found["gradient_shares"]
+        self._say(f"{when}: loss {value:.4g}, of which {_percentages(loss)}")
+        self._say(f"{when}: gradient {_percentages(gradient)}")
+        told = {"loss_shares": loss, "gradient_shares": gradient}
+        self._entries.write({"event": "shares", "iteration": iteration, **told})
+        return told
+
+    def _say(self, line: str) -> None:
+        self.progress.write(f"{NAME}: {line}")
+
+
+def _percentages(parts: Mapping[str, Mapping[str, float]]) -> str:
+    """Return shares as ``content 12 % (conv4_2 12 %), style 88 % (conv1_1 3 %, ...)``."""
+    kinds = []
+    for kind, layers in parts.items():
+        if layers:
+            listed = ", ".join(f"{layer} {_percent(share)}" for layer, share in layers.items())
+            kinds.append(f"{kind} {_percent(sum(layers.values()))} ({listed})")
+    return ", ".join(kinds)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"

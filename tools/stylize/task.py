@@ -1,0 +1,110 @@
+"""What is to be made, from what and with what: all that is known before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.multiscale import Level
+from engine.network import Network
+from engine.stylize import Job, with_content_weight
+from tools.cli.command_line import tell
+from tools.cli.options import Options, check_blend, levels_of
+from tools.cli.progress import byte_count
+from tools.cli.rendering import (
+    Size,
+    at_level,
+    check_layers,
+    check_memory,
+    first_picture,
+    painting_sizes,
+    picture_size,
+    rendering,
+    with_fitting_levels,
+)
+from tools.media.images import Picture, load_image
+from tools.models.cache import announce_draft, resolve_model
+from tools.models.loading import load, with_model
+from tools.stylize.account import NAME
+from tools.stylize.outputs import check_not_written
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One picture to make.
+
+    Parameters
+    ----------
+    arguments : the command line.
+    options : with the model's name and as many sizes as the network can look at.
+    model, network : the file, and what was loaded from it.
+    content, styles : the photograph and the paintings, at their own sizes.
+    first : the picture to begin with, from ``first_picture``.
+    size : (height, width) of the picture to make.
+    needed : bytes that this takes, estimated.
+    """
+
+    arguments: argparse.Namespace
+    options: Options
+    model: Path
+    network: Network
+    content: Picture
+    styles: Sequence[Picture]
+    first: Picture | None
+    size: Size
+    needed: int
+
+    @property
+    def begins_small(self) -> bool:
+        """Whether another picture comes before that of the size that was asked for."""
+        return self.arguments.preview or levels_of(self.options) > 1
+
+    @property
+    def introduction(self) -> tuple[str, str]:
+        """What is known before anything is computed."""
+        options, network, (height, width) = self.options, self.network, self.size
+        count = levels_of(options)
+        levels = f", in {count} sizes of {options.iterations} iterations each" if count > 1 else ""
+        return (
+            f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
+            f"{network.place}, {network.precision}",
+            f"{width}x{height} pixels, about {byte_count(self.needed)} of memory{levels}",
+        )
+
+    @property
+    def filled(self) -> Options:
+        """The options with the content weight that is used."""
+        return with_content_weight(self.options, self.network, self.options.size)
+
+    def announce_draft(self) -> None:
+        """Say so where nobody named a model and the draft network was chosen."""
+        announce_draft(NAME, self.arguments.model, self.options.model, self.arguments.quiet)
+
+    def say(self, line: str) -> None:
+        """Print a line unless the tool is to be quiet."""
+        if not self.arguments.quiet:
+            tell(f"{NAME}: {line}")
+
+    def rendering(self, level: Level, first: Picture | None) -> tuple[Picture, Job]:
+        """Return the photograph at the size of a level, and the job that makes the picture from ``first``."""
+        return rendering(self.network, at_level(self.options, level), self.content, self.styles, first)
+
+
+def read_task(arguments: argparse.Namespace, options: Options) -> Task:
+    """Read the inputs and the network; raises ValueError for what does not fit together."""
+    check_blend(options, len(arguments.style))
+    content = load_image(arguments.content)
+    styles = [load_image(path) for path in arguments.style]
+    first = first_picture(options, styles)
+    size, style_shapes = picture_size(content.size, options), [style.size for style in styles]
+    options = with_model(options, arguments.cache)
+    model = resolve_model(str(options.model), arguments.cache)
+    check_not_written(arguments, model)
+    check_not_written(arguments, Path(str(options.model)))  # a large file is replaced by its part in the cache
+    network = load(options, model, arguments.threads)
+    check_layers(network, options)
+    needed = check_memory(network, options, size, painting_sizes(style_shapes, options, size))
+    options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
+    return Task(arguments, options, model, network, content, styles, first, size, needed)

@@ -1,0 +1,489 @@
+"""Pictures over a grid of two settings, side by side: ``python -m tools.sweep CONTENT STYLE``.
+
+By default the paper's Figure 3: more and more style layers from top to bottom, more and more weight on the content from
+left to right. Cells that have been made are not made again, so that a sweep that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.batch import run_batch
+from engine.calibrate import Pilot
+from engine.network import Network
+from engine.objective import PAPER_STYLE_LAYERS
+from engine.stylize import INITS
+from engine.vgg import CONTENT_WEIGHT
+from tools.cli.command_line import (
+    EXIT_ERROR,
+    Parser,
+    add_shared,
+    describe,
+    given_path,
+    positive_int,
+    run,
+    tell,
+)
+from tools.cli.memory import available_memory
+from tools.cli.options import (
+    Options,
+    add_options,
+    argument,
+    check_blend,
+    check_history,
+    levels_of,
+    network_part,
+    options_from,
+)
+from tools.cli.progress import Progress, byte_count, duration
+from tools.cli.rendering import (
+    check_layers,
+    check_levels,
+    check_memory,
+    first_picture,
+    painting_sizes,
+    picture_size,
+)
+from tools.cli.session import Bar, Session
+from tools.media.files import sha256_of, write_text
+from tools.media.images import load_image, open_file, save_image
+from tools.media.plot import check_matplotlib, plot_grid
+from tools.models.cache import announce_draft, resolve_model
+from tools.models.loading import load, with_model
+from tools.sweep.axes import (
+    NO_AXIS,
+    Axis,
+    axis_names,
+    number_axis,
+    number_label,
+    parse_axis,
+    picture_axis,
+    pictures_in,
+    style_depth_axis,
+)
+from tools.sweep.cells import Cell, Outcome, make_cell
+from tools.sweep.folder import Folder
+from tools.sweep.page import sweep_page
+from tools.sweep.suggest import suggest
+from tools.sweep.table import contact_sheet, entries, table
+from tools.sweep.workers import Workers, dask_workers, local_workers
+
+NAME = "sweep"
+
+SUGGESTED = 4
+"""How many content weights ``--suggest`` names, as many as the paper's Figure 3 has columns."""
+
+MANY_CELLS = 10_000
+"""More than these need ``--yes``."""
+
+PAPER_RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
+"""alpha / beta of the paper's Figure 3; other networks than the original VGG-19 take them in proportion."""
+
+PROCESS_BYTES = 100_000_000
+"""What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
+
+DEFAULTS = Options(size=256, iterations=200, levels=1)
+
+
+# ---- the command line ----
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=NAME,
+        description="Make pictures over a grid of two settings and show them side by side.",
+        epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
+        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; seed=0..9 are "
+        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. A comma in a "
+        "file's name is written \\, (with the axis in quotes).",
+    )
+    parser.add_argument(
+        "content", type=given_path, metavar="CONTENT", help="the photograph, or a folder of photographs"
+    )
+    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, several, or a folder")
+    parser.add_argument(
+        "-o", "--output", type=given_path, default=Path("sweep"), metavar="DIR", help="folder to write (default sweep)"
+    )
+    parser.add_argument(
+        "--rows", type=argument(parse_axis), metavar="AXIS", help="what changes from row to row (default: style layers)"
+    )
+    parser.add_argument(
+        "--columns", type=argument(parse_axis), metavar="AXIS", help="from column to column (default: content weight)"
+    )
+    add_options(parser, DEFAULTS)
+    parser.add_argument(
+        "--suggest",
+        action="store_true",
+        help="only find out, by small runs, which content weights suit the pair and the model",
+    )
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="make N cells at a time (default 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="make the cells on a Dask cluster: tcp://HOST:PORT")
+    parser.add_argument("--plot", action="store_true", help="also draw all losses, losses.svg (needs matplotlib)")
+    parser.add_argument("--yes", action="store_true", help=f"allow more than {MANY_CELLS:,} cells")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
+    add_shared(parser, threads="threads of each cell (default: shared out)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the pictures of a sweep; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.workers is not None and arguments.scheduler is not None:
+        raise ValueError("--workers and --scheduler were both given, expected at most one of them")
+    if arguments.plot:
+        check_matplotlib()
+    options = with_model(options_from(arguments), arguments.cache)
+    if arguments.suggest:
+        if arguments.rows is not None or arguments.columns is not None:
+            raise ValueError("--suggest names content weights for a grid of yours: leave out --rows and --columns")
+        if arguments.content_weight is not None:
+            raise ValueError("--suggest finds the content weight: leave out --content-weight")
+        return _suggest(arguments, options)
+    session = Session(NAME)
+    return session.run(lambda: _sweep(arguments, options, session))
+
+
+def _sweep(arguments: argparse.Namespace, options: Options, session: Session) -> int:
+    """Make what is left to make of a grid; return the exit code."""
+    rows, columns = _axes(arguments, options)
+    count = len(rows.values) * len(columns.values)
+    if count > MANY_CELLS and not arguments.yes:
+        raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
+    files = _Files(arguments.cache)
+    cells = _cells(arguments, options, rows, columns, files)
+    needed, devices = _check_cells(cells, files)
+    if "cuda" in devices and (arguments.workers or 1) > 1:
+        raise ValueError(
+            "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
+        )
+    folder = Folder(arguments.output, rows, columns, cells)
+    with _workers(arguments, count) as workers:
+        if arguments.scheduler is None and workers.count > 1:
+            _check_available(needed, workers.count)
+        folder.claim()
+        if "model" not in (rows.setting, columns.setting):
+            announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+        sweep = _Sweep(arguments, options, folder, files, workers)
+        session.keep = lambda: sweep.stopped("interrupted")
+        lost = sweep.make()
+    return sweep.finish(lost)
+
+
+def _axes(arguments: argparse.Namespace, options: Options) -> tuple[Axis, Axis]:
+    """Return rows and columns: as given, over the folders' pictures, or those of the paper's Figure 3."""
+    rows: Axis | None = arguments.rows
+    columns: Axis | None = arguments.columns
+    paper = rows is None and columns is None
+    if arguments.content.is_dir():
+        if rows is not None:
+            raise ValueError(f"the rows are the photographs in {str(arguments.content)!r}: leave out --rows")
+        rows, paper = picture_axis("content", pictures_in(arguments.content)), False
+    for folder in (path for path in arguments.style if path.is_dir()):
+        if len(arguments.style) > 1:
+            raise ValueError(f"{str(folder)!r} is a folder, which stands alone: each of its paintings is a column")
+        if columns is not None:
+            raise ValueError(f"the columns are the paintings in {str(folder)!r}: leave out --columns")
+        columns, paper = picture_axis("style", pictures_in(folder)), False
+    if paper:
+        network = load(options, resolve_model(str(options.model), arguments.cache), arguments.threads)
+        known = _known_style_layers(network)
+        rows = style_depth_axis(known[0], known[-1])
+        unit = network.content_weight / CONTENT_WEIGHT * options.style_weight
+        columns = number_axis("content_weight", [float(f"{unit * ratio:.6g}") for ratio in PAPER_RATIOS])
+    # One axis alone is a grid of one row or one column.
+    rows, columns = rows or NO_AXIS, columns or NO_AXIS
+    given = [axis for axis in (rows, columns) if axis != NO_AXIS]
+    if len(given) == 2 and rows.setting == columns.setting:
+        raise ValueError(f"rows and columns both go over {rows.name}")
+    for axis in given if paper else ():
+        if getattr(arguments, axis.setting) != getattr(DEFAULTS, axis.setting):
+            raise ValueError(f"the grid goes over {axis.name}: leave out --{axis.name}, or give --rows or --columns")
+    return rows, columns
+
+
+def _suggest(arguments: argparse.Namespace, options: Options) -> int:
+    """Print which content weights are worth a column."""
+    given = [str(path) for path in (arguments.content, *arguments.style) if path.is_dir()]
+    if given:
+        raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
+    check_blend(options, len(arguments.style))
+    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    first = first_picture(options, styles)
+    model = resolve_model(str(options.model), arguments.cache)
+    network = load(options, model, arguments.threads)
+    if options.style_layers == DEFAULTS.style_layers:
+        options = dataclasses.replace(options, style_layers=_known_style_layers(network))
+    check_layers(network, options)
+    pilots: list[Pilot] = []
+
+    def follow(pilot: Pilot) -> None:
+        if not pilots:  # whatever is wrong with the weights, the run before has told
+            announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+        pilots.append(pilot)
+        if not arguments.quiet:
+            tell(f"{NAME}: small run {len(pilots)}: {pilot.kept:.0%} of the photograph kept")
+
+    weights = suggest(network, options, content, styles, first, SUGGESTED, follow)
+    print(f"content weight   of the photograph kept   of the painting missed   ({options.size} px)")
+    for pilot in sorted(pilots, key=lambda pilot: pilot.content_weight):
+        content_weight = number_label(float(f"{pilot.content_weight:.1e}"))
+        print(f"{content_weight:>14}{pilot.kept:21.0%}{pilot.missed:25.2%}")
+    print(f"suggested: --columns content-weight={','.join(number_label(weight) for weight in weights)}")
+    return 0
+
+
+def _known_style_layers(network: Network) -> tuple[str, ...]:
+    """Return those of the paper's style layers that a network has."""
+    known = tuple(name for name in PAPER_STYLE_LAYERS if name in network.layers)
+    if not known:
+        raise ValueError("the model has none of the paper's style layers: name some of its own")
+    return known
+
+
+# ---- the cells ----
+
+
+class _Files:
+    """The input files of a sweep by what is in them."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self.paths: dict[str, Path] = {}
+        self.names: dict[str, str] = {}
+
+    def model(self, name: str) -> str:
+        """Return the SHA-256 of the file to load for a model's name or path."""
+        path = resolve_model(name, self._cache)
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: is no regular file, expected an ONNX file")
+        return self._known(path)
+
+    def picture(self, path: Path) -> str:
+        """Return the SHA-256 of a picture's file."""
+        with open_file(path):
+            pass
+        return self._known(path)
+
+    @functools.cache  # noqa: B019  # as long as the sweep
+    def _known(self, path: Path) -> str:
+        sha256 = sha256_of(path)
+        self.paths.setdefault(sha256, path)
+        self.names.setdefault(sha256, str(path))
+        return sha256
+
+
+def _cells(
+    arguments: argparse.Namespace, options: Options, rows: Axis, columns: Axis, files: _Files
+) -> dict[tuple[int, int], Cell]:
+    cells = {}
+    for row, row_value in enumerate(rows.values):
+        for column, column_value in enumerate(columns.values):
+            changes = {rows.setting: row_value, columns.setting: column_value}
+            changes.pop(NO_AXIS.setting, None)
+            content = changes.pop("content", arguments.content)
+            styles = [changes.pop("style")] if "style" in changes else arguments.style
+            chosen = dataclasses.replace(options, **changes)
+            check_history(chosen)
+            check_blend(chosen, len(styles))
+            parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
+            parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
+            if chosen.init not in INITS:
+                parts["init"] = files.picture(Path(chosen.init))
+            cells[row, column] = Cell(chosen, parts, {sha256: files.names[sha256] for sha256 in parts.values()})
+    return cells
+
+
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str]]:
+    """Return the bytes that the largest cell takes, and the devices that the cells would be made on here.
+
+    Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
+    cannot be read or is too small is its cells' affair, and shown there.
+    """
+
+    @functools.lru_cache(maxsize=2)
+    def loaded(options: Options, path: Path) -> Network:
+        return load(options, path, None)
+
+    @functools.cache
+    def size(sha256: str) -> tuple[int, int]:
+        return load_image(files.paths[sha256]).size
+
+    pairs = {tuple(sha256 for part, sha256 in cell.files.items() if part != "model") for cell in cells.values()}
+    one_pair = len(pairs) == 1
+    needed = 0
+    devices: set[str] = set()
+    broken: list[ValueError] = []
+    for cell in cells.values():
+        options = cell.options
+        network = loaded(network_part(options), files.paths[cell.files["model"]])
+        devices.add(network.device.kind)
+        check_layers(network, options)
+        try:
+            sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+            styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
+            cell_size = picture_size(sizes["content"], options)
+            needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size)))
+            check_levels(network, options, sizes["content"], styles)
+        except ValueError as error:
+            if one_pair:
+                raise
+            broken.append(error)
+    if len(broken) == len(cells):
+        raise broken[0]
+    return needed, devices
+
+
+def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:
+    if arguments.scheduler is not None:
+        return dask_workers(arguments.scheduler, arguments.threads)
+    return local_workers(min(arguments.workers or 1, cells), arguments.threads)
+
+
+def _check_available(needed: int, workers: int) -> None:
+    free = available_memory()
+    total = workers * (needed + PROCESS_BYTES)
+    if free is not None and total > free:
+        raise ValueError(
+            f"{workers} workers need about {byte_count(total)} of memory, {byte_count(free)} are available: "
+            "give fewer --workers or a smaller --size"
+        )
+
+
+def _iterations(options: Options) -> int:
+    """Return the iterations of a cell, those of its smaller pictures included."""
+    return levels_of(options) * options.iterations
+
+
+# ---- the sweep ----
+
+
+class _Sweep:
+    """A sweep as its user sees it."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, options: Options, folder: Folder, files: _Files, workers: Workers
+    ) -> None:
+        self.arguments = arguments
+        self.folder = folder
+        self.files = files
+        self.workers = workers
+        self.title = _title(arguments, options, folder)
+        # What failed is tried again: the reason may be gone.
+        self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
+
+    def make(self) -> str | None:
+        """Make what is left to make; return what kept it from coming to the end, or None."""
+        total = sum(_iterations(self.folder.cells[key].options) for key in self.todo)
+        with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
+            there = len(self.folder.cells) - len(self.todo)
+            already = f", {there} of them there already" if there else ""
+            progress.write(f"{NAME}: {len(self.folder.cells)} cells{already}; {self.workers.description}")
+            bar = Bar(progress)
+            try:
+                for key, outcome in self._outcomes(bar):
+                    self._finish(key, outcome, bar)
+            except ConnectionError as error:
+                return str(error)
+        return None
+
+    def _outcomes(self, bar: Bar) -> Iterator[tuple[tuple[int, int], Outcome]]:
+        cells, workers = self.folder.cells, self.workers
+        # The cells that are made here are followed iteration by iteration.
+        function: Any = functools.partial(make_cell, listeners=[bar]) if workers.count == 1 else make_cell
+
+        def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
+            cell = cells[key]
+            return (
+                cell,
+                {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names},
+                workers.threads,
+            )
+
+        def waiting() -> None:
+            bar.progress.update(0)
+
+        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, waiting)
+        for key, outcome in batch:
+            if isinstance(outcome, BaseException):
+                if not workers.alive():
+                    raise ConnectionError("the cluster has no workers left")
+                yield key, Outcome(None, None, {"seconds": 0.0}, f"its workers failed: {describe(outcome)}")
+            else:
+                yield key, outcome
+
+    def _finish(self, key: tuple[int, int], outcome: Outcome, bar: Bar) -> None:
+        self.folder.save(key, outcome)
+        row, column = (
+            axis.labels[index] for axis, index in zip((self.folder.rows, self.folder.columns), key, strict=True)
+        )
+        name = ", ".join(label for label in (row, column) if label) or "the picture"
+        facts = outcome.facts
+        if outcome.failed is not None:
+            bar.progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
+        elif self.arguments.verbose:
+            bar.progress.write(
+                f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
+                f"{duration(facts['seconds'])}"
+            )
+        bar.complete(_iterations(self.folder.cells[key].options), f"{name} done")
+
+    def stopped(self, reason: str) -> str:
+        """Write what there is; return what to say of a sweep that stopped before the end."""
+        said, _ = self._write()
+        return f"{reason}, {said}; the same command goes on where it was"
+
+    def finish(self, lost: str | None) -> int:
+        """Write what there is, say how it ended and return the exit code; ``lost`` as ``make`` returned it."""
+        if lost is not None:
+            tell(f"{NAME}: {self.stopped(lost)}")
+            return EXIT_ERROR
+        said, failed = self._write()
+        if failed:
+            tell(f"{NAME}: {said}, the first for this reason: {failed}")
+        if not self.arguments.quiet:
+            tell(f"{NAME}: {said}; wrote {self.folder.path / 'sheet.html'}")
+        return EXIT_ERROR if failed else 0
+
+    def _write(self) -> tuple[str, str | None]:
+        """Write the tables and the sheets; return how much has been made, and the first reason of what failed."""
+        grid = self.folder.grid(self.title)
+        path = self.folder.path
+        write_text(path / "table.csv", table(grid))
+        write_text(path / "table.json", json.dumps(entries(grid)))
+        save_image(path / "sheet.png", contact_sheet(grid))
+        write_text(path / "sheet.html", sweep_page(grid))
+        if self.arguments.plot:
+            plot_grid(path / "losses.svg", grid)
+        reasons = [record.failed for record in grid.records.values() if record.failed is not None]
+        said = f"{len(grid.records) - len(reasons)} of {len(self.folder.cells)} cells made"
+        return said + (f", {len(reasons)} failed" if reasons else ""), reasons[0] if reasons else None
+
+
+def _title(arguments: argparse.Namespace, options: Options, folder: Folder) -> str:
+    """Return what all cells have in common."""
+    swept = {axis.setting for axis in (folder.rows, folder.columns) if len(axis.values) > 1}
+    content = "photographs" if "content" in swept else arguments.content.stem
+    style = "paintings" if "style" in swept else " and ".join(path.stem for path in arguments.style)
+    facts = []
+    if "model" not in swept:
+        facts.append(Path(str(options.model)).stem)
+    facts += [
+        f"{getattr(options, name)} {unit}"
+        for name, unit in (("size", "px"), ("iterations", "iterations"))
+        if name not in swept
+    ]
+    if "init" not in swept:
+        facts.append(f"from {Path(options.init).stem}")
+    return f"{content} in the style of {style}: {', '.join(facts)}"
+
+
+if __name__ == "__main__":
+    run(main)

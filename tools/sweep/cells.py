@@ -1,0 +1,208 @@
+"""One picture of a sweep, made from files and options alone, on whatever machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.multiscale import Level, coarse_to_fine
+from engine.network import Network
+from engine.optimize import Result
+from engine.stylize import Job, first_evaluation
+from tools.cli.command_line import describe
+from tools.cli.curve import Curve
+from tools.cli.options import Options, network_part
+from tools.cli.rendering import (
+    at_level,
+    check_levels,
+    check_memory,
+    first_picture,
+    painting_sizes,
+    picture_levels,
+    picture_size,
+    rendering,
+)
+from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
+from tools.media.images import Picture, load_image
+from tools.models.loading import load
+from tools.sweep.axes import FIXED
+
+Content = Path | bytes
+"""A file where it lies, or what is in it."""
+
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a picture depends on.
+
+    Parameters
+    ----------
+    options : with ``model`` and ``init`` as the user named them.
+    files : SHA-256 by part: ``model``, ``content``, ``style 1``, ``style 2`` ..., ``init`` where that is a file.
+    names : the files' names by SHA-256, for messages.
+    """
+
+    options: Options
+    files: Mapping[str, str]
+    names: Mapping[str, str]
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that."""
+        settings = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in FIXED}
+        plain: dict[str, Any] = json.loads(json.dumps(settings | {"files": dict(self.files)}))
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a cell.
+
+    Parameters
+    ----------
+    image : (H, W, 3), RGB, 0..255, or None where it failed.
+    alpha : the photograph's, (H, W), 0..1, or None.
+    facts : as JSON knows them, see ``Record``; the times apart, they are the same wherever the cell was made.
+    failed : the reason in one sentence, or None.
+    """
+
+    image: NDArray[np.float64] | None
+    alpha: NDArray[np.float32] | None
+    facts: dict[str, Any]
+    failed: str | None
+
+
+def make_cell(
+    cell: Cell,
+    files: Mapping[str, Content],
+    threads: int,
+    listeners: Sequence[Listener] = (),
+) -> Outcome:
+    """Make one picture; what is wrong with its files or options comes back as the outcome's reason.
+
+    Parameters
+    ----------
+    cell : what to make.
+    files : by SHA-256.
+    threads : to compute with; the picture does not depend on it.
+    listeners : to its runs, one for each of its sizes.
+
+    Raises KeyboardInterrupt where it was interrupted: a cell is made whole or not at all.
+    """
+    began = time.perf_counter()
+    try:
+        # A network's buffers and the threads of BLAS belong to the process: a worker with several threads waits.
+        with _LOCK:
+            return _make(cell, files, threads, listeners, began)
+    except (ValueError, OSError, ArithmeticError) as error:
+        reason = describe(error)
+    except MemoryError:
+        reason = "out of memory: try a smaller size or fewer workers"
+    return Outcome(None, None, {"seconds": seconds_since(began)}, reason)
+
+
+def _make(
+    cell: Cell,
+    files: Mapping[str, Content],
+    threads: int,
+    listeners: Sequence[Listener],
+    began: float,
+) -> Outcome:
+    options = cell.options
+
+    def part(name: str) -> _File:
+        sha256 = cell.files[name]
+        return _File(sha256, cell.names[sha256], files[sha256])
+
+    with part("content").opened() as path:
+        content = load_image(path)
+    styles = []
+    for name in cell.files:
+        if name.startswith("style "):
+            with part(name).opened() as path:
+                styles.append(load_image(path))
+    with part("init").opened() if "init" in cell.files else contextlib.nullcontext() as first_path:
+        first = first_picture(
+            options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
+        )
+    network = _network(part("model"), network_part(options), threads)
+    sizes = [style.size for style in styles]
+    size = picture_size(content.size, options)
+    check_memory(network, options, size, painting_sizes(sizes, options, size))
+    check_levels(network, options, content.size, sizes)
+
+    def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
+        start = first if image is None else Picture(image, None)
+        return rendering(network, at_level(options, level), content, styles, start)
+
+    pictures = coarse_to_fine(picture_levels(options, network), prepared)
+    level, (photograph, job) = next(pictures)
+    while not level.is_last:
+        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
+    first_evaluation(job)
+    result, facts = _whole(job, [_Account(), *listeners], began)
+    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
+    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+
+
+class _Account(Curve):
+    """Tells how the terms stand before and after a run, and their curve."""
+
+    def start(self, job: Job) -> None:
+        super().start(job)
+        self._job, self._start = job, standing(job, job.initial)
+
+    def end(self, result: Result, facts: Facts) -> None:
+        end = standing_at_end(self._job, result)
+        facts |= {"start": self._start, "end": end, "terms": self.names, "curve": self.points}
+
+
+def _whole(job: Job, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
+    """Run a job; raises KeyboardInterrupt where it was interrupted."""
+    result, facts = follow(job, listeners, began)
+    if result.stop == "interrupted":
+        raise KeyboardInterrupt
+    return result, facts
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, known by its content."""
+
+    sha256: str
+    name: str = field(compare=False)
+    content: Content = field(compare=False, repr=False)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Path]:
+        """Give a path to read it from; where there is none, a temporary one with the same suffix."""
+        if isinstance(self.content, Path):
+            yield self.content
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(self.name).name
+            path.write_bytes(self.content)
+            try:
+                yield path
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), self.name)) from None
+
+
+@functools.lru_cache(maxsize=2)
+def _network(file: _File, options: Options, threads: int) -> Network:
+    """Return a network; a worker keeps the last two."""
+    with file.opened() as path:
+        return load(options, path, threads)

@@ -1,0 +1,176 @@
+"""What a sweep has on the disk, by which it goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, sha256_of, write_text
+from tools.media.grid import Grid, Record
+from tools.media.images import save_image
+from tools.media.record import PROJECT, versions
+from tools.sweep.axes import Axis
+from tools.sweep.cells import Cell, Outcome
+
+PLAN = "sweep.json"
+
+LONGEST = 60
+"""Characters of a difference that are shown."""
+
+
+class Folder:
+    """What a sweep has on the disk: the plan, a picture and a record for each cell that has been made."""
+
+    def __init__(self, path: Path, rows: Axis, columns: Axis, cells: Mapping[tuple[int, int], Cell]) -> None:
+        self.path = path
+        self.rows = rows
+        self.columns = columns
+        self.cells = cells
+        self._plan: dict[str, Any] = {
+            "rows": {"axis": rows.name, "labels": list(rows.labels)},
+            "columns": {"axis": columns.name, "labels": list(columns.labels)},
+            "cells": [cell.settings() for cell in cells.values()],
+        }
+        check_folder(path)
+        if (path / PLAN).exists():
+            self._check_same(_json(path / PLAN))
+        elif path.is_dir() and any(not file.name.startswith(UNFINISHED) for file in path.iterdir()):
+            raise ValueError(f"{str(path)!r} has other files in it: give another --output")
+
+    def claim(self) -> None:
+        """Make the folder, and note in it what it is for.
+
+        Raises ValueError when another sweep has done so since the folder was looked at.
+        """
+        make_folder(self.path)
+        plan = self.path / PLAN
+        # The plan comes first, and whole: a sweep killed before it leaves nothing that would keep others away.
+        if not plan.exists():
+            with contextlib.suppress(FileExistsError), creating(plan) as temporary:
+                temporary.write_text(json.dumps(self._plan), "utf-8")
+        self._check_same(_json(plan))
+        make_folder(self.path / "cells")
+        for path in (self.path / "sheet.png", self._file(next(iter(self.cells)), ".png")):
+            check_writable(path)
+
+    def record(self, key: tuple[int, int]) -> Record | None:
+        """Return what came of a cell, or None where it is yet to be made."""
+        found = _json(self._file(key, ".json"))
+        settings = self.cells[key].settings()
+        if not isinstance(found, dict) or not isinstance(found.get("facts"), dict):
+            return None
+        if _by_content(found.get("settings")) != _by_content(settings):
+            return None
+        failed = found.get("failed")
+        if failed is not None:
+            return Record(None, found["facts"], settings, str(failed))
+        picture = self._file(key, ".png")
+        # A file that was damaged or exchanged is not the cell's picture.
+        if not picture.is_file() or found.get("sha256") != sha256_of(picture):
+            return None
+        return Record(picture, found["facts"], settings, None)
+
+    def save(self, key: tuple[int, int], outcome: Outcome) -> None:
+        """Keep what came of a cell; the record is written last and says that the cell is done."""
+        settings = self.cells[key].settings()
+        if outcome.image is not None:
+            result = {name: value for name, value in outcome.facts.items() if name not in ("seconds", "curve", "terms")}
+            text = {
+                "Software": PROJECT,
+                "Settings": json.dumps(settings),
+                "Versions": json.dumps(versions()),
+                "Result": json.dumps(result),
+            }
+            save_image(self._file(key, ".png"), outcome.image, outcome.alpha, text)
+        sha256 = None if outcome.image is None else sha256_of(self._file(key, ".png"))
+        record = {"settings": settings, "failed": outcome.failed, "sha256": sha256, "facts": outcome.facts}
+        write_text(self._file(key, ".json"), json.dumps(record))
+
+    def grid(self, title: str) -> Grid:
+        """Return what there is."""
+        records = {key: record for key in self.cells if (record := self.record(key)) is not None}
+        row_name = self.rows.name if len(self.rows.values) > 1 else ""
+        column_name = self.columns.name if len(self.columns.values) > 1 else ""
+        return Grid(title, row_name, column_name, self.rows.labels, self.columns.labels, records)
+
+    def _file(self, key: tuple[int, int], suffix: str) -> Path:
+        digits = [len(str(len(axis.values))) for axis in (self.rows, self.columns)]
+        name = "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
+        return self.path / "cells" / (name + suffix)
+
+    def _check_same(self, found: Any) -> None:
+        """Raise ValueError, with the first difference, unless ``found`` is this sweep's plan.
+
+        Labels and files' names may differ, as long as they stand for the same.
+        """
+        problem, advice = f"{str(self.path)!r} holds another sweep", "give another --output"
+        damaged = f"{problem}, or a damaged one ({PLAN} cannot be read): {advice}"
+        try:
+            axes = {part: _axis_text(found[part]) for part in ("rows", "columns")}
+            shape = [len(found[part]["labels"]) for part in axes]
+            cells = [_by_content(cell) for cell in found["cells"]]
+        except (LookupError, TypeError):
+            raise ValueError(damaged) from None
+        if None in cells or len(cells) != math.prod(shape):
+            raise ValueError(damaged)
+        here = [_by_content(cell.settings()) for cell in self.cells.values()]
+        if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
+            return
+        for part, text in axes.items():
+            if found[part] != self._plan[part]:
+                difference = _there_and_here(text, _axis_text(self._plan[part]))
+                raise ValueError(f"{problem}, its {part} are others ({difference}): {advice}")
+        for key, (cell, own) in enumerate(zip(cells, here, strict=True)):
+            if cell != own:
+                difference = _difference(found["cells"][key], self._plan["cells"][key])
+                raise ValueError(f"{problem} ({difference}): {advice}")
+
+
+def _by_content(settings: Any) -> dict[str, Any] | None:
+    """Return a cell's settings without the names of files, which their SHA-256 stands for; None for what are none."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("files"), dict):
+        return None
+    names = {"model", "init"} & settings["files"].keys()
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return the first difference between two cells' settings that are not the same by content."""
+    common = [part for part in here["files"] if part in there["files"]]
+    for part in common:
+        if there["files"][part] != here["files"][part]:
+            return f"another file for {part}"
+    for name in {**here, **there}:
+        if name not in ("files", *common) and there.get(name) != here.get(name):
+            values = (json.dumps(settings.get(name)) for settings in (there, here))
+            return f"{name.replace('_', '-')} {_there_and_here(*values)}"
+    return "other files"
+
+
+def _axis_text(axis: Mapping[str, Any]) -> str:
+    return f"{axis['axis']}={','.join(axis['labels'])}" if axis["axis"] else "none"
+
+
+def _there_and_here(there: str, here: str) -> str:
+    """Return both texts, of long ones the part in which they differ."""
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(there, here, strict=False)))
+    first = max(0, min(same - LONGEST // 2, max(len(there), len(here)) - LONGEST))
+
+    def part(text: str) -> str:
+        shown = text[first : first + LONGEST]
+        return f"{'...' if first else ''}{shown}{'...' if len(text) > first + LONGEST else ''}"
+
+    return f"{part(there)} there, {part(here)} here"
+
+
+def _json(path: Path) -> Any:
+    """Return what a file holds, or None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
