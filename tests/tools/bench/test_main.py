@@ -174,7 +174,7 @@ def test_the_random_network_is_a_vgg_19(network):
     assert network.layers[-1] == "conv5_4"
     assert len(network.layers) == 16
     assert network.dtype == np.float32
-    assert network.workers.threads == 1
+    assert network.device.count == 1
 
 
 @pytest.mark.parametrize(("pooling", "kind"), [("average", AveragePool), ("max", MaxPool), ("model", MaxPool)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engine import losses
+from kernels import Cpu
 from tools.check_gradients import formulas
 from tools.check_gradients.audit import audit
 from tools.check_gradients.formulas import (
@@ -195,11 +196,13 @@ def test_the_gram_matrix_the_wrong_way_round_sees_where_things_are():
 
 
 def test_the_audited_losses_are_the_programs():
-    layer = random_layer(5, 11, np.random.default_rng(4))
+    layer, cpu = random_layer(5, 11, np.random.default_rng(4)), Cpu(1)
     F, P = (array.T[np.newaxis].copy() for array in (layer.F, layer.P))
-    assert LOSSES[CONTENT](layer) == pytest.approx(losses.content_loss(F, P), rel=1e-14)
-    np.testing.assert_allclose(LOSSES[GRAM](layer), losses.gram_matrix(F), rtol=1e-13, atol=1e-14)
-    assert LOSSES[STYLE](layer) == pytest.approx(losses.style_layer_loss(losses.gram_matrix(F), layer.A, 11), rel=1e-13)
+    assert LOSSES[CONTENT](layer) == pytest.approx(losses.content_loss(cpu, F, P), rel=1e-14)
+    np.testing.assert_allclose(LOSSES[GRAM](layer), losses.gram_matrix(cpu, F), rtol=1e-13, atol=1e-14)
+    assert LOSSES[STYLE](layer) == pytest.approx(
+        losses.style_layer_loss(cpu, losses.gram_matrix(cpu, F), layer.A, 11), rel=1e-13
+    )
 
 
 # ---- the audit ----

@@ -43,7 +43,9 @@ def test_passes_on_the_engine_as_it_is(quick, capsys):
 
 def test_a_wrong_gradient_fails_with_code_1_and_its_factor(quick, capsys, monkeypatch):
     right = losses.content_loss_gradient
-    monkeypatch.setattr(losses, "content_loss_gradient", lambda F, P, w=1.0, to=None: right(F, P, 2 * w, to))
+    monkeypatch.setattr(
+        losses, "content_loss_gradient", lambda device, F, P, w=1.0, to=None: right(device, F, P, 2 * w, to)
+    )
     assert main(SMALL) == 1
     output = capsys.readouterr().out
     assert "FAILED: content loss of conv4_2: complex step differs by 1, allowed are 1e-12 (a factor 2)" in output

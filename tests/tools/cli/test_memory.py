@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from engine import load_network
+from kernels import Cpu
 from tests.engine import models
 from tests.kernels.devices import cuda
 from tools.cli import memory, rendering
@@ -15,17 +16,17 @@ from tools.cli.options import Options
 def test_too_little_memory_is_one_sentence_with_advice(emulator, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 5_000_000)
     emulator.memory = 7_000_000
-    check_free("cpu", 5_000_000, (30, 40), "do less")
-    check_free("cuda", 7_000_000, (30, 40), "do less")
+    check_free(Cpu(1), 5_000_000, (30, 40), "do less")
+    check_free(emulator.device, 7_000_000, (30, 40), "do less")
     with pytest.raises(ValueError, match=r"^40x30 pixels need about 6.0 MB of memory, 5.0 MB are available: do less$"):
-        check_free("cpu", 6_000_000, (30, 40), "do less")
+        check_free(Cpu(1), 6_000_000, (30, 40), "do less")
     with pytest.raises(ValueError, match=r"^40x30 pixels need about 8.0 MB of the GPU's memory, 7.0 MB are available"):
-        check_free("cuda", 8_000_000, (30, 40), "do less")
+        check_free(emulator.device, 8_000_000, (30, 40), "do less")
 
 
 def test_a_system_that_does_not_tell_is_trusted(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
-    check_free("cpu", 1 << 60, (30, 40), "do less")
+    check_free(Cpu(1), 1 << 60, (30, 40), "do less")
 
 
 OPTIONS = dataclasses.replace(Options(), content_layers=("conv3_1",), style_layers=("conv1_1", "conv3_1"))
