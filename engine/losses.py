@@ -115,3 +115,32 @@ def style_loss(E: Mapping[str, Number], w: Mapping[str, float]) -> Number:
 def total_loss(L_content: Number, L_style: Number, alpha: float, beta: float) -> Number:
     """Equation 7: ``L_total = alpha L_content + beta L_style``."""
     return alpha * L_content + beta * L_style
+
+
+# ---- beyond the paper ----
+
+
+def total_variation(device: Device, x: Array, epsilon: float | None = None) -> Number:
+    """Return how far neighboring pixels are apart, a mean over the image's values: 0 where it is of one color.
+
+    ``1 / (2 n) sum (d_y^2 + d_x^2)``, which softens edges and grain alike; or with ``epsilon``, in gray levels, ``1 / n
+    sum (sqrt(d_y^2 + d_x^2 + epsilon^2) - epsilon)``, which leaves edges.
+
+    Parameters
+    ----------
+    x : (H, W, 3), the image; d_y and d_x are the steps to the pixel below and to the right, n = 3 H W.
+
+    Sources: Rudin, Osher and Fatemi 1992 (isotropic); Mahendran and Vedaldi 2015, equation 4 with beta = 2 (squared).
+    """
+    return device.variation(x, x.size, epsilon)
+
+
+def total_variation_gradient(
+    device: Device, x: Array, epsilon: float | None = None, weight: float = 1.0, add_to: Array | None = None
+) -> Array:
+    """Return ``weight`` times the derivative of ``total_variation`` with respect to the image.
+
+    In the squared form it is each pixel less the mean of its neighbors, times their number. In the other each step is
+    divided by ``sqrt(d_y^2 + d_x^2 + epsilon^2)`` of the pixel where it begins. With ``add_to`` it is added in place.
+    """
+    return device.variation_gradient(x, weight / x.size, epsilon, add_to=add_to)

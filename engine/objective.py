@@ -16,7 +16,7 @@ from engine.ops import Array
 from engine.plan import LayerGradient, Plan, Tape
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
-from engine.terms import Content, Style, Term, View
+from engine.terms import Content, Style, Term, Variation, View
 from kernels import Cuda, Device
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
@@ -337,7 +337,7 @@ class Objective:
 
 def _added(term: Term, view: View, weight: float, flowing: Array | None, at: Array) -> Array:
     """Return ``weight`` times a term's derivative with respect to ``at``, added to what flows there."""
-    if isinstance(term, Content | Style):
+    if isinstance(term, Content | Style | Variation):
         return term.added_gradient(view, weight, flowing)
     own = term.gradient(view)
     if np.shape(own) != at.shape:

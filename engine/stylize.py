@@ -15,9 +15,13 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, O
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 from engine.optimizers import OPTIMIZERS, optimizer_of
+from engine.terms import Term, Variation
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
 
 INITS = ("noise", "content", "style")
+
+VARIATIONS = {"isotropic": 1.0, "squared": None}
+"""Epsilon of each form of the total variation, in gray levels."""
 
 REPLAYED_PIXELS = 1 << 20
 """Up to this size launching is expected to take longer than computing on a large GPU; not measured."""
@@ -44,6 +48,13 @@ class Settings:
         },
     )
     style_weight: float = field(default=1.0, metadata={"help": "weight of the style loss, beta"})
+    variation_weight: float = field(
+        default=0.0, metadata={"help": "weight of the total variation, which takes the grain away"}
+    )
+    variation: str = field(
+        default="isotropic",
+        metadata={"help": "total variation that is isotropic, which leaves edges, or squared, which softens them too"},
+    )
     init: str = field(
         default="content", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
@@ -124,9 +135,19 @@ def prepare(
         style_layers=settings.style_layers,
         content_weight=content_weight_of(settings, network, size),
         style_weight=settings.style_weight,
+        further_terms=variation_terms(settings),
         replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)
+
+
+def variation_terms(settings: Settings) -> list[Term]:
+    """Return the settings' total variation as a term, or none; raises ValueError for an unknown form."""
+    if settings.variation not in VARIATIONS:
+        raise ValueError(unknown_name("variation", settings.variation, VARIATIONS))
+    if not settings.variation_weight:
+        return []
+    return [Variation(settings.variation_weight, VARIATIONS[settings.variation])]
 
 
 def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:

@@ -187,3 +187,32 @@ class Style:
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dE_l / dF."""
         return style_gradient_size(view.device, view.features(self.layer), view.gram(self.layer), self.A)
+
+
+@dataclass(frozen=True, eq=False)
+class Variation:
+    """How far the image's neighboring pixels are apart: see ``losses.total_variation``.
+
+    Parameters
+    ----------
+    weight : its factor in the total.
+    epsilon : in gray levels; None for the squared form.
+    """
+
+    weight: float
+    epsilon: float | None = None
+    kind: ClassVar[str] = "variation"
+    name: ClassVar[str] = "image"
+    layer: ClassVar[None] = None
+
+    def value(self, view: View) -> Any:
+        """Return the total variation of the image."""
+        return losses.total_variation(view.device, view.image, self.epsilon)
+
+    def gradient(self, view: View) -> Array:
+        """Return its derivative with respect to the image."""
+        return self.added_gradient(view, 1.0)
+
+    def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times the derivative, added in place to what flows."""
+        return losses.total_variation_gradient(view.device, view.image, self.epsilon, weight, add_to)

@@ -233,6 +233,16 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
                 random,
                 {"M_l": M_l, "1/M_l": 1 / M_l, "N_l": N_l, "1/N_l": 1 / N_l, "4 N_l^2 M_l^2": 4.0 * N_l**2 * M_l**2},
             )
+    if problem.variation is not None:
+        epsilon = problem.variation.epsilon
+        checks += _check_loss(
+            "total variation",
+            lambda image: losses.total_variation(device, image, epsilon),
+            losses.total_variation_gradient(device, problem.image, epsilon),
+            problem.image,
+            count,
+            random,
+        )
     return checks
 
 

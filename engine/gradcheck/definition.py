@@ -41,6 +41,8 @@ def loss_by_definition(problem: Problem) -> Function:
         for layer, target in targets.items():
             E_l = np.sum((_mean_gram(F[layer]) - target) ** 2) / (4 * F[layer].shape[2] ** 2)
             total = total + problem.style_weight / len(targets) * E_l
+        if problem.variation is not None:
+            total = total + problem.variation.weight * _mean_variation(image, problem.variation.epsilon)
         return total
 
     return loss
@@ -63,6 +65,19 @@ def features_by_definition(network: Network, image: Array, layers: Iterable[str]
 def _mean_gram(F: Array) -> Array:
     """Return 1 / M sum_k F_ik F_jk."""
     return np.einsum("hwi,hwj->ij", F, F) / (F.shape[0] * F.shape[1])
+
+
+def _mean_variation(image: Array, epsilon: float | None) -> Any:
+    """Return what neighboring pixels' steps come to, pixel by pixel, over the number of values."""
+    height, width, _ = image.shape
+    total: Any = 0.0
+    for y in range(height):
+        for x in range(width):
+            down = image[y + 1, x] - image[y, x] if y + 1 < height else np.zeros(3)
+            along = image[y, x + 1] - image[y, x] if x + 1 < width else np.zeros(3)
+            squares = down**2 + along**2
+            total += np.sum(squares / 2 if epsilon is None else np.sqrt(squares + epsilon**2) - epsilon)
+    return total / image.size
 
 
 def _preprocess(preprocessing: Preprocessing, image: Array) -> Array:

@@ -11,6 +11,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
+from engine.terms import Variation
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Problem:
     image : where the gradient is taken, of the photograph's shape, float64.
     content_layers, style_layers : names.
     content_weight, style_weight : alpha and beta.
+    variation : a total variation beside them, or None.
     """
 
     network: Network
@@ -34,6 +36,7 @@ class Problem:
     style_layers: tuple[str, ...] = PAPER_STYLE_LAYERS
     content_weight: float = 1e-3
     style_weight: float = 1.0
+    variation: Variation | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -50,18 +53,17 @@ class Problem:
             self.style_layers,
             self.content_weight,
             self.style_weight,
+            further_terms=() if self.variation is None else (self.variation,),
         )
 
     def parts(self) -> dict[str, Problem]:
         """Return the problem of each single term, by a name such as ``"style conv1_1"``; all have the weight 1."""
-        alone = {
-            f"content {layer}": replace(self, content_layers=(layer,), style_layers=(), content_weight=1.0)
-            for layer in self.content_layers
-        }
-        return alone | {
-            f"style {layer}": replace(self, content_layers=(), style_layers=(layer,), style_weight=1.0)
-            for layer in self.style_layers
-        }
+        bare = replace(self, content_layers=(), style_layers=(), content_weight=1.0, style_weight=1.0, variation=None)
+        alone = {f"content {layer}": replace(bare, content_layers=(layer,)) for layer in self.content_layers}
+        alone |= {f"style {layer}": replace(bare, style_layers=(layer,)) for layer in self.style_layers}
+        if self.variation is not None:
+            alone["total variation"] = replace(bare, variation=replace(self.variation, weight=1.0))
+        return alone
 
 
 def in_precision(network: Network, dtype: str, convolution: str = "direct") -> Network:

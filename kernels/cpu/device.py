@@ -18,6 +18,7 @@ from kernels.cpu import pool as _pool
 from kernels.cpu import preprocess as _preprocess
 from kernels.cpu import reductions as _reductions
 from kernels.cpu import relu as _relu
+from kernels.cpu import variation as _variation
 from kernels.cpu.threads import Threads
 
 Array = NDArray[Any]
@@ -72,6 +73,9 @@ class Cpu(Threads):
     zeros = staticmethod(_optimizer_steps.zeros)
     adam_step = staticmethod(_optimizer_steps.adam_step)
     momentum_step = staticmethod(_optimizer_steps.momentum_step)
+
+    variation = _variation.variation
+    variation_gradient = _variation.variation_gradient
 
     line_step = _lbfgs.line_step
     lbfgs_store = _lbfgs.lbfgs_store

@@ -19,6 +19,7 @@ from kernels.cuda import pool as _pool
 from kernels.cuda import preprocess as _preprocess
 from kernels.cuda import reductions as _reductions
 from kernels.cuda import relu as _relu
+from kernels.cuda import variation as _variation
 from kernels.cuda.launcher import Array, Launcher
 
 
@@ -71,6 +72,9 @@ class Cuda(Launcher):
     zeros = _optimizer_steps.zeros
     adam_step = _optimizer_steps.adam_step
     momentum_step = _optimizer_steps.momentum_step
+
+    variation = _variation.variation
+    variation_gradient = _variation.variation_gradient
 
     line_step = _lbfgs.line_step
     lbfgs_store = _lbfgs.lbfgs_store

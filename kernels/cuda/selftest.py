@@ -89,6 +89,10 @@ CHECKS: Mapping[str, Check] = {
     "momentum_step": lambda k, a: _two_steps(k.momentum_step, a, [k.zeros(a["image"].shape)], (0.5, 5.0)),
     "lbfgs_products": lambda k, a: _of_lbfgs(k, a)[0],
     "lbfgs_direction": lambda k, a: _of_lbfgs(k, a)[1],
+    "variation": lambda k, a: k.numbers([k.variation(a["image"], 2.0), k.variation(a["image"], 2.0, 1.0)]),
+    "variation_gradient": lambda k, a: k.variation_gradient(
+        a["image"], 0.5, 1.0, add_to=k.variation_gradient(a["image"], 0.5)
+    ),
     "count_not_finite": lambda k, a: k.numbers([k.count_not_finite(a["bad"])]),
 }
 """What is compared: calls that mean the same for the kernels of both devices."""

@@ -57,6 +57,8 @@ OPTIONS = {
     "style weight zero": {"style_weight": 0.0},
     "a further term on the image": {"further_terms": (Square(weight=1e-4),)},
     "further terms on a layer of the paper's and another": {"further_terms": (Square("conv3_1"), Square("conv1_2"))},
+    "isotropic total variation": {"variation_weight": 30.0},
+    "squared total variation": {"variation_weight": 0.3, "variation": "squared"},
     # Images.
     "content alone": {"style": None},
     "style alone": {"content": None},
@@ -451,7 +453,8 @@ def test_every_argument_of_network_and_objective_has_a_line():
     # What is recorded and replayed on a GPU: tests/engine/test_cuda.py.
     assert {*inspect.signature(Objective).parameters} - CHOSEN == {"network", "replay"}
     # None of the names is left over from an option that is gone.
-    arguments = OF_NETWORK | {*inspect.signature(Objective).parameters} | {"size", "model"}
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    arguments = OF_NETWORK | {*inspect.signature(Objective).parameters} | fields | {"size", "model"}
     assert arguments >= CHOSEN
     assert {*NO_INFLUENCE} | {*ELSEWHERE} <= {field.name for field in dataclasses.fields(Options)}
 

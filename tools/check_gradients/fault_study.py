@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
+from engine.terms import Variation
 from kernels import Cpu
 from kernels.geometry import Window
 from tools.check_gradients.faults import FAULTS, Fault
@@ -146,6 +147,8 @@ def _row(fault: Fault, seed: int) -> FaultRow:
     usual, factor = 0.0, None
     with _put_in(fault):
         problem = awkward_problem(seed)
+        if fault.of_variation:
+            problem = replace(problem, variation=Variation(weight=1e-3))
         groups: dict[str, Callable[[np.random.Generator], list[Check]]] = {
             "operators": lambda random: check_layers(problem, 2, random),
             "losses": lambda random: check_losses(problem, 2, random),

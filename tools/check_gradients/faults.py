@@ -35,10 +35,12 @@ class Fault:
     ----------
     name : what is wrong.
     places : the functions that are replaced, as (module or class, name, what makes the faulty one).
+    of_variation : whether it is one of the total variation's, which the loss has for it only.
     """
 
     name: str
     places: tuple[tuple[Any, str, Replacement], ...]
+    of_variation: bool = False
 
 
 # Each function below makes a wrong function from a right one.
@@ -236,6 +238,29 @@ def _added_twice(gradient: Any) -> Any:
     return faulty
 
 
+def _variation_beyond_the_edge(gradient: Any) -> Any:
+    """Step from the last row to the first, as rolling the image would."""
+
+    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, add_to: Any = None) -> Array:
+        result: Array = gradient(cpu, image, factor, epsilon, add_to=add_to)
+        step = image[0] - image[-1]
+        result[-1] -= factor * step / (1.0 if epsilon is None else np.sqrt(step**2 + epsilon**2))
+        return result
+
+    return faulty
+
+
+def _variation_of_one_neighbor(gradient: Any) -> Any:
+    """Leave out what a pixel adds to the steps that begin above it and on its left."""
+
+    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, add_to: Any = None) -> Array:
+        down, along = (np.diff(image, axis=axis, append=image.take([-1], axis)) for axis in (0, 1))
+        own = -factor * (down + along) / (1.0 if epsilon is None else np.sqrt(down**2 + along**2 + epsilon**2))
+        return own if add_to is None else add_to + own
+
+    return faulty
+
+
 def _total_variation_in_the_gradient_only(call: Any) -> Any:
     def faulty(self: Objective, image: Array) -> Any:
         value, gradient = call(self, image)
@@ -376,6 +401,16 @@ FAULTS = (
     Fault("style gradient overwrites what flows", ((losses, "style_layer_loss_gradient", _style_overwrites),)),
     Fault("gradient added twice at a branch", ((losses, "content_loss_gradient", _added_twice),)),
     Fault("first style layer left out on the way back", ((Plan, "backward", _lowest_layer_left_out),)),
+    Fault(
+        "total variation steps from the last row to the first",
+        ((Cpu, "variation_gradient", _variation_beyond_the_edge),),
+        of_variation=True,
+    ),
+    Fault(
+        "total variation's gradient of one neighbor only",
+        ((Cpu, "variation_gradient", _variation_of_one_neighbor),),
+        of_variation=True,
+    ),
     Fault(
         "total variation in the gradient, not in the loss",
         ((Objective, "__call__", _total_variation_in_the_gradient_only),),

@@ -15,7 +15,7 @@ from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
-from engine.stylize import Settings
+from engine.stylize import VARIATIONS, Settings
 from engine.vgg import PAPER_CONTENT_WEIGHT
 from tools.cli.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
@@ -184,6 +184,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "iterations": {"flags": ["-n"], "type": positive_int, "metavar": "N"},
     "content_weight": {"flags": ["-a"], "type": weight, "metavar": "ALPHA"},
     "style_weight": {"flags": ["-b"], "type": weight, "metavar": "BETA"},
+    "variation_weight": {"type": weight, "metavar": "WEIGHT"},
+    "variation": {"type": choice("variation", VARIATIONS), "metavar": "|".join(VARIATIONS)},
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "init": {"type": given_name, "metavar": "noise|content|style|FILE"},

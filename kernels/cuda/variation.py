@@ -1,0 +1,46 @@
+"""Total variation of an image and its gradient; the twin of ``kernels/cpu/variation.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cuda.geometry import THREADS, parts_of_sum
+from kernels.cuda.launcher import Array, Launcher
+
+
+def variation(gpu: Launcher, image: Array, divisor: float, epsilon: float | None = None) -> Array:
+    """Return the sum over all values of what the steps to the next row and column come to, over ``divisor``.
+
+    Parameters
+    ----------
+    image : (H, W, C), float64.
+    epsilon : None adds up ``(d_y^2 + d_x^2) / 2``, a number ``sqrt(d_y^2 + d_x^2 + epsilon^2) - epsilon``. Beyond the
+        last row and column the step is 0.
+    """
+    blocks = parts_of_sum(image.size)
+    parts, total = gpu.empty((blocks,), np.float64), gpu.empty((1,), np.float64)
+    threads = (THREADS, 1, 1)
+    gpu.launch("variation.cu", "variation", (blocks, 1, 1), threads, (image, parts, *image.shape, *_form(epsilon)))
+    gpu.launch("reductions.cu", "sum_parts", (1, 1, 1), threads, (parts, total, blocks, divisor), REAL=np.float64)
+    return total
+
+
+def variation_gradient(
+    gpu: Launcher, image: Array, factor: float, epsilon: float | None = None, *, add_to: Array | None = None
+) -> Array:
+    """Return ``factor`` times the gradient of ``variation`` (with divisor 1) with respect to the image.
+
+    Parameters
+    ----------
+    image, epsilon : as in ``variation``.
+    add_to : (H, W, C), float64, to which the gradient is added in place instead of going to a new array.
+    """
+    target = gpu.empty(image.shape, np.float64) if add_to is None else add_to
+    arguments = (image, target, *image.shape, *_form(epsilon), factor, int(add_to is not None))
+    gpu.launch_for_each("variation.cu", "variation_gradient", image.size, arguments)
+    return target
+
+
+def _form(epsilon: float | None) -> tuple[int, float]:
+    """Return whether the steps' squares are added up, and epsilon."""
+    return (1, 0.0) if epsilon is None else (0, epsilon)
