@@ -27,7 +27,7 @@ from engine.gradcheck.measures import (
     random_directions,
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
-from engine.ops import Affine, Array, AveragePool, Conv, Junction, MaxPool, Operator, Relu
+from engine.ops import Affine, Array, AveragePool, Conv, Junction, MaxPool, Operator, Pad, Relu
 from kernels.cpu.threads import Workers
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
@@ -181,7 +181,7 @@ def _linear_part(operator: Operator) -> Operator | None:
         return replace(operator, bias=None, relu=False)
     if isinstance(operator, Affine):
         return replace(operator, shift=np.zeros_like(operator.shift))
-    return operator if isinstance(operator, AveragePool) else None
+    return operator if isinstance(operator, AveragePool | Pad) else None
 
 
 def _adjoint(operator: Operator, x: Array, g: Array, pulled: Array, workers: Workers) -> Agreement:

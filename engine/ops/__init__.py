@@ -14,6 +14,7 @@ from engine.ops.hopper_conv import HopperConv
 from engine.ops.implicit_gemm_conv import ImplicitGemmConv
 from engine.ops.junction import Junction
 from engine.ops.operator import Array, Operator, Shape
+from engine.ops.pad import Pad
 from engine.ops.pool import AveragePool, MaxPool
 from engine.ops.relu import Relu
 
@@ -30,6 +31,7 @@ __all__ = [
     "Junction",
     "MaxPool",
     "Operator",
+    "Pad",
     "Relu",
     "Shape",
 ]

@@ -6,6 +6,7 @@ from kernels.cpu.conv_block import conv_block, conv_block_input_gradient
 from kernels.cpu.gram import gram, gram_product
 from kernels.cpu.join import add, add_to, concat, split
 from kernels.cpu.lbfgs import lbfgs_direction, lbfgs_products, lbfgs_store, line_step
+from kernels.cpu.pad import pad, pad_input_gradient
 from kernels.cpu.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cpu.pool import (
     average_pool,
@@ -57,6 +58,8 @@ __all__ = [
     "normalize_pixels",
     "normalize_pixels_input_gradient",
     "numbers",
+    "pad",
+    "pad_input_gradient",
     "quotient_difference",
     "relu",
     "relu_input_gradient",

@@ -19,6 +19,7 @@ from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.cuda.implicit_gemm import suits as implicit_gemm_suits
 from kernels.cuda.join import add, add_to, concat, split
 from kernels.cuda.lbfgs import lbfgs_direction, lbfgs_products, lbfgs_store, line_step
+from kernels.cuda.pad import pad, pad_input_gradient
 from kernels.cuda.pixels import normalize_pixels, normalize_pixels_input_gradient
 from kernels.cuda.pool import (
     average_pool,
@@ -72,6 +73,8 @@ __all__ = [
     "numbers",
     "pack_hopper_weight",
     "pack_weight",
+    "pad",
+    "pad_input_gradient",
     "quotient_difference",
     "record",
     "relu",
