@@ -20,7 +20,7 @@ from engine.vgg import KNOWN_FILES, KnownFile
 from tools.cache import default_cache, make_cache
 from tools.command_line import tell
 from tools.download import RemoteFile, download, verify
-from tools.model_part import left_out, write_part
+from tools.model_part import write_part
 from tools.originals import ORIGINALS, ZOO_ADDRESSES
 from tools.progress import Progress
 from tools.weights.convert import convert
@@ -167,7 +167,7 @@ def _cached_part(path: Path, cache: Path) -> Path:
     if part.is_file():
         return part
     graph = read_onnx(path)
-    if left_out(graph):
+    if graph.left_out:
         # Cut short in the middle: only the file itself tells why, when one of the missing layers is asked for.
         return path
     part.parent.mkdir(parents=True, exist_ok=True)

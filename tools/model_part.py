@@ -77,11 +77,6 @@ def is_layer(node: Node) -> bool:
     return isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
 
 
-def left_out(graph: Graph) -> int:
-    """Return how many of the file's convolutions the engine cannot get to."""
-    return graph.operators.get("Conv", 0) - sum(isinstance(node.operator, Conv) for node in graph.nodes)
-
-
 def single_precision(nodes: Sequence[Node]) -> bool:
     """Tell whether float32 holds all weights exactly."""
     for node in nodes:

@@ -11,6 +11,7 @@ from engine.graph import Graph
 from engine.load import resolve_preprocessing
 from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
+from engine.ops import Conv
 from engine.preprocessing import (
     PREPROCESSING,
     Preprocessing,
@@ -41,7 +42,7 @@ from tools.model_cache import (
     model_names,
     resolve_model,
 )
-from tools.model_part import is_layer, left_out, write_part
+from tools.model_part import is_layer, write_part
 from tools.model_table import layer_table, render
 from tools.originals import ORIGINALS, fetch_original
 from tools.progress import byte_count
@@ -245,9 +246,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
         facts.append(("" if number else "not supported", f"{rejected.label}: {rejected.reason}"))
     if not graph.rejected:
         facts.append(("not supported", "nothing"))
-    missing = left_out(graph)
-    if missing:
-        facts.append(("", f"{missing} of {graph.operators['Conv']} convolutions are out of the engine's reach"))
+    facts += [("note", note) for note in graph.notes]
+    if graph.left_out:
+        total = graph.left_out + sum(isinstance(node.operator, Conv) for node in graph.nodes)
+        facts.append(("", f"{graph.left_out} of {total} convolutions are out of the engine's reach"))
     if obstacle:
         facts.append(("does not run", obstacle))
     print("\n".join(f"{name:<15} {text}" for name, text in facts))

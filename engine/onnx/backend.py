@@ -15,6 +15,7 @@ import onnx
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
 from onnx.defs import onnx_opset_version
 
+from engine.onnx.file import OnnxFile
 from engine.onnx.graph import OnnxGraph, check_numbers, load_graph, read_node
 from engine.onnx.operators import UnsupportedError
 from engine.ops import Array
@@ -104,7 +105,8 @@ class EngineBackend(Backend):
         _check_device(device)
         arrays = iter([np.asarray(one) for one in inputs])
         with _skipping():
-            read = read_node(node, int(kwargs.get("opset_version", onnx_opset_version())))
+            opset = int(kwargs.get("opset_version", onnx_opset_version()))
+            read = read_node(node, OnnxFile(onnx.ModelProto(), (), "the node"), opset)
             placed = tuple(next(arrays, None) if name else None for name in read.inputs)
             for array in placed:
                 if array is not None:

@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import numpy_helper
-from onnx.external_data_helper import load_external_data_for_model
 
 from engine.errors import ModelError, unknown_name
 from engine.graph import label_of
-from engine.onnx.operators import DTYPES, OPERATORS, Call, Operator, UnsupportedError
+from engine.onnx.file import OnnxFile, attributes_of, name_of, open_onnx, operator_of
+from engine.onnx.operators import DTYPES, OPERATORS, Budget, Call, Operator, UnsupportedError
 from engine.ops import Array
 from kernels.cpu.threads import SERIAL, Workers
+
+MAX_ELEMENTS = 1 << 27
+"""What one value of a run may have in numbers in any case: 512 MB in single precision."""
+
+MAX_GROWTH = 256
+"""How many times the numbers of inputs and weights one value of a run may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +53,22 @@ class GraphNode:
     def call(self, workers: Workers) -> Call:
         """Return what the operator is told besides its inputs."""
         asked = [index for index, name in enumerate(self.outputs, 1) if name]
-        return Call(self.attributes, self.opset, max(asked, default=0), workers)
+        return Call(self.attributes, self.opset, max(asked, default=0), workers, len(self.outputs))
 
-    def forward(self, inputs: tuple[Array | None, ...], workers: Workers) -> dict[str, Array]:
-        """Return the outputs by name; raises ModelError, with the node's label, when the inputs do not fit."""
+    def forward(
+        self, inputs: tuple[Array | None, ...], workers: Workers, budget: Budget | None = None
+    ) -> dict[str, Array]:
+        """Return the outputs by name.
+
+        Raises ModelError, with the node's label, when the inputs do not fit, or the budget, where there is one, is not
+        enough.
+        """
         with self._labelled():
-            outputs = self.operator.outputs(self.call(workers), inputs)
+            call = self.call(workers)
+            self.operator.check_number(inputs)
+            if budget is not None:
+                budget.spend(self.label, self.operator.name, call, inputs)
+            outputs = self.operator.outputs(call, inputs)
         return {name: output for name, output in zip(self.outputs, outputs, strict=False) if name}
 
     def input_gradients(
@@ -100,13 +114,17 @@ class GraphNode:
             yield
         except UnsupportedError as error:
             raise UnsupportedError(f"{self.label}: {error}") from None
+        except ModelError:
+            raise
         except KeyError as error:
             raise ModelError(f"{self.label}: {error} is missing") from None
         except (TypeError, AttributeError, IndexError) as error:
             # An attribute of another kind than the operator's, an index that points nowhere.
             raise ModelError(f"{self.label}: its attributes or inputs do not fit: {error}") from None
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             raise ModelError(f"{self.label}: {error}") from None
+        except MemoryError:
+            raise ModelError(f"{self.label}: there is not enough memory for its outputs") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +159,10 @@ class OnnxGraph:
         readers = Counter(name for node in self.nodes for name in node.inputs)
         readers.update(self.outputs)
         values = self._begun(inputs)
+        budget = _budget(values)
         with workers.single_threaded_blas(), np.errstate(all="ignore"):  # infinities are values to ONNX
             for node in self.nodes:
-                values |= node.forward(_inputs_of(node, values), workers)
+                values |= node.forward(_inputs_of(node, values), workers, budget)
                 for name in node.inputs:
                     readers[name] -= 1
                 for name in {*node.inputs, *node.outputs}:
@@ -177,6 +196,7 @@ class OnnxGraph:
         an operator on the way has no gradient.
         """
         values = self._begun(inputs)
+        budget = _budget(values)
         wanted = [name for name in self.inputs if _is_floating(values[name])]
         wanted = wanted if with_respect_to is None else list(with_respect_to)
         for name in wanted:
@@ -188,7 +208,7 @@ class OnnxGraph:
             # What depends on the inputs that are asked for: only that needs gradients.
             moving, run = set(wanted), []
             for node in self.nodes:
-                outputs = node.forward(_inputs_of(node, values), workers)
+                outputs = node.forward(_inputs_of(node, values), workers, budget)
                 values |= outputs
                 if moving & set(node.inputs):
                     moving.update(name for name, output in outputs.items() if _is_floating(output))
@@ -241,18 +261,13 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
     Raises ModelError when it is missing, damaged or not ONNX, and UnsupportedError, which is one, when it has operators
     or types that the engine does not.
     """
-    if not isinstance(model, onnx.ModelProto):
-        path = Path(model)
-        model = parse_onnx(path)
-        try:
-            load_external_data_for_model(model, str(path.resolve().parent))
-        except Exception as error:  # onnx raises many kinds for data that is missing or lies elsewhere
-            raise ModelError(f"{path}: its external data cannot be read: {error}") from None
-    graph = model.graph
-    if model.functions or graph.sparse_initializer:
-        raise UnsupportedError(f"{'functions' if model.functions else 'sparse weights'} in a model are not supported")
-    opset = opset_of(model)
-    constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
+    file = open_onnx(model)
+    graph = file.graph
+    if graph.sparse_initializer:
+        raise UnsupportedError("sparse weights in a model are not supported")
+    constants = {
+        tensor.name: _number_array(file, tensor, f"the stored value {tensor.name!r}") for tensor in graph.initializer
+    }
     # Until IR version 3 the weights are listed among the inputs too.
     names = [value.name for value in graph.input]
     for value in [*graph.input, *graph.output]:
@@ -260,64 +275,33 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
             raise UnsupportedError(f"{value.name!r} is no array, and only arrays are supported")
         kind = value.type.tensor_type.elem_type
         if kind not in DTYPES:
-            name = onnx.TensorProto.DataType.Name(kind)
+            kinds = onnx.TensorProto.DataType
+            name = kinds.Name(kind) if kind in kinds.values() else f"number {kind}"
             raise UnsupportedError(f"{value.name!r} is of type {name}, and only NumPy's own types are supported")
     return OnnxGraph(
         inputs=tuple(name for name in names if name not in constants),
         defaults=tuple(name for name in names if name in constants),
         outputs=tuple(value.name for value in graph.output),
         constants=constants,
-        nodes=tuple(read_node(node, opset) for node in graph.node),
+        nodes=tuple(read_node(node, file) for node in graph.node),
     )
 
 
-def parse_onnx(path: Path) -> onnx.ModelProto:
-    """Return the content of an ONNX file, without data that lies in files of its own; raises ModelError."""
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, expected an ONNX file")
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such model file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except DecodeError:
-        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from None
-    if not model.ir_version or not model.graph.node:
-        raise ModelError(f"{path}: not an ONNX file: it holds no network")
-    return model
+def read_node(node: onnx.NodeProto, file: OnnxFile, opset: int | None = None) -> GraphNode:
+    """Return one ONNX node; raises UnsupportedError where the engine does not have its operator.
 
-
-def read_node(node: onnx.NodeProto, opset: int) -> GraphNode:
-    """Return one ONNX node; raises UnsupportedError where the engine does not have its operator."""
+    Parameters
+    ----------
+    file : the model it is in.
+    opset : the version of the operator set, the model's by default.
+    """
     label = label_of(node.op_type, name_of(node))
-    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-    operator = None if domain else OPERATORS.get(node.op_type)
+    operator = OPERATORS.get(operator_of(node))
     if operator is None:
-        raise UnsupportedError(f"{label}: operator {domain}{node.op_type} is not supported")
-    attributes = {
-        name: _array(value) if isinstance(value, onnx.TensorProto) else value
-        for name, value in attributes_of(node).items()
-    }
+        raise UnsupportedError(f"{label}: operator {operator_of(node)} is not supported")
+    attributes = attributes_of(node, lambda tensor, what: _number_array(file, tensor, what))
+    opset = file.opset if opset is None else opset
     return GraphNode(label, operator, attributes, opset, tuple(node.input), tuple(node.output))
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the operator set that a model was written for, 0 where it does not say."""
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def name_of(node: onnx.NodeProto) -> str:
-    """Return an ONNX node's name, that of its first output where it has none."""
-    return str(node.name or next(iter(node.output), ""))
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return an ONNX node's attributes by name; texts as ``str``, tensors as they are stored."""
-    values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in values.items()
-    }
 
 
 def check_numbers(array: Array, what: str) -> None:
@@ -337,11 +321,12 @@ def _is_floating(array: Array) -> bool:
     return array.dtype.kind in "fc"
 
 
-def _array(tensor: onnx.TensorProto) -> Array:
-    what = f"the stored value {tensor.name!r}"
-    try:
-        array = numpy_helper.to_array(tensor)
-    except Exception as error:  # to_array raises many kinds on a damaged tensor
-        raise ModelError(f"{what} cannot be read: {error}") from None
+def _number_array(file: OnnxFile, tensor: onnx.TensorProto, what: str) -> Array:
+    array = file.array(tensor, what)
     check_numbers(array, what)
     return array
+
+
+def _budget(values: Mapping[str, Array]) -> Budget:
+    """Return how much a run on given inputs and weights may compute."""
+    return Budget(sum(one.size for one in values.values()), value=MAX_ELEMENTS, growth=MAX_GROWTH)

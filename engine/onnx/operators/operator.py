@@ -38,12 +38,14 @@ class Call:
     opset : version of the operator set that the model was written for.
     outputs : how many outputs are asked for.
     workers : the threads that the kernels share.
+    named : how many outputs the node lists, with those that nobody asks for.
     """
 
     attributes: Mapping[str, Any]
     opset: int
     outputs: int = 1
     workers: Workers = SERIAL
+    named: int = 0
 
     def number(self, name: str, default: Any) -> Any:
         """Return an attribute that is one number or text."""
@@ -89,14 +91,18 @@ class Operator:
         endless = any(one.kind is one.VAR_POSITIONAL for one in inputs)
         return least, float("inf") if endless else len(inputs)
 
-    def outputs(self, call: Call, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
-        """Return the outputs; raises ValueError when the number of inputs is wrong."""
+    def check_number(self, inputs: tuple[Array | None, ...]) -> None:
+        """Raise ValueError when the number of inputs is wrong."""
         least, most = self.arity
         if not least <= len(inputs) <= most or any(one is None for one in inputs[:least]):
             wanted = (
                 f"{least}" if least == most else f"{least} or more" if most == float("inf") else f"{least} to {most}"
             )
             raise ValueError(f"{sum(one is not None for one in inputs)} inputs are given, {self.name} takes {wanted}")
+
+    def outputs(self, call: Call, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        """Return the outputs; raises ValueError when the number of inputs is wrong."""
+        self.check_number(inputs)
         result = self.forward(call, *inputs)
         outputs = result if isinstance(result, tuple) else (result,)
         if len(outputs) < call.outputs:

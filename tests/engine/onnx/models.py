@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from engine.onnx.file import open_onnx
 from engine.onnx.graph import read_node
 from kernels.cpu.threads import SERIAL
 
@@ -39,6 +40,7 @@ def with_random_weights(model, seed=0):
         for position, name in enumerate(node.input):
             readers.setdefault(name, (node.op_type, position))
     del result.graph.node[:]
+    file = open_onnx(model)
     for node in model.graph.node:
         if node.op_type != "ConstantOfShape":
             result.graph.node.append(node)
@@ -48,7 +50,7 @@ def with_random_weights(model, seed=0):
                 del result.graph.node[-1].attribute[:]
                 result.graph.node[-1].attribute.extend([*kept, onnx.helper.make_attribute("momentum", 1.0)])
             continue
-        (array,) = read_node(node, 9).forward((stored[node.input[0]],), SERIAL).values()
+        (array,) = read_node(node, file).forward((stored[node.input[0]],), SERIAL).values()
         numbers = rng.standard_normal(array.shape)
         reader = readers[node.output[0]]
         if reader == ("Conv", 1):
