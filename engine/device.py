@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from engine.errors import unknown_name
 from engine.graph import Node
+from engine.layers import named_alike
 from engine.network import Network
 from engine.plan import planned_for_hopper, planned_for_tensor_cores
 from engine.scaling import sample_picture, scaled_nodes
@@ -29,13 +31,15 @@ def moved_to_cuda(network: Network, precision: str) -> Network:
     precision : one of ``CUDA_DTYPES``.
     """
     algorithm = _cuda_algorithm(network.convolution, precision)
-    dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
+    dtype = np.dtype("float16" if precision == "float16" else "float32")
+    scales: Mapping[str, float] = {}
     nodes = network.nodes
     if dtype == np.float16:
         features = network.features(sample_picture(), network.layers)
         largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
         nodes, of_values = scaled_nodes(network.nodes, largest)
-        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
+        of_layers = {layer: of_values[value] for layer, value in network.outputs.items()}
+        scales = named_alike(network.outputs, of_layers)
     nodes = tuple(on_cuda(node, dtype) for node in nodes)
     if algorithm == "hopper" and hopper_is_right():
         nodes = planned_for_hopper(nodes)

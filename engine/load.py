@@ -12,11 +12,12 @@ from engine.device import CUDA_CONVOLUTIONS, CUDA_DTYPES, DTYPES, choose_device,
 from engine.errors import ModelError, unknown_name
 from engine.front import front_of, remaining_preprocessing
 from engine.graph import Graph, Node
+from engine.layers import LayerNames
 from engine.network import Network
 from engine.onnx.reader import read_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Operator, Relu, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.vgg import CONTENT_WEIGHT, known_file, known_weights, layer_names
+from engine.vgg import CONTENT_WEIGHT, NORMALIZED, known_file, known_weights, layer_names, other_names
 from kernels.cpu.threads import Workers
 
 POOLINGS = ("average", "max", "model")
@@ -76,9 +77,10 @@ def load_network(
     known = known_weights(nodes)
     of_cpu = np.dtype("float32" if dtype in CUDA_DTYPES else dtype)
     nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
+    normalized = "BatchNormalization" in graph.operators or NORMALIZED in graph.metadata
     network = Network(
         nodes=nodes,
-        outputs=outputs,
+        outputs=LayerNames(outputs, other_names(tuple(layer_names(graph.nodes)), normalized)),
         preprocessing=named or resolve_preprocessing(path, graph),
         dtype=of_cpu,
         device="cpu",
@@ -87,6 +89,7 @@ def load_network(
         workers=Workers(threads),
         convolution=convolution,
         weights=known.title if known else "",
+        notes=graph.notes,
     )
     _check_channels(network, path)
     return network if chosen == "cpu" else moved_to_cuda(network, dtype)

@@ -172,8 +172,42 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
     return {}
 
 
+def other_names(names: Sequence[str], normalized: bool) -> dict[str, str]:
+    """Return the layer of a VGG that each name stands for by which other programs call it.
+
+    The layer is what comes out of the ReLU: Caffe calls that ``relu4_2``, Keras ``block4_conv2``. In torchvision's
+    networks, ``features.21``, convolution, ReLU and whatever stands between them have numbers of their own; each stands
+    for the layer.
+
+    Parameters
+    ----------
+    names : of the layers, as ``layer_names`` gives them.
+    normalized : whether the network was trained with batch normalizations, which torchvision counts too.
+    """
+    others: dict[str, str] = {}
+    number, block_before = 0, "1"
+    for name in names:
+        block, _, place = name.removeprefix("conv").partition("_")
+        number += block != block_before  # the pooling
+        block_before = block
+        others |= {f"relu{block}_{place}": name, f"block{block}_conv{place}": name}
+        for _ in range(3 if normalized else 2):
+            others[f"features.{number}"] = name
+            number += 1
+    return others
+
+
+NORMALIZED = "batch_normalization"
+"""The key of a model's metadata that says that batch normalizations were folded into its convolutions."""
+
+
 def architecture(names: Sequence[str]) -> str:
-    """Return ``"VGG-16"``, ``"VGG-19"`` or, where the layers present do not tell, ``"VGG"``."""
+    """Return ``"VGG-19"``, ``"VGG-16"`` or, where the layers present do not tell, ``"VGG"``.
+
+    Of a network that ends within the first two blocks that is too much to say: it is ``""``.
+    """
+    if "conv3_1" not in names:
+        return ""
     if any(name.endswith("_4") for name in names):
         return "VGG-19"
     # Block 4 begins only after block 3 has ended.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tools.model_part import write_part
 from tools.originals import ORIGINALS, ZOO_ADDRESSES
 from tools.progress import Progress
 from tools.weights.convert import convert
-from tools.weights.kind import kind_of
+from tools.weights.kind import UnknownKindError, kind_of
 
 DRAFT = "draft"
 """The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
@@ -64,14 +65,17 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
 
 
 def is_foreign(path: Path) -> bool:
-    """Tell whether a file has weights in the format of another program; what is no model at all is left to the reader.
+    """Tell whether a file has weights in the format of another program, whatever it is called.
 
-    Raises ValueError, with what to do, for a file that is known and cannot be used.
+    Raises ValueError, with what to do, for a file that is known and cannot be used. Of one called ``.onnx`` that is
+    nothing known, its own reader says best what is wrong with it.
     """
-    if path.suffix == ".onnx":
-        # Damaged or not, its own reader says best what is wrong with it.
-        return False
-    return kind_of(path) != "onnx"
+    try:
+        return kind_of(path) != "onnx"
+    except UnknownKindError:
+        if path.suffix == ".onnx":
+            return False
+        raise
 
 
 def default_model(cache: Path | None = None) -> str:
@@ -97,6 +101,8 @@ def model_file(name_or_path: str, cache: Path | None) -> Path:
     path = Path(name_or_path)
     if name_or_path and path.is_file():
         return path
+    if re.match(r"(?:https?|ftp|hf|file)://", name_or_path):
+        raise ValueError(f"the model {name_or_path!r} is an address: download the file, and give its path")
     if name_or_path == DRAFT:
         return DRAFT_FILE
     name = name_or_path.removesuffix(".onnx")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 from engine.load import load_network
@@ -44,8 +44,8 @@ def draft_settings(settings: Settings, network: Network, draft: Network, size: i
     content_weight = content_weight_at(draft.content_weight * given, ratio**2)
     return dataclasses.replace(
         settings,
-        content_layers=_kept(settings.content_layers, draft.layers) or PAPER_CONTENT_LAYERS,
-        style_layers=_kept(settings.style_layers, draft.layers) or PAPER_STYLE_LAYERS,
+        content_layers=_kept(settings.content_layers, draft.outputs) or PAPER_CONTENT_LAYERS,
+        style_layers=_kept(settings.style_layers, draft.outputs) or PAPER_STYLE_LAYERS,
         content_weight=content_weight,
         iterations=min(settings.iterations, ITERATIONS),
         optimizer="l-bfgs",
@@ -90,6 +90,6 @@ def preview(
     return prepare(draft, content.pixels, paintings, settings, first).run(callback)
 
 
-def _kept(layers: Layers, known: Sequence[str]) -> Layers:
+def _kept(layers: Layers, known: Container[str]) -> Layers:
     names = [name for name in layer_names(layers) if name in known]
     return {name: layers[name] for name in names} if isinstance(layers, Mapping) else names

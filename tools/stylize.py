@@ -114,7 +114,7 @@ def _make(arguments: argparse.Namespace) -> int:
     _check_not_written(arguments, model)
     _check_not_written(arguments, Path(chosen))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
-    check_layers(network, options)
+    options = check_layers(network, options)
     needed = check_memory(network, options, size, style_sizes)
     options = with_fitting_levels(options, network, content.size, [style.size for style in styles], arguments.levels)
     if options.content_weight is None and not network.weights and not arguments.quiet:
@@ -175,6 +175,7 @@ def _introduction(options: Options, network: Network, size: tuple[int, int], nee
     return [
         f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
         f"{network.place}, {network.precision}",
+        *(f"of the model: {note}" for note in network.notes),
         f"{width}x{height} pixels, about {byte_count(needed)} of memory{levels}",
     ]
 

@@ -50,13 +50,16 @@ def read_onnx(path: str | Path) -> Graph:
     reader = _Reader(file)
     for node in file.graph.node:
         reader.add(node)
+    metadata = {entry.key: entry.value for entry in file.model.metadata_props}
+    # A part of a model that is kept as a file of its own says there what was to be known of the whole.
+    notes = [*reader.notes, *([metadata["note"]] if "note" in metadata else [])]
     return Graph(
         input=reader.input,
         nodes=fused(reader.nodes),
         rejected=tuple(reader.rejected),
-        metadata={entry.key: entry.value for entry in file.model.metadata_props},
+        metadata=metadata,
         operators=dict(Counter(node.op_type for node in file.graph.node)),
-        notes=tuple(dict.fromkeys(reader.notes)),
+        notes=tuple(dict.fromkeys(notes)),
         left_out=reader.left_out,
     )
 
@@ -291,18 +294,22 @@ class _Reader:
     def _rearranged(self, node: onnx.NodeProto, views: Sequence[View]) -> None:
         """Read a node that puts channels of the image in another order; refuses one that does anything else."""
         read = read_node(node, self.file)
+        reason = f"this {node.op_type} is not supported, only one of the image's channels or axes"
         behind = range(len(views), len(node.input))
         constants = [self._tensor(node, at, "input") if self._has(node, at) else None for at in behind]
 
         def run(probes: tuple[Array, ...]) -> list[Array]:
-            outputs = read.forward((*probes, *constants), SERIAL)
+            try:
+                outputs = read.forward((*probes, *constants), SERIAL)
+            except ModelError:  # rows or columns are meant, of which another image may have more
+                raise _RefusedError(reason) from None
             return [outputs[name] for name in node.output if name]
 
         if any(any(view.pads) for view in views):
             raise _RefusedError(f"{node.op_type} of padded values is not supported")
         found = rearranged(views, run, self._sides)
         if found is None:
-            raise _RefusedError(f"this {node.op_type} is not supported, only one of the image's channels or axes")
+            raise _RefusedError(reason)
         self.views.update(zip((name for name in node.output if name), found, strict=True))
 
     def _pad(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:

@@ -349,7 +349,7 @@ def test_inspect_shows_what_stands_before_an_operator_that_is_not_supported(tmp_
     found = facts(printed)
     assert found["not supported"] == "HardSwish 'swish': operator HardSwish is not supported"
     assert "10 of 13 convolutions are out of the engine's reach" in printed
-    assert found["architecture"] == "VGG, 3 convolutions: conv1_1 .. conv2_1"
+    assert found["architecture"] == "begins as a VGG does, 3 convolutions: conv1_1 .. conv2_1"
     assert list(table(printed)) == ["layer", "conv1_1", "conv1_2", "(pool1)", "conv2_1", "total"]
 
 
@@ -432,7 +432,12 @@ def test_where_branches_meet_the_one_that_sees_the_most_tells(tmp_path, call):
     assert rows["(row)"][:2] == ["Concat", "8 x 31 x 31"]
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08", b"\x89PNG\r\n\x1a\n" * 50])
+def test_inspect_of_an_empty_file_says_so(tmp_path, call):
+    (tmp_path / "model.onnx").touch()
+    assert call("inspect", tmp_path / "model.onnx", code=2).endswith("model.onnx: is empty; download it again\n")
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"\x08\x08", b"\x89PNG\r\n\x1a\n" * 50])
 def test_inspect_of_garbage_is_one_line(tmp_path, call, content):
     (tmp_path / "model.onnx").write_bytes(content)
     assert "not an ONNX file" in call("inspect", tmp_path / "model.onnx", code=2)

@@ -33,6 +33,10 @@ _CAFFE = {1: (2,), 2: (2,), 3: (2,), 4: (0, 2), 5: (0,), 6: (2,), 7: (0,), 8: (2
 _CAFFE_LAYERS = {2, 100}
 
 
+class UnknownKindError(ValueError):
+    """A file that is none of the weight files, nor anything else that is known."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One file in a zip archive, as its directory describes it.
@@ -66,7 +70,11 @@ def kind_of(path: Path) -> str:
         head = file.read(8192)
         found = _binary_kind(file, head, length)
         if found is None:
-            raise ValueError(f"{path}: {_refusal(file, head)}")
+            reason = _refusal(file, head)
+            if reason is None:
+                known = "ONNX, PyTorch, safetensors, Keras, Caffe or MatConvNet"
+                raise UnknownKindError(f"{path}: is no weight file of {known}; it begins with {head[:8]!r}")
+            raise ValueError(f"{path}: {reason}")
     if found == "zip":
         return _zip_kind(path)
     return found
@@ -141,8 +149,8 @@ def _zip_kind(path: Path) -> str:
     raise ValueError(f"{path}: is a zip archive without a network's weights; unpack it and give the weight file in it")
 
 
-def _refusal(file: BinaryIO, head: bytes) -> str:
-    """Return what a file is that is none of the weight files, and what to do."""
+def _refusal(file: BinaryIO, head: bytes) -> str | None:
+    """Return what a file is that is none of the weight files, and what to do; None where that is not known."""
     if not head:
         return "is empty; download it again"
     if pointer := _LFS.match(head):
@@ -164,8 +172,7 @@ def _refusal(file: BinaryIO, head: bytes) -> str:
         return "is a tar archive; unpack it and give the weight file in it"
     if _PICKLE.match(head):
         return "is a pickle, but none of torch.save; loading it would run programs; save its arrays as safetensors"
-    known = "ONNX, PyTorch, safetensors, Keras, Caffe or MatConvNet"
-    return f"is no weight file of {known}; it begins with {head[:8]!r}"
+    return None
 
 
 def _tar_names(file: BinaryIO) -> Iterator[bytes]:
