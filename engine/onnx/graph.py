@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from engine.errors import ModelError, unknown_name
+from engine.errors import ModelError, printable, unknown_name
 from engine.graph import label_of
 from engine.onnx.file import OnnxFile, attributes_of, name_of, open_onnx, operator_of
 from engine.onnx.operators import DTYPES, OPERATORS, Budget, Call, Operator, UnsupportedError
@@ -113,16 +113,16 @@ class GraphNode:
         try:
             yield
         except UnsupportedError as error:
-            raise UnsupportedError(f"{self.label}: {error}") from None
+            raise UnsupportedError(f"{self.label}: {_shown(error)}") from None
         except ModelError:
             raise
         except KeyError as error:
-            raise ModelError(f"{self.label}: {error} is missing") from None
+            raise ModelError(f"{self.label}: {_shown(error)} is missing") from None
         except (TypeError, AttributeError, IndexError) as error:
             # An attribute of another kind than the operator's, an index that points nowhere.
-            raise ModelError(f"{self.label}: its attributes or inputs do not fit: {error}") from None
-        except (ValueError, ArithmeticError) as error:
-            raise ModelError(f"{self.label}: {error}") from None
+            raise ModelError(f"{self.label}: its attributes or inputs do not fit: {_shown(error)}") from None
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            raise ModelError(f"{self.label}: {_shown(error)}") from None
         except MemoryError:
             raise ModelError(f"{self.label}: there is not enough memory for its outputs") from None
 
@@ -325,6 +325,11 @@ def _number_array(file: OnnxFile, tensor: onnx.TensorProto, what: str) -> Array:
     array = file.array(tensor, what)
     check_numbers(array, what)
     return array
+
+
+def _shown(error: Exception) -> str:
+    """Return an error's text, in which there may be some out of the file, on one line."""
+    return printable(str(error))
 
 
 def _budget(values: Mapping[str, Array]) -> Budget:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from engine.errors import ModelError
+from engine.errors import ModelError, printable
 from engine.fuse import fused
 from engine.graph import Graph, Node, Rejected, label_of
 from engine.onnx.constants import Constants
@@ -159,12 +159,12 @@ class _Reader:
             handler(node, attributes_of(node, self.file.array))
         except (_RefusedError, UnsupportedError) as refusal:
             self._leave_out(node)
-            reason = str(refusal).removeprefix(f"{_label(node)}: ")
+            reason = printable(str(refusal)).removeprefix(f"{_label(node)}: ")
             self.rejected.append(Rejected(_label(node), node.output[0] if node.output else "", reason))
         except ModelError:
             raise
         except (ValueError, ArithmeticError) as error:
-            raise ModelError(f"{_label(node)}: {error}") from None
+            raise ModelError(f"{_label(node)}: {printable(str(error))}") from None
         except (TypeError, AttributeError, IndexError, KeyError):
             # An attribute of another kind than the operator's, or an output that is not there.
             raise ModelError(f"{_label(node)}: its attributes, inputs or outputs are damaged") from None

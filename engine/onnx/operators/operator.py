@@ -24,6 +24,10 @@ take as much memory again.
 """
 
 
+MAX_LIST = 10_000
+"""The longest list of axes, sizes or places that is an input of a node."""
+
+
 class UnsupportedError(ModelError):
     """An operator, or one of its options, that the engine does not have; the model itself may be right."""
 
@@ -56,8 +60,13 @@ class Call:
         return bool(self.attributes.get(name, default))
 
     def integers(self, name: str, given: Array | None = None) -> tuple[int, ...] | None:
-        """Return a list of integers that is an input in newer operator sets and an attribute in older ones, or None."""
+        """Return a list of integers that is an input in newer operator sets and an attribute in older ones, or None.
+
+        Raises ValueError for more of them than any array has axes or any node outputs.
+        """
         if given is not None:
+            if given.size > MAX_LIST:
+                raise ValueError(f"{name} are {given.size:,} numbers, expected at most {MAX_LIST:,}")
             return tuple(int(number) for number in given.reshape(-1))
         found = self.attributes.get(name)
         return None if found is None else tuple(int(number) for number in found)
