@@ -182,7 +182,7 @@ class _Session:
                 f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.place}"
             )
             for note in network.notes:
-                progress.write(f"{NAME}: of the model: {note}")
+                progress.write(f"{NAME}: {note}")
             try:
                 for target in todo:
                     self._make(target, progress)

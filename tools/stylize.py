@@ -175,7 +175,7 @@ def _introduction(options: Options, network: Network, size: tuple[int, int], nee
     return [
         f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
         f"{network.place}, {network.precision}",
-        *(f"of the model: {note}" for note in network.notes),
+        *network.notes,
         f"{width}x{height} pixels, about {byte_count(needed)} of memory{levels}",
     ]
 
@@ -311,8 +311,9 @@ class _Session:
             self._say(time_needed)
         else:
             height, width = self.job.initial.shape[:2]
-            model, memory = _introduction(self.options, self.job.objective.network, (height, width), needed)
-            self._say(model)
+            *of_model, memory = _introduction(self.options, self.job.objective.network, (height, width), needed)
+            for line in of_model:
+                self._say(line)
             self._say(f"{memory}, {time_needed}")
         if levels_of(self.options) == 1:
             self._record(start_of_log(self.arguments, self.options, needed))

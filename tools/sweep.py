@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         if not arguments.quiet:
             for note in notes:
-                tell(f"{NAME}: of the model: {note}")
+                tell(f"{NAME}: {note}")
         sweep = _Sweep(arguments, options, folder, files, workers)
         stopped = sweep.make()
     return sweep.finish(stopped)

@@ -31,7 +31,7 @@ from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, Junction, 
 from kernels.cpu.threads import SERIAL
 from kernels.geometry import Window
 
-QUANTIZED = "its activations are quantized too: here they are neither rounded nor cut off above"
+QUANTIZED = "the model's activations are quantized too: here they are neither rounded nor cut off above"
 """What is to be known of a model with QuantizeLinear between its operators."""
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
