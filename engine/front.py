@@ -30,12 +30,7 @@ def front_of(nodes: Sequence[Node]) -> tuple[Node, ...]:
     front: list[Node] = []
     for node in nodes:
         operator = node.operator
-        is_mixture = (
-            isinstance(operator, Conv)
-            and operator.window == Window((1, 1))
-            and operator.group == 1
-            and not operator.relu
-        )
+        is_mixture = isinstance(operator, Conv) and operator.window == Window((1, 1)) and not operator.relu
         if (front and node.input != front[-1].output) or not (is_mixture or isinstance(operator, Affine)):
             break
         front.append(node)
@@ -78,9 +73,11 @@ def _arithmetic(front: Sequence[Node]) -> tuple[Array, Array] | None:
             scale, more = (np.broadcast_to(values, 3) for values in (operator.scale, operator.shift))
             matrix, shift = scale[:, None] * matrix, scale * shift + more
         elif isinstance(operator, Conv):
-            if operator.weight.shape != (1, 1, 3, 3):
+            if operator.weight.shape not in ((1, 1, 3, 3), (1, 1, 1, 3)):
                 return None
             weight = operator.weight[0, 0].T.astype(np.float64)
+            if operator.group == 3:  # each color by itself
+                weight = np.diag(weight[:, 0])
             matrix, shift = weight @ matrix, weight @ shift + (0 if operator.bias is None else operator.bias)
     invertible = np.isfinite(matrix).all() and np.linalg.cond(matrix) < 1e6
     return (matrix, shift) if front and invertible else None

@@ -224,6 +224,7 @@ def _inlined(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
     if count > MAX_NODES:
         raise ModelError(f"{label}: its functions stand for more than {MAX_NODES:,} nodes, or for themselves")
     try:
+        # Those that were written for another version of the operators are left as they are.
         return inliner.inline_local_functions(model)
     except Exception as error:  # the inliner is in C++ and raises what it likes
         raise ModelError(f"{label}: its functions cannot be written out: {printable(str(error))}") from None

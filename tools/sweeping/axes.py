@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.errors import unknown_name
 from engine.objective import PAPER_STYLE_LAYERS
+from engine.vgg import other_names
 from tools.command_line import natural_int, positive_float
 from tools.options import ARGUMENTS, layer_weights
 
@@ -137,6 +138,9 @@ def number_label(number: float) -> str:
 
 def style_depth_axis(first: str, last: str) -> Axis:
     """Return the axis over the sets of the paper's style layers, from that up to ``first`` to that up to ``last``."""
+    # Numbers of torchvision's depend on the layers between these.
+    others = {other: name for other, name in other_names(PAPER_STYLE_LAYERS, False).items() if "." not in other}
+    first, last = others.get(first, first), others.get(last, last)
     for name in (first, last):
         if name not in PAPER_STYLE_LAYERS:
             raise ValueError(f"{unknown_name('style layer', name, PAPER_STYLE_LAYERS)} for a range")

@@ -257,6 +257,12 @@ def mixed(builder, value):
     return builder.node("Conv", value, builder.weight(weight), builder.weight(-MEAN))
 
 
+def color_by_color(builder, value):
+    """A 1x1 convolution of each color by itself."""
+    weight = np.full((3, 1, 1, 1), 255, np.float32)
+    return builder.node("Conv", value, builder.weight(weight), builder.weight(-MEAN[::-1]), group=3)
+
+
 def mean_image(builder, value):
     image = np.broadcast_to(MEAN.reshape(1, 3, 1, 1), (1, 3, HEIGHT, WIDTH))
     return builder.node("Sub", value, builder.weight(image.copy()))
@@ -340,6 +346,15 @@ def test_arithmetic_that_does_not_tell_is_asked_about(tmp_path):
     ):
         features(model, tmp_path)
     assert features(model, tmp_path, preprocessing="bgr")[0].preprocessing.name == "bgr"
+
+
+def test_a_convolution_of_each_color_by_itself_is_arithmetic_too(tmp_path):
+    """Of 0..1, with the colors as they come and ImageNet's mean."""
+    model = models.vgg(BLOCKS, front=color_by_color, metadata={})
+    network, found = features(model, tmp_path)
+    assert network.preprocessing.name == "unit"
+    assert network.layers == NAMES
+    assert_close(found, evaluated(model, INPUTS["unit"]))
 
 
 @pytest.mark.parametrize(
@@ -453,6 +468,14 @@ def test_functions_of_a_model_are_written_out(plain, tmp_path):
     assert network.layers == NAMES
     np.testing.assert_array_equal(found, plain)
     assert_close(evaluated(model, INPUTS["caffe"]), plain)
+
+
+def test_functions_written_for_another_version_of_the_operators_are_refused(tmp_path):
+    model = with_function([helper.make_node("Relu", ["x"], ["y"])])
+    model.functions[0].opset_import[0].version = 18
+    graph = read_onnx(models.save(model, tmp_path / "m.onnx"))
+    assert graph.nodes == ()
+    assert graph.rejected[0].reason == "operator local.conv_relu is not supported"
 
 
 def test_functions_that_call_themselves_or_each_other_without_end_are_refused(tmp_path):
