@@ -263,6 +263,7 @@ def test_the_known_addresses_are_the_zoo_s_new_places():
             "a pointer of Git LFS",
         ),
         (b"\x1f\x8b\x08" + bytes(60), "is compressed with gzip"),
+        (b"../../blobs/1111", "is a link that was saved as a text, to '../../blobs/1111'; give the file"),
         (b"", "is empty; download it again"),
     ],
 )

@@ -26,6 +26,7 @@ _PACKED = {
 }
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)?oid sha256:([0-9a-f]{64})\n")
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)\b", re.IGNORECASE)
+_LINK = re.compile(rb"(?:\.{1,2}/)+[\w./-]{1,200}\n?")
 _PICKLE = re.compile(rb"\x80[\0-\5]|\([dl]p\d|[]}]q|c[A-Za-z_][\w.]*\n\w+\n[(p)]")
 
 # Field numbers and wire types of a NetParameter. Source: BVLC/caffe src/caffe/proto/caffe.proto.
@@ -156,6 +157,8 @@ def _refusal(file: BinaryIO, head: bytes) -> str | None:
     if pointer := _LFS.match(head):
         digits = pointer[1].decode()
         return f"is a pointer of Git LFS, not the file itself; 'git lfs pull' gets that (oid sha256:{digits})"
+    if _LINK.fullmatch(head):
+        return f"is a link that was saved as a text, to {head.decode().strip()!r}; give the file that it leads to"
     if _PAGE.match(head):
         return "is a web page, not a weight file; download it again from a link to the file itself"
     for signature, program in _PACKED.items():
