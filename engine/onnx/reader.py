@@ -37,6 +37,9 @@ QUANTIZED = "the model's activations are quantized too: here they are neither ro
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 _NO_PADS = (0, 0, 0, 0)
 
+# In place of a scale: values that were rounded by one found from themselves, and products of these with weights.
+_DYNAMIC, _PRODUCT = b"dynamic", b"product"
+
 
 def read_onnx(path: str | Path) -> Graph:
     """Read an ONNX file.
@@ -107,6 +110,8 @@ class _Reader:
         image = View(self.input, axes, tuple(Channel(source) for source in range(3)), whole=whole)
         self.views = {self.input: image}
         self._names: dict[str, str] = {}
+        # Scales and zero points that are found from the values at hand: of which scale, times what.
+        self._scales: dict[str, tuple[str, Array]] = {}
         self._made: dict[tuple[Channel, ...], str] = {image.channels or (): self.input}
         self._handlers: dict[str, Callable[[onnx.NodeProto, Mapping[str, Any]], None]] = {
             "Add": self._add,
@@ -115,14 +120,16 @@ class _Reader:
             "Cast": self._cast,
             "Concat": self._concat,
             "Conv": self._conv,
+            "ConvInteger": self._integer_conv,
             "DequantizeLinear": self._dequantize,
             "Div": self._arithmetic,
             "Dropout": self._same,
+            "DynamicQuantizeLinear": self._quantize_dynamically,
             "Gather": self._rearrange,
             "GatherND": self._rearrange,
             "Identity": self._same,
             "MaxPool": self._pool,
-            "Mul": self._arithmetic,
+            "Mul": self._multiply,
             "Pad": self._pad,
             "QLinearConv": self._quantized_conv,
             "QuantizeLinear": self._quantize,
@@ -143,7 +150,7 @@ class _Reader:
     def add(self, node: onnx.NodeProto) -> None:
         """Read one node; what cannot be run is noted in ``rejected``."""
         for name in node.output:
-            if name and (name in self.views or name in self.constants):
+            if name and (name in self.views or name in self.constants or name in self._scales):
                 raise ModelError(f"{_label(node)}: its output {name!r} is there already")
         try:
             if any(name and name in self._unavailable for name in node.input):
@@ -171,7 +178,7 @@ class _Reader:
 
     def _leave_out(self, node: onnx.NodeProto) -> None:
         self._unavailable.update(name for name in node.output if name)
-        self.left_out += node.op_type in ("Conv", "FusedConv", "QLinearConv")
+        self.left_out += node.op_type in ("Conv", "ConvInteger", "FusedConv", "QLinearConv")
 
     # ---- values ----
 
@@ -180,6 +187,8 @@ class _Reader:
         name = node.input[position] if position < len(node.input) else ""
         if name in self.constants:
             raise _RefusedError(f"its input {name!r} is a constant")
+        if name in self._scales:
+            raise _RefusedError(f"its input {name!r} is found from quantized values")
         if name not in self.views:
             raise ModelError(f"{_label(node)}: input {name!r} is not produced by any node before it")
         return self.views[name]
@@ -276,7 +285,7 @@ class _Reader:
         view, kind = self._view(node), int(attributes["to"])
         if kind not in _FLOATS and not view.whole:
             raise _RefusedError("a Cast of computed values to whole numbers is not supported")
-        if view.quantized:
+        if view.quantized and view.quantized[0] != _PRODUCT:
             raise _RefusedError("a Cast of quantized values is not supported")
         self.views[node.output[0]] = replace(view, whole=kind not in _FLOATS)
 
@@ -476,6 +485,45 @@ class _Reader:
         conv, value = self._convolution(node, attributes, value, weight, bias)
         relu = made.begin_at_zero
         self._emit(node, replace(conv, relu=relu), value, not_negative=relu, quantized=made.key, whole=True)
+
+    def _quantize_dynamically(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+        """DynamicQuantizeLinear: scale and zero point are found from the values, which stay as they are."""
+        values, scale, zero = node.output
+        self.notes.append(QUANTIZED)
+        self.views[values] = replace(self._view(node), quantized=(_DYNAMIC, scale.encode()), whole=True)
+        self._scales |= {scale: (scale, np.ones(1)), zero: (scale, np.zeros(1))}
+
+    def _integer_conv(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+        """ConvInteger of values quantized so: the convolution, which lacks the weight's scale until a Mul brings it."""
+        scale = self._scales.get(node.input[2], ("", None))[0].encode() if self._has(node, 2) else b""
+        stored = self._tensor(node, 1, "weight")
+        zero = self._tensor(node, 3, "zero point") if self._has(node, 3) else np.zeros(1, np.uint8)
+        if stored.ndim != 4 or stored.dtype.kind not in "iu" or zero.size not in (1, len(stored)):
+            raise ModelError(f"{_label(node)}: weight {stored.shape} of {stored.dtype} does not fit its zero point")
+        value = self._channels_second(node, pads_allowed=True, quantized_allowed=True)
+        if value.quantized != (_DYNAMIC, scale):
+            raise _RefusedError("ConvInteger of other numbers than those of a DynamicQuantizeLinear is not supported")
+        weight = (stored.astype(np.float64) - zero.reshape(-1, 1, 1, 1)).astype(np.float32)
+        conv, value = self._convolution(node, attributes, value, weight, None)
+        self._emit(node, conv, value, quantized=(_PRODUCT, scale), whole=True)
+
+    def _multiply(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+        """Mul of a value and a constant, or by a scale that was found from quantized values."""
+        at = next((position for position, name in enumerate(node.input) if name in self._scales), None)
+        if at is None or len(node.input) != 2:
+            self._arithmetic(node, attributes)
+            return
+        scale, factor = self._scales[node.input[at]]
+        if node.input[1 - at] in self.constants:
+            more = self._weights(node, 1 - at, "constant").astype(np.float64)
+            if more.size != 1 and more.shape[-3:] != (more.size, 1, 1):
+                raise _RefusedError(f"a scale of the shape {more.shape} is not supported")
+            self._scales[node.output[0]] = (scale, factor * more.reshape(-1))
+            return
+        view = self._view(node, 1 - at)
+        if view.quantized != (_PRODUCT, scale.encode()):
+            raise _RefusedError("a scale of other values than those it is multiplied with is not supported")
+        self._emit(node, Affine(factor, np.zeros_like(factor)), replace(view, quantized=None))
 
     def _levels(self, node: onnx.NodeProto, scale_at: int, zero_at: int, kind: int = 0) -> _Levels:
         """Return scale and zero point out of a node's inputs; a zero point that is left out is 0."""

@@ -86,6 +86,7 @@ def originals() -> list[onnx.ModelProto]:
         models.vgg(blocks, conv=test_forms.dequantized(True)),
         models.vgg(blocks, conv=form.conv, relu=form.relu, pool=form.pool),
         models.vgg(blocks, conv=test_forms.padded("reflect")),
+        models.vgg(blocks, conv=test_forms.dynamically_quantized),
         test_forms.with_function(
             [helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
         ),
@@ -112,7 +113,7 @@ def damaged(original: onnx.ModelProto, rng: np.random.Generator) -> bytes:
     model = onnx.ModelProto()
     model.CopyFrom(original)
     for _ in range(rng.integers(1, 4)):
-        with contextlib.suppress(ValueError, TypeError):  # what protobuf itself refuses
+        with contextlib.suppress(ValueError, TypeError), np.errstate(all="ignore"):  # what protobuf itself refuses
             _CHANGES[rng.integers(len(_CHANGES))](model, rng)
     return model.SerializeToString()
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from engine.errors import ModelError
 from engine.load import load_network
@@ -188,6 +189,39 @@ def test_convolutions_of_quantized_numbers_are_read(tmp_path):
     assert network.notes == (QUANTIZED,)
     _, expected = features(models.vgg(BLOCKS, conv=dequantized(False)), tmp_path)
     assert_close(found, expected, 1e-2)  # its biases are rounded
+
+
+def dynamically_quantized(builder, value, weight, bias):
+    """As ONNX Runtime's dynamic quantization writes a convolution: its input's scale is found from the input."""
+    factor = np.float32(abs(weight).max() / 127)
+    stored = np.rint(weight / factor).astype(np.int8)
+    numbers, scale, zero = (f"{value}_{role}" for role in ("numbers", "scale", "zero"))
+    builder.node("DynamicQuantizeLinear", value, outputs=[numbers, scale, zero])
+    scales = builder.node("Mul", scale, builder.weight(factor))
+    inputs = numbers, builder.weight(stored), zero, builder.weight(np.int8(0))
+    product = builder.node("Cast", builder.node("ConvInteger", *inputs, pads=[1] * 4), to=models.FLOAT)
+    return builder.node("Add", builder.node("Mul", product, scales), builder.weight(bias.reshape(1, -1, 1, 1)))
+
+
+def test_dynamically_quantized_convolutions_are_read(tmp_path):
+    model = models.vgg(BLOCKS, conv=dynamically_quantized)
+    onnx.checker.check_model(model)
+    network, found = features(model, tmp_path)
+    assert network.layers == NAMES
+    assert network.notes == (QUANTIZED,)
+    assert_close(found, features(models.vgg(BLOCKS, conv=dequantized(False)), tmp_path)[1])
+    # Rounded as the file says, by ONNX's reference: near, not the same.
+    (rounded,) = ReferenceEvaluator(model).run(None, {"image": INPUTS["caffe"]})
+    assert 1e-4 < abs(rounded[0] - found).max() / found.max() < 0.1
+
+
+def test_a_product_without_its_scale_is_not_taken_for_a_layer(tmp_path):
+    def conv(builder, value, weight, bias):
+        dynamically_quantized(builder, value, weight, bias)
+        return builder.nodes[-3].output[0]  # of the Cast
+
+    graph = read_onnx(models.save(models.vgg(BLOCKS, conv=conv), tmp_path / "m.onnx"))
+    assert graph.rejected[0].reason == "Relu of quantized values is not supported"
 
 
 def test_what_is_restored_by_other_numbers_than_it_was_rounded_by_is_refused(tmp_path):
