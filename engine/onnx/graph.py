@@ -196,7 +196,7 @@ class OnnxGraph:
         an operator on the way has no gradient.
         """
         values = self._begun(inputs)
-        budget = _budget(values)
+        budget = _budget(values, rounds=4)  # the way back takes several times as long, and keeps all values
         wanted = [name for name in self.inputs if _is_floating(values[name])]
         wanted = wanted if with_respect_to is None else list(with_respect_to)
         for name in wanted:
@@ -332,6 +332,6 @@ def _shown(error: Exception) -> str:
     return printable(str(error))
 
 
-def _budget(values: Mapping[str, Array]) -> Budget:
+def _budget(values: Mapping[str, Array], rounds: int = 16) -> Budget:
     """Return how much a run on given inputs and weights may compute."""
-    return Budget(sum(one.size for one in values.values()), value=MAX_ELEMENTS, growth=MAX_GROWTH)
+    return Budget(sum(one.size for one in values.values()), value=MAX_ELEMENTS, growth=MAX_GROWTH, rounds=rounds)

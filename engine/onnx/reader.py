@@ -333,7 +333,9 @@ class _Reader:
         count = len(view.axes)
         axes = self._tensor(node, 3, "axes").reshape(-1).tolist() if self._has(node, 3) else list(range(count))
         if len(amounts) != 2 * len(axes) or any(not -count <= axis < count for axis in axes):
-            raise ModelError(f"{_label(node)}: pads {list(amounts)} do not fit the axes {axes} of {count}")
+            raise ModelError(
+                f"{_label(node)}: {len(amounts)} pads for {len(axes)} axes do not fit a value of {count} axes"
+            )
         sides: dict[str, list[int]] = {"H": [0, 0], "W": [0, 0]}
         for axis, begin, end in zip(axes, amounts[: len(axes)], amounts[len(axes) :], strict=True):
             letter = view.axes[axis]

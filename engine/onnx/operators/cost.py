@@ -19,6 +19,9 @@ from kernels.geometry import output_size
 PRODUCTS = 32
 """How many products of a convolution or of matrices take the time of one number that is written."""
 
+OF_AN_IMAGE = 1 << 21
+"""Products that take as long as it takes to begin with one image of a batch: the kernels go through them one by one."""
+
 
 class Budget:
     """How much may be computed.
@@ -28,11 +31,12 @@ class Budget:
     given : how many numbers there are to begin with: weights, inputs.
     value : how many numbers a single value may always have.
     growth : how many times those given it may have.
+    rounds : how many such values may be written.
     """
 
-    def __init__(self, given: int, *, value: int, growth: int) -> None:
+    def __init__(self, given: int, *, value: int, growth: int, rounds: int = 16) -> None:
         self.largest = max(value, growth * given)
-        self.left = 16 * self.largest
+        self.left = rounds * self.largest
 
     def spend(self, label: str, name: str, call: Call, inputs: Sequence[Array | None]) -> None:
         """Take one use of an operator off; raises ModelError, with its label, where the rest is not enough for it."""
@@ -127,14 +131,14 @@ def _gemm(call: Call, inputs: Sequence[Array]) -> tuple[int, int]:
 def _conv(call: Call, inputs: Sequence[Array]) -> tuple[int, int]:
     X, W = inputs[:2]
     elements = len(X) * len(W) * _positions(call, X, W.shape[2:], "Conv")
-    return elements, elements * math.prod(W.shape[1:])
+    return elements, elements * math.prod(W.shape[1:]) + len(X) * OF_AN_IMAGE
 
 
 def _pool(call: Call, inputs: Sequence[Array]) -> tuple[int, int]:
     X = inputs[0]
     kernel = call.integers("kernel_shape") or ()
     elements = math.prod(X.shape[:2]) * _positions(call, X, kernel, "a pooling")
-    return elements, elements * math.prod(kernel) * PRODUCTS
+    return elements, elements * math.prod(kernel) * PRODUCTS + len(X) * OF_AN_IMAGE
 
 
 def _positions(call: Call, X: Array, kernel: tuple[int, ...], operator: str) -> int:
