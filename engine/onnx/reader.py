@@ -332,6 +332,8 @@ class _Reader:
             fill = float(self._tensor(node, 2, "constant_value").reshape(-1)[0]) if self._has(node, 2) else 0.0
         count = len(view.axes)
         axes = self._tensor(node, 3, "axes").reshape(-1).tolist() if self._has(node, 3) else list(range(count))
+        if not all(isinstance(number, int) for number in (*amounts, *axes)):
+            raise ModelError(f"{_label(node)}: its pads or axes are not whole numbers")
         if len(amounts) != 2 * len(axes) or any(not -count <= axis < count for axis in axes):
             raise ModelError(
                 f"{_label(node)}: {len(amounts)} pads for {len(axes)} axes do not fit a value of {count} axes"

@@ -446,6 +446,22 @@ def test_pads_of_some_axes_are_read(mode, axes, tmp_path):
     assert_close(found, evaluated(model, INPUTS["caffe"]))
 
 
+@pytest.mark.parametrize(
+    ("pads", "message"),
+    [
+        (np.full(8, 1.5, np.float32), "its pads or axes are not whole numbers"),
+        (np.ones(6, np.int64), "6 pads for 4 axes do not fit a value of 4 axes"),
+        (np.array([0, 0, 1 << 40, 0, 0, 0, 0, 0]), "more than 1024"),
+    ],
+)
+def test_pads_that_are_none_are_named(pads, message, tmp_path):
+    def front(builder, value):
+        return builder.node("Pad", value, builder.weight(pads), mode="reflect")
+
+    with pytest.raises(ModelError, match=message):
+        features(models.vgg(BLOCKS, front=front), tmp_path)
+
+
 # ---- fused operators and functions ----
 
 
