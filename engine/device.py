@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from engine.errors import unknown_name
+from engine.layers import named_alike
 from engine.network import Network
 from engine.scaling import sample_picture, scaled_nodes
 from kernels import Cuda
@@ -28,13 +30,15 @@ def moved_to_cuda(network: Network, precision: str) -> Network:
     """
     gpu = opening.open_cuda()
     algorithm = _cuda_algorithm(gpu, network.convolution, precision)
-    dtype, scales = np.dtype("float16" if precision == "float16" else "float32"), dict[str, float]()
+    dtype = np.dtype("float16" if precision == "float16" else "float32")
+    scales: Mapping[str, float] = {}
     nodes = network.nodes
     if dtype == np.float16:
         features = network.features(sample_picture(), network.layers)
         largest = {network.outputs[layer]: float(F.max()) for layer, F in features.items()}
         nodes, of_values = scaled_nodes(network.nodes, largest)
-        scales = {layer: of_values[value] for layer, value in network.outputs.items()}
+        of_layers = {layer: of_values[value] for layer, value in network.outputs.items()}
+        scales = named_alike(network.outputs, of_layers)
     wrong = (algorithm == "hopper" and not opening.hopper_is_right(gpu)) or (
         algorithm == "tensor" and not opening.tensor_cores_are_right(gpu, precision)
     )

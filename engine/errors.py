@@ -27,3 +27,13 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}choose from {', '.join(known)}"
+
+
+def printable(text: str | bytes) -> str:
+    """Return a text out of a file so that it can be shown: one line, in which nothing acts on a terminal.
+
+    Control characters, marks that turn the direction of writing, and bytes that are no UTF-8 come out as escapes.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(errors="backslashreplace")
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -101,6 +101,8 @@ class Graph:
     rejected : what the engine cannot run; nothing in ``nodes`` depends on it.
     metadata : the file's key-value properties.
     operators : how often each ONNX operator occurs in the file.
+    notes : what is to be known of how the file is run, a sentence each.
+    left_out : how many of the file's convolutions are not among the nodes.
     """
 
     input: str
@@ -108,6 +110,8 @@ class Graph:
     rejected: tuple[Rejected, ...]
     metadata: dict[str, str]
     operators: dict[str, int]
+    notes: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def label_of(kind: str, name: str) -> str:

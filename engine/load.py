@@ -10,12 +10,14 @@ import numpy as np
 
 from engine.device import CUDA_CONVOLUTIONS, CUDA_DTYPES, DTYPES, choose_device, moved_to_cuda
 from engine.errors import ModelError, unknown_name
+from engine.front import front_of, remaining_preprocessing
 from engine.graph import Graph, Node
+from engine.layers import LayerNames
 from engine.network import Network
 from engine.onnx.reader import read_onnx
 from engine.ops import AveragePool, MaxPool, Operator, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.vgg import CONTENT_WEIGHT, known_file, known_weights, layer_names
+from engine.vgg import CONTENT_WEIGHT, NORMALIZED, known_file, known_weights, layer_names, other_names
 from kernels import Cpu
 
 POOLINGS = ("average", "max", "model")
@@ -44,8 +46,8 @@ def load_network(
     dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
         ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``. ``"tf32"`` is float32, rounded
         to tf32 (11 bits) where convolutions multiply it, on a GPU of compute capability 8.0 or later.
-    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
-        table of published files, or its first layer's weights.
+    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"``, ``"raw"`` or ``"bgr"``; None finds out from the
+        model's metadata, the table of published files, or its first layer's weights and the arithmetic before it.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
         On a GPU also ``"patches"``, matrix products of patches; ``"tensor"``, implicit matrix products on the tensor
         cores of compute capability 8.0 and later, which in float32 keep its precision by products in three parts;
@@ -75,9 +77,10 @@ def load_network(
     known = known_weights(nodes)
     of_cpu = np.dtype("float32" if dtype in CUDA_DTYPES else dtype)
     nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
+    normalized = "BatchNormalization" in graph.operators or NORMALIZED in graph.metadata
     network = Network(
         nodes=nodes,
-        outputs=outputs,
+        outputs=LayerNames(outputs, other_names(tuple(layer_names(graph.nodes)), normalized)),
         preprocessing=named or resolve_preprocessing(path, graph),
         dtype=of_cpu,
         device=Cpu(threads),
@@ -85,13 +88,16 @@ def load_network(
         rejected=graph.rejected,
         convolution=convolution,
         weights=known.title if known else "",
+        notes=graph.notes,
     )
     _check_channels(network, path)
     return network if chosen == "cpu" else moved_to_cuda(network, dtype)
 
 
 def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
-    """Return the input convention of a model: from its metadata, its hash, or its first layer.
+    """Return the input convention of a model: from its metadata, its hash, or its first layer and what stands before.
+
+    A mean or a scale that the model itself has before its first layer is not in it.
 
     Raises ModelError when none of them tells: a guess would give worse pictures without a word.
     """
@@ -102,12 +108,16 @@ def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
     if file is not None and file.preprocessing is not None:
         return PREPROCESSING[file.preprocessing]
     known = known_weights(graph.nodes)
-    if known is not None:
-        return PREPROCESSING[known.preprocessing]
+    trained_on = None if known is None else PREPROCESSING[known.preprocessing]
+    front = front_of(graph.nodes)
+    found = remaining_preprocessing(front, trained_on) if front else trained_on
+    if found is not None:
+        return found
+    beside = " beside its own arithmetic on the image" if front else ""
     raise ModelError(
-        f"{path}: nothing tells which input this model was trained on, choose its preprocessing: "
+        f"{path}: nothing tells which input this model was trained on{beside}, choose its preprocessing: "
         '"caffe" (BGR, 0..255, mean subtracted), "torch" (RGB, ImageNet mean and deviation), '
-        '"unit" (RGB, 0..1) or "raw" (RGB, 0..255)'
+        '"unit" (RGB, 0..1), "raw" (RGB, 0..255) or "bgr" (BGR, 0..255)'
     )
 
 

@@ -35,6 +35,7 @@ class Network:
     tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
     weights : what the weights are, where they are known, see ``engine.vgg.KnownWeights``; else empty, and
         ``content_weight`` is a guess.
+    notes : what is to be known of how the model is run, a sentence each.
     """
 
     nodes: tuple[Node, ...]
@@ -48,6 +49,7 @@ class Network:
     scales: Mapping[str, float] = field(default_factory=dict)
     tf32: bool = False
     weights: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:

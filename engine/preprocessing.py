@@ -46,6 +46,7 @@ PREPROCESSING = {
     "torch": Preprocessing("torch", False, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "unit": Preprocessing("unit", False, 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "raw": Preprocessing("raw", False, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "bgr": Preprocessing("bgr", True, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """The input conventions that models are published with, by name."""
 

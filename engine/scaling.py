@@ -1,8 +1,8 @@
 """Keeping responses and gradients within the range of 16-bit numbers, by powers of two that change no digit.
 
-ReLU and pooling commute with a positive factor, so that only convolutions have to know of it: a weight is multiplied by
-the factor of its output over that of its input, a bias by the former. The largest 16-bit number is 65504, the smallest
-with all digits 6e-5; VGG's responses reach thousands.
+ReLU, pooling and padding commute with a positive factor, so that only convolutions have to know of it: a weight is
+multiplied by the factor of its output over that of its input, a bias by the former. The largest 16-bit number is 65504,
+the smallest with all digits 6e-5; VGG's responses reach thousands.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.graph import Node
 from engine.losses import content_loss
-from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
+from engine.ops import Array, AveragePool, Conv, MaxPool, Pad, Relu
 from kernels import Device
 
 LARGEST = 512.0
@@ -47,8 +47,10 @@ def scaled_nodes(nodes: Sequence[Node], largest: Mapping[str, float]) -> tuple[t
     result = []
     for node in nodes:
         operator = node.operator
-        if not isinstance(operator, Conv | Relu | AveragePool | MaxPool):
-            raise ValueError(f"dtype 'float16' is for networks of convolutions, ReLU and pooling, not for {node.label}")
+        if not isinstance(operator, Conv | Relu | AveragePool | MaxPool | Pad):
+            raise ValueError(
+                f"dtype 'float16' is for networks of convolutions, ReLU, pooling and padding, not for {node.label}"
+            )
         before = power = powers[node.input]
         if isinstance(operator, Conv):
             if largest.get(node.output, 0.0) > 0:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.front import front_of
 from engine.graph import Node
-from engine.ops import Affine, AveragePool, Conv, MaxPool
+from engine.ops import AveragePool, Conv, MaxPool, Pad
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """How many convolutions stand before each pooling."""
@@ -126,8 +127,9 @@ def layer_hash(conv: Conv) -> str:
 
 
 def known_weights(nodes: Sequence[Node]) -> KnownWeights | None:
-    """Return what is known of a network's weights, by its first convolution."""
-    first = next((node.operator for node in nodes if isinstance(node.operator, Conv)), None)
+    """Return what is known of a network's weights, by its first convolution behind arithmetic on single pixels."""
+    behind = nodes[len(front_of(nodes)) :]
+    first = next((node.operator for node in behind if isinstance(node.operator, Conv)), None)
     return KNOWN_WEIGHTS.get(layer_hash(first)) if first is not None else None
 
 
@@ -135,21 +137,24 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
     """Return the output of each VGG layer by its name, ``conv1_1`` .. ``conv5_4``, each behind its ReLU.
 
     The names go by position: the first number counts the poolings before the layer, the second the convolutions since.
-    A file that ends early has fewer. Returns an empty dictionary when the network is not a VGG (convolutions of 3x3
+    A file that ends early has fewer. Arithmetic on the image's pixels may stand before them, and a padding of its own
+    before each. Returns an empty dictionary when the network is not a VGG (convolutions of 3x3
     with a ReLU each, in blocks of 2, 2, 3, 3, 3 or 2, 2, 4, 4, 4).
     """
     names: dict[str, str] = {}
     counts = [0]
-    value = nodes[0].input if nodes else ""
-    for node in nodes:
+    front = front_of(nodes)
+    behind = nodes[len(front) :]
+    value = front[-1].output if front else behind[0].input if behind else ""
+    for node in behind:
         operator = node.operator
         # What follows the last pooling is a classifier; a last convolution may have been cut off from its ReLU.
         if len(counts) > len(WIDTHS) or (node is nodes[-1] and isinstance(operator, Conv) and not operator.relu):
             break
         if node.input != value:
             return {}
-        if isinstance(operator, Affine) and not names:
-            pass  # preprocessing inside the network
+        if isinstance(operator, Pad):
+            pass  # of the convolution behind it
         elif isinstance(operator, MaxPool | AveragePool):
             counts.append(0)
         elif isinstance(operator, Conv) and operator.relu and operator.window.kernel == (3, 3):
@@ -167,8 +172,42 @@ def layer_names(nodes: Sequence[Node]) -> dict[str, str]:
     return {}
 
 
+def other_names(names: Sequence[str], normalized: bool) -> dict[str, str]:
+    """Return the layer of a VGG that each name stands for by which other programs call it.
+
+    The layer is what comes out of the ReLU: Caffe calls that ``relu4_2``, Keras ``block4_conv2``. In torchvision's
+    networks, ``features.21``, convolution, ReLU and whatever stands between them have numbers of their own; each stands
+    for the layer.
+
+    Parameters
+    ----------
+    names : of the layers, as ``layer_names`` gives them.
+    normalized : whether the network was trained with batch normalizations, which torchvision counts too.
+    """
+    others: dict[str, str] = {}
+    number, block_before = 0, "1"
+    for name in names:
+        block, _, place = name.removeprefix("conv").partition("_")
+        number += block != block_before  # the pooling
+        block_before = block
+        others |= {f"relu{block}_{place}": name, f"block{block}_conv{place}": name}
+        for _ in range(3 if normalized else 2):
+            others[f"features.{number}"] = name
+            number += 1
+    return others
+
+
+NORMALIZED = "batch_normalization"
+"""The key of a model's metadata that says that batch normalizations were folded into its convolutions."""
+
+
 def architecture(names: Sequence[str]) -> str:
-    """Return ``"VGG-16"``, ``"VGG-19"`` or, where the layers present do not tell, ``"VGG"``."""
+    """Return ``"VGG-19"``, ``"VGG-16"`` or, where the layers present do not tell, ``"VGG"``.
+
+    Of a network that ends within the first two blocks that is too much to say: it is ``""``.
+    """
+    if "conv3_1" not in names:
+        return ""
     if any(name.endswith("_4") for name in names):
         return "VGG-19"
     # Block 4 begins only after block 3 has ended.

@@ -107,3 +107,35 @@ def reaching(offset: int, stride: int, low: int, high: int, count: int) -> tuple
 def strips(count: int, length: int) -> list[tuple[int, int]]:
     """Cut ``range(count)`` into half-open ranges of ``length`` (the last may be shorter)."""
     return [(start, min(start + length, count)) for start in range(0, count, length)]
+
+
+def padded_size(size: int, before: int, behind: int, mode: str) -> int:
+    """Return how many rows an input of ``size`` has with padding; columns alike.
+
+    Parameters
+    ----------
+    before, behind : rows of padding.
+    mode : ``"constant"``, ``"reflect"`` or ``"edge"``, as in ONNX Pad (opset 24).
+
+    Raises ValueError for padding that is negative, and for reflections of more rows than there are behind the edge.
+    """
+    if mode not in ("constant", "reflect", "edge"):
+        raise ValueError(f"padding {mode!r} is not one of constant, reflect, edge")
+    if min(before, behind) < 0:
+        raise ValueError(f"padding of {before} and {behind} must not be negative")
+    if size < 1 or (mode == "reflect" and max(before, behind) >= size):
+        raise ValueError(f"{max(before, behind)} rows or columns of padding cannot be reflected from {size}")
+    return before + size + behind
+
+
+def padded_sources(size: int, before: int, behind: int, mode: str) -> tuple[int, ...]:
+    """Return which row of an input each row of the padded output is taken from, -1 for zeros; columns alike.
+
+    Parameters and errors are those of ``padded_size``.
+    """
+    last, inside = size - 1, range(-before, padded_size(size, before, behind, mode) - before)
+    if mode == "reflect":
+        return tuple(last - abs(last - abs(place)) for place in inside)
+    if mode == "edge":
+        return tuple(min(max(place, 0), last) for place in inside)
+    return tuple(place if 0 <= place <= last else -1 for place in inside)

@@ -19,7 +19,7 @@ ALLOWED = {
     "kernels": {"kernels"},
 }
 # The ONNX operators, engine/onnx/operators, are not among them: they work on arrays.
-ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("reader", "writer", "graph", "backend")}
+ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("file", "constants", "reader", "writer", "graph", "backend")}
 # One knows picture files, the other draws text on pictures; it reads and writes none.
 PILLOW_FILES = {"tools/media/images.py", "tools/media/sheet.py"}
 OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
@@ -145,7 +145,9 @@ def test_what_works_on_a_graph_knows_no_file_format():
     """A node is made, merged, planned and named without what reads it from a file."""
     for name in ("graph", "fuse", "plan", "scaling", "vgg", "onnx/operators/conv"):
         assert reached(f"engine/{name}.py") & ONNX_FILES == set(), name
-    assert reached("engine/load.py") & ONNX_FILES == {"engine/onnx/reader.py", "engine/onnx/graph.py"}
+    assert reached("engine/load.py") & ONNX_FILES == {
+        f"engine/onnx/{name}.py" for name in ("file", "constants", "reader", "graph")
+    }
 
 
 def test_the_definition_shares_nothing_with_the_kernels():

@@ -16,14 +16,14 @@ import numpy as np
 from engine.gradcheck.measures import Function
 from engine.gradcheck.problem import Problem
 from engine.network import Network
-from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Relu
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Pad, Relu
 from engine.preprocessing import Preprocessing
 from kernels.geometry import Window
 
 
 def defined(network: Network) -> bool:
     """Say whether all operators of a network have a definition here."""
-    known = Conv | AveragePool | MaxPool | Relu | Affine | Add | Concat
+    known = Conv | AveragePool | MaxPool | Relu | Affine | Add | Concat | Pad
     return all(isinstance(node.operator, known) for node in network.nodes)
 
 
@@ -102,6 +102,9 @@ def _apply(operator: Operator, inputs: Sequence[Array]) -> Array:
         return _positive(x)
     if isinstance(operator, Affine):
         return x * operator.scale + operator.shift
+    if isinstance(operator, Pad):
+        top, left, bottom, right = operator.pads
+        return np.pad(x, ((top, bottom), (left, right), (0, 0)), mode=operator.mode)  # type: ignore[call-overload]
     if isinstance(operator, AveragePool):
         counted = under_taps(np.ones((*x.shape[:2], 1)), operator.window, fill=float(operator.count_include_pad))
         return sum(under_taps(x, operator.window)) / np.maximum(sum(counted), 1)

@@ -15,7 +15,8 @@ import onnx
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
 from onnx.defs import onnx_opset_version
 
-from engine.onnx.graph import OnnxGraph, check_numbers, load_graph, read_node
+from engine.onnx.file import OnnxFile
+from engine.onnx.graph import OnnxGraph, check_numbers, computed, load_graph, read_node
 from engine.onnx.operators import UnsupportedError
 from engine.ops import Array
 from kernels import Cpu
@@ -104,15 +105,13 @@ class EngineBackend(Backend):
         _check_device(device)
         arrays = iter([np.asarray(one) for one in inputs])
         with _skipping():
-            read = read_node(node, int(kwargs.get("opset_version", onnx_opset_version())))
+            opset = int(kwargs.get("opset_version", onnx_opset_version()))
+            read = read_node(node, OnnxFile(onnx.ModelProto(), (), "the node"), opset)
             placed = tuple(next(arrays, None) if name else None for name in read.inputs)
-            cpu = Cpu(1)
             for array in placed:
                 if array is not None:
                     check_numbers(array, f"an input of {read.label}")
-            with cpu.computing(), np.errstate(all="ignore"):
-                outputs, _ = read.operator.forward(cpu, placed)
-                return _named({name: output for name, output in zip(read.outputs, outputs, strict=False) if name})
+            return _named(computed(read, placed))
 
     @classmethod
     def supports_device(cls, device: str) -> bool:

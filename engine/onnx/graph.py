@@ -9,22 +9,26 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import numpy_helper
-from onnx.external_data_helper import load_external_data_for_model
 
-from engine.errors import ModelError, unknown_name
+from engine.errors import ModelError, printable, unknown_name
 from engine.graph import GraphNode, backward, forward, label_of
-from engine.onnx.operators import DTYPES, OPERATORS, Call, Operator, UnsupportedError
+from engine.onnx.file import OnnxFile, attributes_of, name_of, open_onnx, operator_of
+from engine.onnx.operators import DTYPES, OPERATORS, Budget, Call, Operator, UnsupportedError
 from engine.ops import Array
 from kernels import Cpu, Device
+
+MAX_ELEMENTS = 1 << 27
+"""What one value of a run may have in numbers in any case: 512 MB in single precision."""
+
+MAX_GROWTH = 256
+"""How many times the numbers of inputs and weights one value of a run may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,8 @@ class Use:
     inputs : names of its inputs, for messages.
     outputs : how many are asked for.
     label : how messages call it.
+    named : how many outputs the node lists, with those that nobody asks for.
+    budget : what a run may cost, or None.
     """
 
     operator: Operator
@@ -47,6 +53,8 @@ class Use:
     inputs: tuple[str, ...]
     outputs: int
     label: str
+    named: int
+    budget: Budget | None = None
 
     @property
     def kind(self) -> str:
@@ -58,13 +66,17 @@ class Use:
     ) -> tuple[tuple[Array, ...], Any]:
         """Return the outputs, and inputs and outputs for the gradients.
 
-        Raises ModelError, with the label, when the inputs do not fit.
+        Raises ModelError, with the label, when the inputs do not fit, or the budget, where there is one, is not enough.
         """
         given = tuple(inputs)
         while given and given[-1] is None:  # an input that is left out at the end is not there
             given = given[:-1]
         with self._labelled():
-            outputs = self.operator.outputs(self._call(device), given)
+            call = self._call(device)
+            self.operator.check_number(given)
+            if self.budget is not None:
+                self.budget.spend(self.label, self.operator.name, call, given)
+            outputs = self.operator.outputs(call, given)
         return outputs, (given, outputs)
 
     def input_gradients(
@@ -94,7 +106,7 @@ class Use:
 
     def _call(self, device: Device) -> Call:
         assert isinstance(device, Cpu)  # the operators run nowhere else
-        return Call(self.attributes, self.opset, self.outputs, device)
+        return Call(self.attributes, self.opset, self.outputs, device, self.named)
 
     @contextlib.contextmanager
     def _labelled(self) -> Iterator[None]:
@@ -102,14 +114,18 @@ class Use:
         try:
             yield
         except UnsupportedError as error:
-            raise UnsupportedError(f"{self.label}: {error}") from None
+            raise UnsupportedError(f"{self.label}: {_shown(error)}") from None
+        except ModelError:
+            raise
         except KeyError as error:
-            raise ModelError(f"{self.label}: {error} is missing") from None
+            raise ModelError(f"{self.label}: {_shown(error)} is missing") from None
         except (TypeError, AttributeError, IndexError) as error:
             # An attribute of another kind than the operator's, an index that points nowhere.
-            raise ModelError(f"{self.label}: its attributes or inputs do not fit: {error}") from None
-        except ValueError as error:
-            raise ModelError(f"{self.label}: {error}") from None
+            raise ModelError(f"{self.label}: its attributes or inputs do not fit: {_shown(error)}") from None
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            raise ModelError(f"{self.label}: {_shown(error)}") from None
+        except MemoryError:
+            raise ModelError(f"{self.label}: there is not enough memory for its outputs") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +158,9 @@ class OnnxGraph:
         Raises ValueError when an input is missing or unknown, ModelError when a node cannot be run.
         """
         device, values = device or Cpu(1), self._begun(inputs)
+        nodes = _within(_budget(values), self.nodes)
         with device.computing(), np.errstate(all="ignore"):  # infinities are values to ONNX
-            forward(device, self.nodes, values, self.outputs)
+            forward(device, nodes, values, self.outputs)
         return self._outputs_among(values)
 
     def input_gradients(
@@ -172,6 +189,7 @@ class OnnxGraph:
         an operator on the way has no gradient.
         """
         device, values = device or Cpu(1), self._begun(inputs)
+        budget = _budget(values, rounds=4)  # the way back takes several times as long, and keeps all values
         wanted = [name for name in self.inputs if _is_floating(values[name])]
         wanted = wanted if with_respect_to is None else list(with_respect_to)
         for name in wanted:
@@ -182,7 +200,7 @@ class OnnxGraph:
         every = {*values, *(name for node in self.nodes for name in node.outputs)}
         tape: list[Any] = []
         with device.computing(), np.errstate(all="ignore"):
-            forward(device, self.nodes, values, every, tape)
+            forward(device, _within(budget, self.nodes), values, every, tape)
             # What depends on the inputs that are asked for: only that needs gradients.
             moving, on_the_way = set(wanted), []
             for node, saved in zip(self.nodes, tape, strict=True):
@@ -238,18 +256,13 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
     Raises ModelError when it is missing, damaged or not ONNX, and UnsupportedError, which is one, when it has operators
     or types that the engine does not.
     """
-    if not isinstance(model, onnx.ModelProto):
-        path = Path(model)
-        model = parse_onnx(path)
-        try:
-            load_external_data_for_model(model, str(path.resolve().parent))
-        except Exception as error:  # onnx raises many kinds for data that is missing or lies elsewhere
-            raise ModelError(f"{path}: its external data cannot be read: {error}") from None
-    graph = model.graph
-    if model.functions or graph.sparse_initializer:
-        raise UnsupportedError(f"{'functions' if model.functions else 'sparse weights'} in a model are not supported")
-    opset = opset_of(model)
-    constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
+    file = open_onnx(model)
+    graph = file.graph
+    if graph.sparse_initializer:
+        raise UnsupportedError("sparse weights in a model are not supported")
+    constants = {
+        tensor.name: _number_array(file, tensor, f"the stored value {tensor.name!r}") for tensor in graph.initializer
+    }
     # Until IR version 3 the weights are listed among the inputs too.
     names = [value.name for value in graph.input]
     for value in [*graph.input, *graph.output]:
@@ -257,67 +270,36 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
             raise UnsupportedError(f"{value.name!r} is no array, and only arrays are supported")
         kind = value.type.tensor_type.elem_type
         if kind not in DTYPES:
-            name = onnx.TensorProto.DataType.Name(kind)
+            kinds = onnx.TensorProto.DataType
+            name = kinds.Name(kind) if kind in kinds.values() else f"number {kind}"
             raise UnsupportedError(f"{value.name!r} is of type {name}, and only NumPy's own types are supported")
     return OnnxGraph(
         inputs=tuple(name for name in names if name not in constants),
         defaults=tuple(name for name in names if name in constants),
         outputs=tuple(value.name for value in graph.output),
         constants=constants,
-        nodes=tuple(read_node(node, opset) for node in graph.node),
+        nodes=tuple(read_node(node, file) for node in graph.node),
     )
 
 
-def parse_onnx(path: Path) -> onnx.ModelProto:
-    """Return the content of an ONNX file, without data that lies in files of its own; raises ModelError."""
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, expected an ONNX file")
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such model file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except DecodeError:
-        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from None
-    if not model.ir_version or not model.graph.node:
-        raise ModelError(f"{path}: not an ONNX file: it holds no network")
-    return model
+def read_node(node: onnx.NodeProto, file: OnnxFile, opset: int | None = None) -> GraphNode[Use]:
+    """Return one ONNX node; raises UnsupportedError where the engine does not have its operator.
 
-
-def read_node(node: onnx.NodeProto, opset: int) -> GraphNode[Use]:
-    """Return one ONNX node; raises UnsupportedError where the engine does not have its operator."""
+    Parameters
+    ----------
+    file : the model it is in.
+    opset : the version of the operator set, the model's by default.
+    """
     label = label_of(node.op_type, name_of(node))
-    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-    found = None if domain else OPERATORS.get(node.op_type)
-    if found is None:
-        raise UnsupportedError(f"{label}: operator {domain}{node.op_type} is not supported")
-    attributes = {
-        name: _array(value) if isinstance(value, onnx.TensorProto) else value
-        for name, value in attributes_of(node).items()
-    }
+    operator = OPERATORS.get(operator_of(node))
+    if operator is None:
+        raise UnsupportedError(f"{label}: operator {operator_of(node)} is not supported")
+    attributes = attributes_of(node, lambda tensor, what: _number_array(file, tensor, what))
+    opset = file.opset if opset is None else opset
     inputs, outputs = tuple(node.input) or ("",), tuple(node.output)
     asked = max((index for index, name in enumerate(outputs, 1) if name), default=0)
-    use = Use(found, attributes, opset, inputs, asked, label)
+    use = Use(operator, attributes, opset, inputs, asked, label, len(outputs))
     return GraphNode(name_of(node), use, inputs[0], outputs[0], inputs[1:], outputs[1:])
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the operator set that a model was written for, 0 where it does not say."""
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def name_of(node: onnx.NodeProto) -> str:
-    """Return an ONNX node's name, that of its first output where it has none."""
-    return str(node.name or next(iter(node.output), ""))
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return an ONNX node's attributes by name; texts as ``str``, tensors as they are stored."""
-    values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in values.items()
-    }
 
 
 def check_numbers(array: Array, what: str) -> None:
@@ -330,11 +312,30 @@ def _is_floating(array: Array) -> bool:
     return array.dtype.kind in "fc"
 
 
-def _array(tensor: onnx.TensorProto) -> Array:
-    what = f"the stored value {tensor.name!r}"
-    try:
-        array = numpy_helper.to_array(tensor)
-    except Exception as error:  # to_array raises many kinds on a damaged tensor
-        raise ModelError(f"{what} cannot be read: {error}") from None
+def _number_array(file: OnnxFile, tensor: onnx.TensorProto, what: str) -> Array:
+    array = file.array(tensor, what)
     check_numbers(array, what)
     return array
+
+
+def _shown(error: Exception) -> str:
+    """Return an error's text, in which there may be some out of the file, on one line."""
+    return printable(str(error))
+
+
+def computed(node: GraphNode[Use], inputs: Sequence[Array | None], budget: Budget | None = None) -> dict[str, Array]:
+    """Return one node's outputs by name; raises ModelError as ``Use.forward``."""
+    device = Cpu(1)
+    with device.computing(), np.errstate(all="ignore"):
+        outputs, _ = replace(node.operator, budget=budget).forward(device, inputs)
+    return {name: output for name, output in zip(node.outputs, outputs, strict=False) if name}
+
+
+def _within(budget: Budget, nodes: Sequence[GraphNode[Use]]) -> list[GraphNode[Use]]:
+    """Return nodes that spend what they cost out of one budget."""
+    return [replace(node, operator=replace(node.operator, budget=budget)) for node in nodes]
+
+
+def _budget(values: Mapping[str, Array], rounds: int = 16) -> Budget:
+    """Return how much a run on given inputs and weights may compute."""
+    return Budget(sum(one.size for one in values.values()), value=MAX_ELEMENTS, growth=MAX_GROWTH, rounds=rounds)

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from engine.errors import ModelError, unknown_name
 from engine.graph import Node
-from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Relu
+from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Pad, Relu
 from kernels.geometry import Window
 
 OPSET = 13
@@ -44,7 +44,7 @@ def write_onnx(path: str | Path, nodes: Sequence[Node], metadata: Mapping[str, s
     ``dtype``, OSError when the file cannot be written.
 
     Source: ONNX operators of opset 13: Conv and AveragePool (since 11), MaxPool (12), Relu, BatchNormalization, Add,
-    Sum and Concat.
+    Sum, Concat and Pad.
     """
     if dtype not in DTYPES:
         raise ValueError(unknown_name("dtype", dtype, DTYPES))
@@ -142,6 +142,11 @@ class _Writer:
                 for role, array in values.items()
             ]
             self._node("BatchNormalization", name, [input, *weights], node.output, {"epsilon": 0.0, "momentum": 1.0})
+        elif isinstance(operator, Pad):
+            top, left, bottom, right = operator.pads
+            pads = np.array([0, 0, top, left, 0, 0, bottom, right])
+            self.tensors.append(numpy_helper.from_array(pads, _free(f"{name}.pads", self._values)))
+            self._node("Pad", name, [input, self.tensors[-1].name], node.output, {"mode": operator.mode})
         elif isinstance(operator, Add):
             self._node("Add" if len(inputs) == 2 else "Sum", name, inputs, node.output)
         elif isinstance(operator, Concat):

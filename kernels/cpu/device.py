@@ -14,6 +14,7 @@ from kernels.cpu import convolution as _convolution
 from kernels.cpu import gram as _gram
 from kernels.cpu import lbfgs as _lbfgs
 from kernels.cpu import optimizer_steps as _optimizer_steps
+from kernels.cpu import pad as _pad
 from kernels.cpu import pool as _pool
 from kernels.cpu import preprocess as _preprocess
 from kernels.cpu import reductions as _reductions
@@ -47,6 +48,9 @@ class Cpu(Threads):
     average_pool_input_gradient = _pool.average_pool_input_gradient
     max_pool = _pool.max_pool
     max_pool_input_gradient = _pool.max_pool_input_gradient
+
+    pad = _pad.pad
+    pad_input_gradient = _pad.pad_input_gradient
 
     affine = _affine.affine
     affine_input_gradient = _affine.affine_input_gradient

@@ -15,6 +15,7 @@ from kernels.cuda import convolution as _convolution
 from kernels.cuda import gram as _gram
 from kernels.cuda import lbfgs as _lbfgs
 from kernels.cuda import optimizer_steps as _optimizer_steps
+from kernels.cuda import pad as _pad
 from kernels.cuda import pool as _pool
 from kernels.cuda import preprocess as _preprocess
 from kernels.cuda import reductions as _reductions
@@ -46,6 +47,9 @@ class Cuda(Launcher):
     average_pool_input_gradient = _pool.average_pool_input_gradient
     max_pool = _pool.max_pool
     max_pool_input_gradient = _pool.max_pool_input_gradient
+
+    pad = _pad.pad
+    pad_input_gradient = _pad.pad_input_gradient
 
     affine = _affine.affine
     affine_input_gradient = _affine.affine_input_gradient

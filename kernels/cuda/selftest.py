@@ -77,6 +77,8 @@ CHECKS: Mapping[str, Check] = {
     "weighted_difference": lambda k, a: k.weighted_difference(a["input"], a["other"], 0.5),
     "add": lambda k, a: k.add([a["input"], a["other"]]),
     "concat": lambda k, a: k.concat([a["input"], a["other"]]),
+    "pad": lambda k, a: k.pad(a["input"], (1, 2, 3, 1), "reflect"),
+    "pad_input_gradient": lambda k, a: k.pad_input_gradient(a["input"], (20, 18, 24), (1, 2, 2, 1), "reflect"),
     "normalize_pixels": lambda k, a: k.normalize_pixels(
         a["image"], True, 1.0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0), np.dtype(np.float32)
     ),

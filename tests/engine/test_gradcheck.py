@@ -26,7 +26,7 @@ from engine.gradcheck.precision import precision_study
 from engine.gradcheck.problem import in_precision, visits
 from engine.gradcheck.steps import fit_steps, step_study
 from engine.graph import Node
-from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Relu
+from engine.ops import Add, Affine, AveragePool, Concat, Conv, MaxPool, Pad, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
 from tools.check_gradients import faults as faults_module
@@ -94,8 +94,11 @@ WINDOWS = [
 ]
 
 
+MODES = ("constant", "reflect", "edge")
+
+
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("kind", ["conv", "groups", "average", "average with pads", "max", "relu", "affine"])
+@pytest.mark.parametrize("kind", ["conv", "groups", "average", "average with pads", "max", "relu", "affine", *MODES])
 def test_the_definition_and_the_kernels_agree(problem, window, kind):
     random = np.random.default_rng(0)
     operator = {
@@ -106,6 +109,7 @@ def test_the_definition_and_the_kernels_agree(problem, window, kind):
         "max": lambda: MaxPool(window),
         "relu": Relu,
         "affine": lambda: Affine(random.standard_normal(20), random.standard_normal(20)),
+        **{mode: lambda mode=mode: Pad(window.pads, mode) for mode in MODES},
     }[kind]()
     first = replace(problem.network.nodes[0], operator=replace(problem.network.nodes[0].operator, relu=False))
     network = replace(

@@ -81,6 +81,7 @@ OPTIONS = {
     "torch preprocessing": {"preprocessing": "torch", "model": "small values", "style_weight": 2.0},
     "unit preprocessing": {"preprocessing": "unit", "model": "small values", "style_weight": 2.0},
     "raw preprocessing": {"preprocessing": "raw"},
+    "bgr preprocessing": {"preprocessing": "bgr"},
     "preprocessing as the model says": {"preprocessing": None},
     "fast convolution": {"convolution": "auto"},
     "direct convolution": {"convolution": "direct"},

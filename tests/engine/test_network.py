@@ -13,7 +13,7 @@ from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import load_network
 from engine.network import Network
-from engine.ops import Affine, AveragePool, Conv, MaxPool, Relu
+from engine.ops import Affine, AveragePool, Conv, MaxPool, Pad, Relu
 from engine.preprocessing import PREPROCESSING
 from kernels import Cpu
 from kernels.geometry import Window
@@ -120,7 +120,8 @@ BRANCHING = (
     Node("left relu", Relu(), "b", "left"),
     Node("turned", Affine(np.array([-1.0]), np.array([0.5])), "b", "c"),
     Node("right relu", Relu(), "c", "right"),
-    Node("left pool", AveragePool(Window((2, 2), strides=(2, 2))), "left", "d"),
+    Node("left frame", Pad((2, 1, 0, 3), "reflect"), "left", "f"),
+    Node("left pool", AveragePool(Window((2, 2), strides=(2, 2))), "f", "d"),
     Node("left conv", convolution(1, 5, 4), "d", "left end"),
     Node("right pool", MaxPool(Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1))), "right", "e"),
     Node("right conv", convolution(2, 5, 6), "e", "right end"),

@@ -30,6 +30,7 @@ FORMULAS = {
     "torch": lambda r, g, b: ((r / 255 - 0.485) / 0.229, (g / 255 - 0.456) / 0.224, (b / 255 - 0.406) / 0.225),
     "unit": lambda r, g, b: (r / 255, g / 255, b / 255),
     "raw": lambda r, g, b: (r, g, b),
+    "bgr": lambda r, g, b: (b, g, r),
     "custom": lambda r, g, b: ((b / 255 - 0.1) / 0.5, (g / 255 + 0.2) / 2, (r / 255 - 0.3) / 1.5),
 }
 

@@ -134,7 +134,8 @@ def test_a_network_that_branches_has_no_vgg_names():
         (blocks((2, 2, 3, 3, 3)), "VGG-16"),
         ("ccPccPcccPc", "VGG-16"),
         ("ccPccPccc", "VGG"),
-        ("cc", "VGG"),
+        ("ccPcc", ""),
+        ("cc", ""),
     ],
 )
 def test_architecture_is_told_by_the_layers_present(letters, name):

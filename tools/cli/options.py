@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.device import DEVICES
 from engine.errors import unknown_name
+from engine.layers import listed_name
 from engine.load import POOLINGS
 from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
@@ -100,13 +101,40 @@ def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
     """
     layers: dict[str, float | None] = {}
     for part in text.split(separator):
-        name, colon, number = part.strip().partition(":")
+        # A name may have colons itself: the last one counts, and whether it does, the model's layers tell later.
+        name, colon, number = part.strip().rpartition(":")
+        name = name if colon else number
         if not name:
             raise ValueError(f"{text!r} has an empty layer name")
         if name in layers:
             raise ValueError(f"{name!r} is named twice")
         layers[name] = weight(number) if colon else None
     return layers
+
+
+def layers_called(layers: Any, outputs: Mapping[str, str], default: float) -> Any:
+    """Return layers as a network lists them: by their own names, and those with a colon told from their weights.
+
+    Parameters
+    ----------
+    layers : names, or ``{name: weight}``: of ``Relu:0`` that is a layer ``Relu`` and a weight of 0, unless the network
+        has a layer ``Relu:0``.
+    outputs : of the network.
+    default : the weight of a layer of which none was given.
+
+    Raises ValueError where two names stand for one layer.
+    """
+    if not isinstance(layers, Mapping):
+        return tuple(listed_name(outputs, name) for name in ([layers] if isinstance(layers, str) else layers))
+    found: dict[str, float] = {}
+    for name, given in layers.items():
+        whole = f"{name}:{given:g}"
+        is_whole = whole in outputs and name not in outputs
+        called = listed_name(outputs, whole if is_whole else name)
+        if called in found:
+            raise ValueError(f"{called!r} is named twice")
+        found[called] = default if is_whole else given
+    return found
 
 
 def network_part(options: Options) -> Options:

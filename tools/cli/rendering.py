@@ -12,7 +12,7 @@ from engine.network import Network
 from engine.objective import layer_names
 from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.memory import check_free
-from tools.cli.options import Options, levels_of
+from tools.cli.options import Options, layers_called, levels_of
 from tools.media.images import Picture, load_image, resize
 
 Size = tuple[int, int]
@@ -129,6 +129,7 @@ def rendering(
 
     Raises ValueError for options or pictures that do not fit.
     """
+    options = with_layers_of(network, options)
     height, width = picture_size(content.size, options)
     content = resize(content, height, width)
     sizes = painting_sizes([style.size for style in styles], options, (height, width))
@@ -148,8 +149,12 @@ def colored(style: Picture, content: Picture, options: Options) -> Picture:
     return Picture(match_colors(style.pixels, content.pixels), style.alpha)
 
 
-def check_layers(network: Network, options: Options) -> None:
-    """Raise ValueError for layers that a network lacks; of those that nobody named, it says so."""
+def check_layers(network: Network, options: Options) -> Options:
+    """Return the options with the layers called as the network calls them.
+
+    Raises ValueError for layers that it lacks; of those that nobody named, it says so.
+    """
+    options = with_layers_of(network, options)
     for name in ("content_layers", "style_layers"):
         layers = getattr(options, name)
         missing = [layer for layer in layers if layer not in network.layers]
@@ -160,3 +165,12 @@ def check_layers(network: Network, options: Options) -> None:
                 f"{', '.join(network.layers)}{''.join(behind)}"
             )
         network.checked(layers)
+    return options
+
+
+def with_layers_of(network: Network, options: Options) -> Options:
+    """Return the options with the layers called as the network calls them, see ``layers_called``."""
+    content = layers_called(options.content_layers, network.outputs, 1.0)
+    count = max(len(list(options.style_layers)), 1)
+    style = layers_called(options.style_layers, network.outputs, 1 / count)
+    return dataclasses.replace(options, content_layers=content, style_layers=style)

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import unknown_name
 from engine.objective import PAPER_STYLE_LAYERS
+from engine.vgg import other_names
 from tools.cli.options import layer_weights
 
 Labeled = tuple[Any, str]
@@ -61,6 +62,9 @@ def layer_sets(setting: str, text: str) -> list[Labeled]:
 
 def style_depths(first: str, last: str) -> list[Labeled]:
     """Return the sets of the paper's style layers, from that up to ``first`` to that up to ``last``."""
+    # Numbers of torchvision's depend on the layers between these.
+    others = {other: name for other, name in other_names(PAPER_STYLE_LAYERS, False).items() if "." not in other}
+    first, last = others.get(first, first), others.get(last, last)
     for name in (first, last):
         if name not in PAPER_STYLE_LAYERS:
             raise ValueError(f"{unknown_name('style layer', name, PAPER_STYLE_LAYERS)} for a range")

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import ModelError, unknown_name
+from engine.front import front_of
 from engine.graph import Graph
 from engine.load import resolve_preprocessing
 from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
+from engine.ops import Conv
 from engine.preprocessing import (
     PREPROCESSING,
     Preprocessing,
@@ -44,7 +46,7 @@ from tools.models.cache import (
 )
 from tools.models.folder import default_cache
 from tools.models.originals import ORIGINALS, fetch_original
-from tools.models.part import is_layer, left_out, write_part
+from tools.models.part import is_layer, write_part
 from tools.models.random_vgg import random_vgg
 from tools.models.table import layer_table, render
 from tools.models.weights.convert import convert
@@ -216,7 +218,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     layers = list(layer_names(vgg.nodes))
     title = known.title if known else "weights that are not known"
     size = byte_count(arguments.output.stat().st_size)
-    _say(arguments, f"{arguments.output} ({size}): {architecture(layers)}, {layers[0]} to {layers[-1]}, {title}")
+    called = architecture(layers) or "begins as a VGG does"
+    _say(arguments, f"{arguments.output} ({size}): {called}, {layers[0]} to {layers[-1]}, {title}")
     if given is None and vgg.preprocessing is None:
         _say(arguments, "nothing tells which input it takes: choose one with --preprocessing, here or where you use it")
 
@@ -245,9 +248,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
         facts.append(("" if number else "not supported", f"{rejected.label}: {rejected.reason}"))
     if not graph.rejected:
         facts.append(("not supported", "nothing"))
-    missing = left_out(graph)
-    if missing:
-        facts.append(("", f"{missing} of {graph.operators['Conv']} convolutions are out of the engine's reach"))
+    facts += [("note", note) for note in graph.notes]
+    if graph.left_out:
+        total = graph.left_out + sum(isinstance(node.operator, Conv) for node in graph.nodes)
+        facts.append(("", f"{graph.left_out} of {total} convolutions are out of the engine's reach"))
     if obstacle:
         facts.append(("does not run", obstacle))
     print("\n".join(f"{name:<15} {text}" for name, text in facts))
@@ -277,7 +281,9 @@ def _say(arguments: argparse.Namespace, message: str) -> None:
 def _architecture(graph: Graph) -> str:
     names = list(layer_names(graph.nodes))
     if names:
-        return f"{architecture(names)}, {len(names)} convolutions: {names[0]} .. {names[-1]}"
+        called = architecture(names) or "begins as a VGG does"
+        count = "one convolution" if len(names) == 1 else f"{len(names)} convolutions"
+        return f"{called}, {count}: {names[0]} .. {names[-1]}"
     if any(is_layer(node) for node in graph.nodes):
         return "not a VGG: its layers are called by the name of their output"
     return "unknown: no convolution followed by a ReLU"
@@ -294,6 +300,8 @@ def _convention(path: Path, graph: Graph, file: KnownFile | None) -> str:
         origin = "stated in the file"
     elif file is not None and file.preprocessing is not None:
         origin = "known of the published file"
+    elif front_of(graph.nodes):
+        origin = "what the file's own arithmetic on the image leaves"
     else:
         origin = "known of the weights"
     return f"{_input(preprocessing)}; {origin}"

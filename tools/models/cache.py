@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,9 @@ from tools.cli.progress import Progress
 from tools.models.download import RemoteFile, download, verify
 from tools.models.folder import default_cache, make_cache
 from tools.models.originals import ORIGINALS, ZOO_ADDRESSES
-from tools.models.part import left_out, write_part
+from tools.models.part import write_part
 from tools.models.weights.convert import convert
-from tools.models.weights.kind import kind_of
+from tools.models.weights.kind import UnknownKindError, kind_of
 
 DRAFT = "draft"
 """The small network that comes with the program: VGG-19's layers at a quarter of the width, see docs/draft.md."""
@@ -64,14 +65,17 @@ def resolve_model(name_or_path: str, cache: Path | None = None) -> Path:
 
 
 def is_foreign(path: Path) -> bool:
-    """Tell whether a file has weights in the format of another program; what is no model at all is left to the reader.
+    """Tell whether a file has weights in the format of another program, whatever it is called.
 
-    Raises ValueError, with what to do, for a file that is known and cannot be used.
+    Raises ValueError, with what to do, for a file that is known and cannot be used. Of one called ``.onnx`` that is
+    nothing known, its own reader says best what is wrong with it.
     """
-    if path.suffix == ".onnx":
-        # Damaged or not, its own reader says best what is wrong with it.
-        return False
-    return kind_of(path) != "onnx"
+    try:
+        return kind_of(path) != "onnx"
+    except UnknownKindError:
+        if path.suffix == ".onnx":
+            return False
+        raise
 
 
 def default_model(cache: Path | None = None) -> str:
@@ -97,6 +101,8 @@ def model_file(name_or_path: str, cache: Path | None) -> Path:
     path = Path(name_or_path)
     if name_or_path and path.is_file():
         return path
+    if re.match(r"(?:https?|ftp|hf|file)://", name_or_path):
+        raise ValueError(f"the model {name_or_path!r} is an address: download the file, and give its path")
     if name_or_path == DRAFT:
         return DRAFT_FILE
     name = name_or_path.removesuffix(".onnx")
@@ -167,7 +173,7 @@ def _cached_part(path: Path, cache: Path) -> Path:
     if part.is_file():
         return part
     graph = read_onnx(path)
-    if left_out(graph):
+    if graph.left_out:
         # Cut short in the middle: only the file itself tells why, when one of the missing layers is asked for.
         return path
     part.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from engine.load import resolve_preprocessing
 from engine.onnx.writer import write_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import preprocessing_metadata
-from engine.vgg import layer_names
+from engine.vgg import NORMALIZED, layer_names
 from tools.media.files import replacing, sha256_of
 
 
@@ -38,6 +38,10 @@ def write_part(graph: Graph, source: Path, target: Path, name: str) -> None:
     # Where the preprocessing is unknown or contradictory it stays so: the part must not tell more than its model.
     with contextlib.suppress(ModelError):
         metadata |= preprocessing_metadata(resolve_preprocessing(source, graph))
+    if "BatchNormalization" in graph.operators:
+        metadata[NORMALIZED] = "folded in"
+    if graph.notes:
+        metadata["note"] = "; ".join(graph.notes)
     metadata["source"] = f"{name}, SHA-256 {sha256_of(source)}"
     with replacing(target) as temporary:
         write_onnx(temporary, nodes, metadata, dtype="float32" if single_precision(nodes) else "float64")
@@ -75,11 +79,6 @@ def called_by_layer(graph: Graph) -> tuple[Node, ...]:
 def is_layer(node: Node) -> bool:
     """Tell whether losses can look at a node's output: a ReLU's, or that of a convolution with one."""
     return isinstance(node.operator, Relu) or (isinstance(node.operator, Conv) and node.operator.relu)
-
-
-def left_out(graph: Graph) -> int:
-    """Return how many of the file's convolutions the engine cannot get to."""
-    return graph.operators.get("Conv", 0) - sum(isinstance(node.operator, Conv) for node in graph.nodes)
 
 
 def single_precision(nodes: Sequence[Node]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.graph import Graph
-from engine.ops import Affine, Conv, Operator, Shape
+from engine.ops import Affine, Conv, Operator, Pad, Shape
 from kernels.geometry import Window
 from tools.cli.text_table import aligned
 from tools.models.part import called_by_layer, is_layer
@@ -108,6 +108,8 @@ def _description(operator: Operator) -> str:
     if isinstance(operator, Conv):
         text += f" in {operator.group} groups" if operator.group > 1 else ""
         text += ", ReLU" if operator.relu else ""
+    if isinstance(operator, Pad):
+        text += f" {operator.mode}"
     if isinstance(operator, Affine):
         text += " (scale, shift)"
     return text

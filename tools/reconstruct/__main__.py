@@ -185,6 +185,8 @@ class _Pictures:
                 f"{f', {there} of them there already' if there else ''}; model {self.options.model}, "
                 f"{network.preprocessing.name} input, {self.options.pooling} pooling; {network.place}"
             )
+            for note in network.notes:
+                progress.write(f"{NAME}: {note}")
             for target in todo:
                 self._make(target, progress)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from engine.network import Network
 from engine.objective import PAPER_STYLE_LAYERS
+from tools.cli.options import layers_called
 
 PAPER_LAYERS = PAPER_STYLE_LAYERS
 """The layers of Figure 1, a to e, for content and for style."""
@@ -82,7 +83,9 @@ def targets_of(asked: Mapping[str, Sets | None], network: Network) -> tuple[list
             depths = range(len(known))
             names = [known[depth : depth + 1] if kind == "content" else known[: depth + 1] for depth in depths]
             sets = tuple(even_weights(kind, layers) for layers in names)
-        targets += [Target(kind, tuple(layers.items())) for layers in sets or ()]
+        for layers in sets or ():
+            called = layers_called(layers, network.outputs, 1.0 if kind == "content" else 1 / len(layers))
+            targets.append(Target(kind, tuple(called.items())))
     for target in targets:
         network.checked(target.layers)
     if len({target.file for target in targets}) < len(targets):

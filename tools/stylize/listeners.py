@@ -98,8 +98,9 @@ class Report(Bar):
         if self._task.begins_small:
             self._say(time_needed)
         else:
-            model, memory = self._task.introduction
-            self._say(model)
+            *of_model, memory = self._task.introduction
+            for line in of_model:
+                self._say(line)
             self._say(f"{memory}, {time_needed}")
         self._report("start", 0, self._value, standing(job, job.initial))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 
 from engine.load import load_network
 from engine.multiscale import fit
@@ -65,8 +65,8 @@ def _with_draft(options: Options, network: Network, draft: Network, size: int) -
     style_size = options.style_size or options.size
     return dataclasses.replace(
         options,
-        content_layers=_kept(options.content_layers, draft.layers) or PAPER_CONTENT_LAYERS,
-        style_layers=_kept(options.style_layers, draft.layers) or PAPER_STYLE_LAYERS,
+        content_layers=_kept(options.content_layers, draft.outputs) or PAPER_CONTENT_LAYERS,
+        style_layers=_kept(options.style_layers, draft.outputs) or PAPER_STYLE_LAYERS,
         content_weight=content_weight_at(draft.content_weight * given, ratio**2),
         iterations=min(options.iterations, ITERATIONS),
         optimizer="l-bfgs",
@@ -80,6 +80,6 @@ def _with_draft(options: Options, network: Network, draft: Network, size: int) -
     )
 
 
-def _kept(layers: Layers, known: Sequence[str]) -> Layers:
+def _kept(layers: Layers, known: Container[str]) -> Layers:
     names = [name for name in layer_names(layers) if name in known]
     return {name: layers[name] for name in names} if isinstance(layers, Mapping) else names

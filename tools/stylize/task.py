@@ -62,16 +62,17 @@ class Task:
         return self.arguments.preview or levels_of(self.options) > 1
 
     @property
-    def introduction(self) -> tuple[str, str]:
-        """What is known before anything is computed."""
+    def introduction(self) -> list[str]:
+        """What is known before anything is computed, the picture's size last."""
         options, network, (height, width) = self.options, self.network, self.size
         count = levels_of(options)
         levels = f", in {count} sizes of {options.iterations} iterations each" if count > 1 else ""
-        return (
+        return [
             f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
             f"{network.place}, {network.precision}",
+            *network.notes,
             f"{width}x{height} pixels, about {byte_count(self.needed)} of memory{levels}",
-        )
+        ]
 
     @property
     def filled(self) -> Options:
@@ -104,7 +105,7 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     check_not_written(arguments, model)
     check_not_written(arguments, Path(str(options.model)))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
-    check_layers(network, options)
+    options = check_layers(network, options)
     needed = check_memory(network, options, size, painting_sizes(style_shapes, options, size))
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
     return Task(arguments, options, model, network, content, styles, first, size, needed)

@@ -159,7 +159,7 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
-    needed, devices = _check_cells(cells, files)
+    needed, devices, notes = _check_cells(cells, files)
     if "cuda" in devices and (arguments.workers or 1) > 1:
         raise ValueError(
             "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
@@ -171,6 +171,9 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         folder.claim()
         if "model" not in (rows.setting, columns.setting):
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+        if not arguments.quiet:
+            for note in notes:
+                tell(f"{NAME}: {note}")
         sweep = _Sweep(arguments, options, folder, files, workers)
         session.keep = lambda: sweep.stopped("interrupted")
         lost = sweep.make()
@@ -221,7 +224,7 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     network = load(options, model, arguments.threads)
     if options.style_layers == DEFAULTS.style_layers:
         options = dataclasses.replace(options, style_layers=_known_style_layers(network))
-    check_layers(network, options)
+    options = check_layers(network, options)
     pilots: list[Pilot] = []
 
     def follow(pilot: Pilot) -> None:
@@ -301,8 +304,8 @@ def _cells(
     return cells
 
 
-def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str]]:
-    """Return the bytes that the largest cell takes, and the devices that the cells would be made on here.
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str], list[str]]:
+    """Return the bytes that the largest cell takes, the devices for the cells here, and what is to be known of models.
 
     Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
     cannot be read or is too small is its cells' affair, and shown there.
@@ -320,12 +323,14 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
     one_pair = len(pairs) == 1
     needed = 0
     devices: set[str] = set()
+    notes: dict[str, None] = {}
     broken: list[ValueError] = []
     for cell in cells.values():
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
         devices.add(network.device.kind)
-        check_layers(network, options)
+        notes |= dict.fromkeys(network.notes)
+        options = check_layers(network, options)
         try:
             sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
@@ -338,7 +343,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
             broken.append(error)
     if len(broken) == len(cells):
         raise broken[0]
-    return needed, devices
+    return needed, devices, list(notes)
 
 
 def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:

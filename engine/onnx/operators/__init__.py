@@ -14,11 +14,13 @@ from engine.onnx.operators import (
     logic,
     normalization,
     pool,
+    quantize,
     reduce,
     select,
     shape,
     value,
 )
+from engine.onnx.operators.cost import Budget
 from engine.onnx.operators.operator import Call, Gradients, Operator, UnsupportedError
 from engine.onnx.operators.value import DTYPES
 
@@ -31,6 +33,7 @@ _FAMILIES = (
     logic,
     normalization,
     pool,
+    quantize,
     reduce,
     select,
     shape,
@@ -40,4 +43,4 @@ _FAMILIES = (
 OPERATORS = {operator.name: operator for family in _FAMILIES for operator in family.OPERATORS}
 """All operators by their ONNX name."""
 
-__all__ = ["DTYPES", "OPERATORS", "Call", "Gradients", "Operator", "UnsupportedError"]
+__all__ = ["DTYPES", "OPERATORS", "Budget", "Call", "Gradients", "Operator", "UnsupportedError"]

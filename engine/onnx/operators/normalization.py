@@ -74,6 +74,8 @@ def instance_normalization_input_gradients(
 
 def _standardized(call: Call, input: Array) -> tuple[Array, Array]:
     """Return the input with mean 0 and variance 1 over each channel, and the deviation it was divided by."""
+    if not input.size:
+        raise ValueError(f"an input of the shape {input.shape} has no mean")
     axes = tuple(range(2, input.ndim))
     centred = input - input.mean(axis=axes, keepdims=True)
     variance = (centred * centred).mean(axis=axes, keepdims=True)
@@ -119,7 +121,10 @@ def _local_sum(call: Call, X: Array) -> Array:
 
 def _neighbours(values: Array, size: int, transposed: bool = False) -> Array:
     """Return the sum over each channel's neighbours: (size - 1) // 2 before it, size // 2 behind it."""
-    before, behind = (size - 1) // 2, size // 2
+    if size < 1:
+        raise ValueError(f"the size is {size}, expected at least 1")
+    # Farther away there are no channels, however large the size.
+    before, behind = (min(reach, values.shape[1]) for reach in ((size - 1) // 2, size // 2))
     if transposed:
         before, behind = behind, before
     channels = values.shape[1]

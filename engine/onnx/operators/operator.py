@@ -24,6 +24,10 @@ take as much memory again.
 """
 
 
+MAX_LIST = 10_000
+"""The longest list of axes, sizes or places that is an input of a node."""
+
+
 class UnsupportedError(ModelError):
     """An operator, or one of its options, that the engine does not have; the model itself may be right."""
 
@@ -38,12 +42,14 @@ class Call:
     opset : version of the operator set that the model was written for.
     outputs : how many outputs are asked for.
     device : whose kernels are used.
+    named : how many outputs the node lists, with those that nobody asks for.
     """
 
     attributes: Mapping[str, Any]
     opset: int
     outputs: int = 1
     device: Cpu = field(default_factory=lambda: Cpu(1))
+    named: int = 0
 
     def number(self, name: str, default: Any) -> Any:
         """Return an attribute that is one number or text."""
@@ -54,8 +60,13 @@ class Call:
         return bool(self.attributes.get(name, default))
 
     def integers(self, name: str, given: Array | None = None) -> tuple[int, ...] | None:
-        """Return a list of integers that is an input in newer operator sets and an attribute in older ones, or None."""
+        """Return a list of integers that is an input in newer operator sets and an attribute in older ones, or None.
+
+        Raises ValueError for more of them than any array has axes or any node outputs.
+        """
         if given is not None:
+            if given.size > MAX_LIST:
+                raise ValueError(f"{name} are {given.size:,} numbers, expected at most {MAX_LIST:,}")
             return tuple(int(number) for number in given.reshape(-1))
         found = self.attributes.get(name)
         return None if found is None else tuple(int(number) for number in found)
@@ -89,14 +100,18 @@ class Operator:
         endless = any(one.kind is one.VAR_POSITIONAL for one in inputs)
         return least, float("inf") if endless else len(inputs)
 
-    def outputs(self, call: Call, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
-        """Return the outputs; raises ValueError when the number of inputs is wrong."""
+    def check_number(self, inputs: tuple[Array | None, ...]) -> None:
+        """Raise ValueError when the number of inputs is wrong."""
         least, most = self.arity
         if not least <= len(inputs) <= most or any(one is None for one in inputs[:least]):
             wanted = (
                 f"{least}" if least == most else f"{least} or more" if most == float("inf") else f"{least} to {most}"
             )
             raise ValueError(f"{sum(one is not None for one in inputs)} inputs are given, {self.name} takes {wanted}")
+
+    def outputs(self, call: Call, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        """Return the outputs; raises ValueError when the number of inputs is wrong."""
+        self.check_number(inputs)
         result = self.forward(call, *inputs)
         outputs = result if isinstance(result, tuple) else (result,)
         if len(outputs) < call.outputs:

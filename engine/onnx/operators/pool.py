@@ -57,6 +57,8 @@ def max_pool_input_gradients(call: Call, output_gradient: Array, output: Array, 
 
 def global_average_pool(call: Call, X: Array) -> Array:
     """Return the mean of each channel of X, (N, C, ...), axes kept. Source: ONNX GlobalAveragePool (opset 22)."""
+    if not X.size:
+        raise ValueError(f"an input of the shape {X.shape} has no mean")
     # Not mean(dtype=X.dtype): that would sum half precision in half precision, where NumPy alone takes single.
     mean: Array = X.mean(axis=tuple(range(2, X.ndim)), keepdims=True).astype(X.dtype, copy=False)
     return mean

@@ -24,6 +24,8 @@ def reduce_sum_input_gradients(
 
 def reduce_mean(call: Call, data: Array, axes: Array | None = None) -> Array:
     """Return the mean along ``axes``. Source: ONNX ReduceMean (opset 18; axes an attribute before)."""
+    if not data.size and _axes(call, data, axes):
+        raise ValueError(f"an input of the shape {data.shape} has no mean")
     return _reduced(
         call, data, axes, lambda along, keep: data.mean(axis=along, keepdims=keep).astype(data.dtype, copy=False)
     )

@@ -34,7 +34,10 @@ def split(call: Call, input: Array, split: Array | None = None) -> tuple[Array, 
     sizes = call.integers("split", split)
     total = input.shape[axis]
     if sizes is None:
-        count = int(call.number("num_outputs", call.outputs))
+        listed = max(call.named, call.outputs)
+        count = int(call.number("num_outputs", listed))
+        if not 0 < count <= listed:
+            raise ValueError(f"{count} parts do not fit {listed} outputs")
         each = -(-total // count)
         sizes = tuple(min(each, max(total - index * each, 0)) for index in range(count))
     if sum(sizes) != total or min(sizes) < 0:
@@ -136,6 +139,44 @@ def gather_input_gradients(call: Call, output_gradient: Array, output: Array, da
     return of_data, None
 
 
+def gather_nd(call: Call, data: Array, indices: Array) -> Array:
+    """Return the data at places given by their indices along the first axes.
+
+    Parameters
+    ----------
+    data : the axes before ``batch_dims`` are gone through together with those of the indices.
+    indices : (..., n), of at most as many axes as the data have behind these.
+
+    Source: ONNX GatherND (opset 13).
+    """
+    return data[_places_nd(call, data, indices)]
+
+
+def gather_nd_input_gradients(
+    call: Call, output_gradient: Array, output: Array, data: Array, indices: Array
+) -> Gradients:
+    """Return the gradient with respect to the data: the sum over all places that an element was taken to."""
+
+    def of_data() -> Array:
+        gradient = np.zeros(data.shape, output_gradient.dtype)
+        np.add.at(gradient, _places_nd(call, data, indices), output_gradient)
+        return gradient
+
+    return of_data, None
+
+
+def _places_nd(call: Call, data: Array, indices: Array) -> tuple[Array, ...]:
+    batch = int(call.number("batch_dims", 0))
+    fits = indices.ndim and 0 <= batch < indices.ndim and data.shape[:batch] == indices.shape[:batch]
+    if not fits or not 0 < indices.shape[-1] <= data.ndim - batch:
+        raise ValueError(f"indices of the shape {indices.shape} do not fit an input of {data.shape}")
+    together = [
+        np.arange(size).reshape([-1 if at == axis else 1 for at in range(indices.ndim - 1)])
+        for axis, size in enumerate(data.shape[:batch])
+    ]
+    return (*together, *np.moveaxis(indices, -1, 0))
+
+
 def pad(
     call: Call,
     data: Array,
@@ -212,6 +253,7 @@ def _nothing(data: Array, axis: int, places: Array) -> Array:
 OPERATORS = (
     Operator("Concat", concat, concat_input_gradients),
     Operator("Gather", gather, gather_input_gradients),
+    Operator("GatherND", gather_nd, gather_nd_input_gradients),
     Operator("Pad", pad, pad_input_gradients),
     Operator("Slice", slice_, slice_input_gradients),
     Operator("Split", split, split_input_gradients, several=True),

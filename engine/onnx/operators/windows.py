@@ -10,6 +10,9 @@ import numpy as np
 from engine.onnx.operators.operator import Array, UnsupportedError
 from kernels.geometry import Window
 
+MAX_PADS = 1024
+"""More padding on a side than any network has: around a small image it would be all there is to compute."""
+
 
 def window_of(attributes: Mapping[str, Any], axes: int = 2) -> Window:
     """Return the attributes of a Conv or a pooling as a window; raises ValueError where they do not fit together.
@@ -30,6 +33,8 @@ def window_of(attributes: Mapping[str, Any], axes: int = 2) -> Window:
         if len(found) != expected:
             raise ValueError(f"{name} has {len(found)} values, expected {expected}")
         values[name] = tuple(found)
+    if max(values["pads"], default=0) > MAX_PADS:
+        raise ValueError(f"pads are {values['pads']}, more than {MAX_PADS}")
     auto_pad = attributes.get("auto_pad", "NOTSET")
     if not isinstance(auto_pad, str):
         raise ValueError(f"auto_pad is {auto_pad!r}, expected text")

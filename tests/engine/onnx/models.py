@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from engine.onnx.graph import read_node
-from kernels import Cpu
+from engine.onnx.file import open_onnx
+from engine.onnx.graph import computed, read_node
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -39,6 +39,7 @@ def with_random_weights(model, seed=0):
         for position, name in enumerate(node.input):
             readers.setdefault(name, (node.op_type, position))
     del result.graph.node[:]
+    file = open_onnx(model)
     for node in model.graph.node:
         if node.op_type != "ConstantOfShape":
             result.graph.node.append(node)
@@ -48,7 +49,7 @@ def with_random_weights(model, seed=0):
                 del result.graph.node[-1].attribute[:]
                 result.graph.node[-1].attribute.extend([*kept, onnx.helper.make_attribute("momentum", 1.0)])
             continue
-        (array,), _ = read_node(node, 9).operator.forward(Cpu(1), (stored[node.input[0]],))
+        (array,) = computed(read_node(node, file), (stored[node.input[0]],)).values()
         numbers = rng.standard_normal(array.shape)
         reader = readers[node.output[0]]
         if reader == ("Conv", 1):

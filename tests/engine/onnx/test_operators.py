@@ -72,6 +72,8 @@ GRADIENTS = [
     ("Flatten", [X], {"axis": 2}, 21, [0], True),
     ("Gather", [numbers(4, 5, 2), integers(3, 0, -1, 3)], {"axis": 1}, 13, [0], True),
     ("Gather", [numbers(3, 4), np.array([[0, 2], [2, 2], [1, -3]])], {}, 13, [0], True),
+    ("GatherND", [numbers(3, 4, 2), np.array([[0, 1], [2, 3], [0, 1]])], {}, 13, [0], True),
+    ("GatherND", [numbers(2, 3, 4), np.array([[[2]], [[0]]])], {"batch_dims": 1}, 13, [0], True),
     ("Gemm", [numbers(3, 4), numbers(4, 2), numbers(2)], {"alpha": 0.5, "beta": 2.0}, 13, [0, 1, 2], True),
     ("Gemm", [numbers(4, 3), numbers(2, 4), numbers(3, 1)], {"transA": 1, "transB": 1}, 13, [0, 1, 2], True),
     ("GlobalAveragePool", [X], {}, 22, [0], True),

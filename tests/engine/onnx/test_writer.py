@@ -14,7 +14,7 @@ from engine.graph import Node
 from engine.load import load_network
 from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
-from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Relu
+from engine.ops import Affine, AveragePool, Conv, MaxPool, Operator, Pad, Relu
 from engine.preprocessing import PREPROCESSING, metadata_preprocessing, preprocessing_metadata
 from kernels import Cpu
 from kernels.geometry import Window
@@ -41,6 +41,7 @@ def chain(*operators: Operator) -> list[Node]:
 
 
 EVERY_OPERATOR = chain(
+    Pad((1, 2, 0, 3), "reflect"),
     Affine(np.array([0.5, 1.5, -2], np.float32), np.array([1, 0, 3], np.float32)),
     conv(4, 3, Window((3, 5), (1, 2), (1, 2, 0, 1))),
     MaxPool(Window((2, 2), (2, 2))),

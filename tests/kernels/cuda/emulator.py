@@ -1,4 +1,4 @@
-"""A backend for ``kernels.cuda.runtime`` that runs the very launches a GPU would get on the CPU.
+"""A backend for ``kernels.cuda.launcher`` that runs the very launches a GPU would get on the CPU.
 
 The same sources, compiled by g++ behind shim.cpp and shim_warp.cpp, get the same grid, block and arguments. Arrays "on
 the device" can do nothing but what the kernels rely on: arithmetic on them, or NumPy functions, raise. New memory is

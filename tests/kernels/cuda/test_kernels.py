@@ -7,7 +7,7 @@ from kernels import Cuda
 from kernels.cuda import geometry, opening, reductions
 from kernels.cuda.gemm import gemm
 from kernels.geometry import Window, output_size
-from tests.kernels import naive, test_conv, test_pool
+from tests.kernels import naive, test_conv, test_pad, test_pool
 from tests.kernels.cuda.emulator import Emulator
 from tests.kernels.devices import cpu, cuda, to_device, to_host
 
@@ -299,6 +299,19 @@ def test_branches_meet_and_part(emulator):
     given = [to_device(one) for one in same]
     np.testing.assert_array_equal(to_host(cuda.add(given)), cpu.add(same))
     np.testing.assert_array_equal(to_host(given[0]), same[0])
+
+
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("mode", test_pad.MODES)
+@pytest.mark.parametrize(("shape", "pads"), test_pad.CASES)
+def test_padding_gives_the_same_bits(emulator, shape, pads, mode, dtype):
+    input = normal(shape, dtype)
+    padded = cpu.pad(input, pads, mode)
+    np.testing.assert_array_equal(to_host(cuda.pad(to_device(input), pads, mode)), padded)
+    # Small whole numbers: their sums are exact in 16 bits too.
+    gradient = np.random.default_rng(3).integers(-9, 10, padded.shape).astype(dtype)
+    found = to_host(cuda.pad_input_gradient(to_device(gradient), shape, pads, mode))
+    np.testing.assert_array_equal(found, cpu.pad_input_gradient(gradient, shape, pads, mode))
 
 
 @pytest.mark.parametrize("bgr", [False, True])

@@ -64,6 +64,8 @@ def test_everything_that_the_network_uses_is_compared():
         ("normalize_pixels", "normalize_pixels"),
         ("sum_parts", "square_sum"),
         ("copy_columns", "concat"),
+        ("pad", "pad"),
+        ("pad_input_gradient", "pad_input_gradient"),
         ("adam_step", "adam_step"),
         ("momentum_step", "momentum_step"),
         ("line_step", "lbfgs_products"),

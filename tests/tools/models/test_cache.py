@@ -258,3 +258,39 @@ def test_the_known_addresses_are_the_zoo_s_new_places():
         "huggingface.co/onnxmodelzoo/vgg19-7/resolve/main/vgg19-7.onnx",
         f"huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{inside}",
     ]
+
+
+# ---- what a file really is ----
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>", "is a web page, not a weight file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n",
+            "a pointer of Git LFS",
+        ),
+        (b"\x1f\x8b\x08" + bytes(60), "is compressed with gzip"),
+        (b"../../blobs/1111", "is a link that was saved as a text, to '../../blobs/1111'; give the file"),
+        (b"", "is empty; download it again"),
+    ],
+)
+def test_a_file_that_is_called_onnx_and_is_not_says_what_it_is(tmp_path, content, message):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        resolve_model(str(tmp_path / "model.onnx"))
+
+
+def test_what_nothing_is_known_of_is_left_to_the_reader(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"garbage")
+    assert resolve_model(str(path)) == path
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/vgg19.onnx", "http://example.org/vgg19"])
+def test_an_address_is_no_file(address):
+    with pytest.raises(ValueError, match=r"the model 'http.*' is an address: download the file, and give its path"):
+        resolve_model(address)

@@ -26,6 +26,8 @@ from engine.ops import Add, AveragePool, Concat, Conv, Relu
 from engine.preprocessing import PREPROCESSING
 from engine.vgg import KNOWN_FILES, KnownWeights
 from kernels.geometry import Window
+from tests.engine.models import parameters, save, vgg
+from tests.engine.onnx import test_forms
 from tests.tools.calling import called
 from tests.tools.models.model_files import (
     CAFFE,
@@ -358,8 +360,34 @@ def test_inspect_shows_what_stands_before_an_operator_that_is_not_supported(tmp_
     found = facts(printed)
     assert found["not supported"] == "HardSwish 'swish': operator HardSwish is not supported"
     assert "10 of 13 convolutions are out of the engine's reach" in printed
-    assert found["architecture"] == "VGG, 3 convolutions: conv1_1 .. conv2_1"
+    assert found["architecture"] == "begins as a VGG does, 3 convolutions: conv1_1 .. conv2_1"
     assert list(table(printed)) == ["layer", "conv1_1", "conv1_2", "(pool1)", "conv2_1", "total"]
+
+
+def test_inspect_prints_nothing_that_acts_on_a_terminal(tmp_path, call):
+    path = interrupted_vgg(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    helper.set_model_props(model, {"source": "good\x1b[2J\x1b]0;owned\x07\nlicense  none"})
+    next(node for node in model.graph.node if node.op_type == "HardSwish").op_type = "\x1b[31mSwish\u202e"
+    onnx.save(model, path)
+    printed = call("inspect", path)
+    assert all(line.isprintable() for line in printed.splitlines())
+    found = facts(printed)
+    assert found["source"] == r"good\x1b[2J\x1b]0;owned\x07\nlicense  none"
+    assert "license" not in found
+    assert r"1 \x1b[31mSwish\u202e" in found["operators"]
+
+
+def test_inspect_tells_the_arithmetic_inside_and_what_is_to_be_known(tmp_path, call):
+    blocks = parameters((2, 2, 1))
+    path = save(vgg(blocks, front=test_forms.flipped_by_slice, metadata={}), tmp_path / "front.onnx")
+    found = facts(call("inspect", path))
+    assert found["architecture"] == "VGG, 5 convolutions: conv1_1 .. conv3_1"
+    assert found["input"] == "raw: RGB, 0..255; what the file's own arithmetic on the image leaves"
+    path = save(vgg(blocks, conv=test_forms.dynamically_quantized), tmp_path / "quantized.onnx")
+    found = facts(call("inspect", path))
+    assert found["note"] == test_forms.QUANTIZED
+    assert found["not supported"] == "nothing"
 
 
 def test_inspect_prints_what_it_can_of_a_network_without_layers(tmp_path, call):
@@ -441,7 +469,12 @@ def test_where_branches_meet_the_one_that_sees_the_most_tells(tmp_path, call):
     assert rows["(row)"][:2] == ["Concat", "8 x 31 x 31"]
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08", b"\x89PNG\r\n\x1a\n" * 50])
+def test_inspect_of_an_empty_file_says_so(tmp_path, call):
+    (tmp_path / "model.onnx").touch()
+    assert call("inspect", tmp_path / "model.onnx", code=2).endswith("model.onnx: is empty; download it again\n")
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"\x08\x08", b"\x89PNG\r\n\x1a\n" * 50])
 def test_inspect_of_garbage_is_one_line(tmp_path, call, content):
     (tmp_path / "model.onnx").write_bytes(content)
     assert "not an ONNX file" in call("inspect", tmp_path / "model.onnx", code=2)

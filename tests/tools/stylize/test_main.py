@@ -20,6 +20,8 @@ from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from engine.reconstruct import psnr
 from engine.stylize import Job, Settings, stylize
+from tests.engine import models as form_models
+from tests.engine.onnx import test_forms
 from tests.tools.calling import called
 from tests.tools.disk import full_disk
 from tools.cli.options import PAPER, Options, levels_of
@@ -672,3 +674,26 @@ def test_a_picture_made_on_a_gpu_is_the_cpu_s_but_for_rounding(folder, call, emu
 def test_precisions_of_a_gpu_need_one(folder, call, dtype):
     assert f"dtype '{dtype}' needs a GPU" in call(*WITH_MODEL, "--dtype", dtype, code=2)
     assert not (folder / "out.png").exists()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_what_is_to_be_known_of_a_model_is_said_before_it_is_run(folder, call, levels):
+    """Activations in 8 bits: that they are computed in floating point."""
+    form = test_forms.Quantizer()
+    blocks = form_models.parameters((2, 1), widths=(4, 4))
+    model = form_models.vgg(blocks, conv=form.conv, relu=form.relu, pool=form.pool)
+    form_models.save(model, folder / "quantized.onnx")
+    line = (
+        *SMALL,
+        "-m",
+        "{}/quantized.onnx",
+        "--content-layers",
+        "relu1_2",
+        "--style-layers",
+        "block1_conv1",
+        "--levels",
+        levels,
+    )
+    said = call(*line)
+    assert said.count(f"stylize: {test_forms.QUANTIZED}\n") == 1
+    assert "(conv1_2 " in said

@@ -152,3 +152,7 @@ def test_numbers_are_written_as_people_write_them(number, label):
 def test_every_option_but_the_device_can_be_an_axis():
     assert {"model", "size", "iterations", "content", "style", "init", "seed", "pooling"} <= set(axis_names())
     assert "device" not in axis_names()
+
+
+def test_a_range_may_be_given_by_other_names_of_its_ends():
+    assert parse_axis("style-layers=relu1_1..block3_conv1") == parse_axis("style-layers=conv1_1..conv3_1")

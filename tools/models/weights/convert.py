@@ -17,7 +17,7 @@ from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, Preprocessing, preprocessing_metadata
-from engine.vgg import known_weights
+from engine.vgg import NORMALIZED, known_weights
 from tools.media.files import replacing, sha256_of
 from tools.models.part import convolution_part, single_precision
 from tools.models.weights.caffe_file import read_caffe
@@ -80,10 +80,12 @@ class Vgg:
     ----------
     nodes : of the network up to its last convolution's ReLU.
     preprocessing : its input convention, or None where nothing tells.
+    normalized : whether batch normalizations were folded into the convolutions.
     """
 
     nodes: tuple[Node, ...]
     preprocessing: Preprocessing | None
+    normalized: bool = False
 
 
 def read_vgg(path: Path) -> Vgg:
@@ -101,7 +103,7 @@ def read_vgg(path: Path) -> Vgg:
         preprocessing = None
         with contextlib.suppress(ModelError):
             preprocessing = resolve_preprocessing(path, graph)
-        return Vgg(convolution_part(graph), preprocessing)
+        return Vgg(convolution_part(graph), preprocessing, "BatchNormalization" in graph.operators)
     tensors = READERS[kind](path)
     try:
         nodes, preprocessing = vgg_from(kind, tensors)
@@ -114,7 +116,7 @@ def read_vgg(path: Path) -> Vgg:
             preprocessing = PREPROCESSING[known.preprocessing]
         elif kind == "torch" and _is_torchvisions(path):
             preprocessing = PREPROCESSING["torch"]
-    return Vgg(nodes, preprocessing)
+    return Vgg(nodes, preprocessing, any(name.endswith(".running_var") for name in tensors))
 
 
 def convert(
@@ -139,6 +141,8 @@ def convert(
     check(vgg)
     stated = preprocessing or vgg.preprocessing
     metadata = {} if stated is None else preprocessing_metadata(stated)
+    if vgg.normalized:
+        metadata[NORMALIZED] = "folded in"
     known = known_weights(vgg.nodes)
     if known is not None:
         metadata["weights"] = known.title

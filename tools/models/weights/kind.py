@@ -26,11 +26,16 @@ _PACKED = {
 }
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)?oid sha256:([0-9a-f]{64})\n")
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)\b", re.IGNORECASE)
+_LINK = re.compile(rb"(?:\.{1,2}/)+[\w./-]{1,200}\n?")
 _PICKLE = re.compile(rb"\x80[\0-\5]|\([dl]p\d|[]}]q|c[A-Za-z_][\w.]*\n\w+\n[(p)]")
 
 # Field numbers and wire types of a NetParameter. Source: BVLC/caffe src/caffe/proto/caffe.proto.
 _CAFFE = {1: (2,), 2: (2,), 3: (2,), 4: (0, 2), 5: (0,), 6: (2,), 7: (0,), 8: (2,), 100: (2,)}
 _CAFFE_LAYERS = {2, 100}
+
+
+class UnknownKindError(ValueError):
+    """A file that is none of the weight files, nor anything else that is known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,11 @@ def kind_of(path: Path) -> str:
         head = file.read(8192)
         found = _binary_kind(file, head, length)
         if found is None:
-            raise ValueError(f"{path}: {_refusal(file, head)}")
+            reason = _refusal(file, head)
+            if reason is None:
+                known = "ONNX, PyTorch, safetensors, Keras, Caffe or MatConvNet"
+                raise UnknownKindError(f"{path}: is no weight file of {known}; it begins with {head[:8]!r}")
+            raise ValueError(f"{path}: {reason}")
     if found == "zip":
         return _zip_kind(path)
     return found
@@ -141,13 +150,15 @@ def _zip_kind(path: Path) -> str:
     raise ValueError(f"{path}: is a zip archive without a network's weights; unpack it and give the weight file in it")
 
 
-def _refusal(file: BinaryIO, head: bytes) -> str:
-    """Return what a file is that is none of the weight files, and what to do."""
+def _refusal(file: BinaryIO, head: bytes) -> str | None:
+    """Return what a file is that is none of the weight files, and what to do; None where that is not known."""
     if not head:
         return "is empty; download it again"
     if pointer := _LFS.match(head):
         digits = pointer[1].decode()
         return f"is a pointer of Git LFS, not the file itself; 'git lfs pull' gets that (oid sha256:{digits})"
+    if _LINK.fullmatch(head):
+        return f"is a link that was saved as a text, to {head.decode().strip()!r}; give the file that it leads to"
     if _PAGE.match(head):
         return "is a web page, not a weight file; download it again from a link to the file itself"
     for signature, program in _PACKED.items():
@@ -164,8 +175,7 @@ def _refusal(file: BinaryIO, head: bytes) -> str:
         return "is a tar archive; unpack it and give the weight file in it"
     if _PICKLE.match(head):
         return "is a pickle, but none of torch.save; loading it would run programs; save its arrays as safetensors"
-    known = "ONNX, PyTorch, safetensors, Keras, Caffe or MatConvNet"
-    return f"is no weight file of {known}; it begins with {head[:8]!r}"
+    return None
 
 
 def _tar_names(file: BinaryIO) -> Iterator[bytes]:

@@ -185,6 +185,14 @@ def test_inspect_shows_a_weight_file(tmp_path, cache, call):
     assert "VGG-19, 16 convolutions: conv1_1 .. conv5_4" in output
 
 
+def test_weights_of_another_program_that_are_called_onnx_are_converted(tmp_path, cache):
+    path = tmp_path / "vgg19.onnx"
+    path.write_bytes(FORMATS["zipped.pth"]())
+    found = resolve_model(str(path))
+    assert found.parent == cache / "converted"
+    assert read_onnx(found).nodes
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
