@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from engine.ops import Array
 from kernels import kernels_of
 from kernels.cpu.threads import SERIAL, Workers
@@ -52,13 +54,16 @@ def content_loss_gradient(F: Array, P: Array, weight: float = 1.0, add_to: Array
     return kernels_of(F).weighted_difference(F, P, weight, add_to=add_to)
 
 
-def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0) -> Array:
+def gram_matrix(F: Array, workers: Workers = SERIAL, scale: float = 1.0, m: Array | None = None) -> Array:
     """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision (on a GPU in single).
 
     Parameters
     ----------
     F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
+    m : (H_l, W_l), weights of the positions: ``G_ij = sum_k m_k F_ik F_jk``; in NumPy, as F. None counts each once.
     """
+    if m is not None:
+        F = F * np.sqrt(m).astype(F.dtype)[..., None]
     gram: Array = kernels_of(F).gram(F, factor=1 / scale**2, workers=workers)
     return gram
 

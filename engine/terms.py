@@ -21,10 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+
 from engine import losses
 from engine.network import Network, Tape
 from engine.ops import Array
 from engine.scaling import content_gradient_size, style_gradient_size
+from engine.transparency import Alpha, area_average
+from kernels import to_host
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,28 @@ class View:
     def gram(self, layer: str) -> Array:
         """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
         if layer not in self._grams:
-            workers = self.network.workers
-            with workers.single_threaded_blas():
-                self._grams[layer] = losses.gram_matrix(self.features(layer), workers, self.scale(layer))
+            self._grams[layer] = self._made_gram(self.features(layer), self.scale(layer))
         return self._grams[layer]
+
+    def weighted_gram(self, layer: str, alpha: Alpha | None) -> tuple[Array, float]:
+        """Return a layer's Gram matrix, (N_l, N_l), and M_l, with positions that count as much as they are seen.
+
+        Parameters
+        ----------
+        alpha : of the image, (H, W), 0..1: M_l is the sum of what is seen. None counts each position once.
+        """
+        if alpha is None:
+            return self.gram(layer), self.positions(layer)
+        F = to_host(self.features(layer))  # once for a style image: no kernels of a GPU's own
+        F = F.astype(np.result_type(F, np.float32), copy=False)
+        F = F.astype(np.result_type(F, np.float32), copy=False)
+        m = area_average(alpha, *F.shape[:2])
+        return self._made_gram(F, self.scale(layer), m), float(m.sum())
+
+    def _made_gram(self, F: Array, scale: float, m: Array | None = None) -> Array:
+        workers = self.network.workers
+        with workers.single_threaded_blas():
+            return losses.gram_matrix(F, workers, scale, m)
 
 
 @runtime_checkable
