@@ -20,9 +20,9 @@ ALLOWED = {
 }
 # The ONNX operators, engine/onnx/operators, are not among them: they work on arrays.
 ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("reader", "writer", "graph", "backend")}
-# One knows picture files, the other draws text on pictures; it reads and writes none.
-PILLOW_FILES = {"tools/images.py", "tools/sheet.py"}
-OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
+# Two know picture files, the third draws text on pictures; it reads and writes none.
+PILLOW_FILES = {"tools/images.py", "tools/tiff.py", "tools/sheet.py"}
+OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy", "pillow_heif", "pillow_jxl"}
 
 
 def imported(tree):

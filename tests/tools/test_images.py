@@ -3,6 +3,9 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
+import types
 import warnings
 import zlib
 from collections.abc import Callable
@@ -16,7 +19,17 @@ from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, Tif
 
 from engine.multiscale import fit
 from tools import images
-from tools.images import MAX_PIXELS, Picture, check_output, load_image, read_text, resize, save_image
+from tools.images import (
+    MAX_PIXELS,
+    Picture,
+    check_output,
+    extent,
+    load_image,
+    load_painting,
+    read_text,
+    resize,
+    save_image,
+)
 
 SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"]
 LOSSLESS = [".png", ".webp", ".tif"]
@@ -411,6 +424,146 @@ def test_a_profile_that_cannot_be_used_is_ignored(tmp_path, profile):
     np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, values)
 
 
+ADOBE = np.array([[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]])
+SRGB = np.array([[0.41239, 0.35758, 0.18048], [0.21264, 0.71517, 0.07219], [0.01933, 0.11919, 0.95053]])
+
+
+def adobe_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return what Adobe RGB (1998) has for sRGB pixels, by the definitions of both: through the same XYZ of D65."""
+    value = pixels / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return 255 * np.clip(linear @ (np.linalg.inv(ADOBE) @ SRGB).T, 0, 1) ** (256 / 563)
+
+
+def colour_space_exif(space: int | None, index: str | None) -> bytes:
+    exif = Image.Exif()
+    if space is not None:
+        exif.get_ifd(0x8769)[0xA001] = space
+    if index is not None:
+        exif.get_ifd(0x8769)[0xA005] = {1: index}
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(("space", "index"), [(65535, "R03"), (None, "R03"), (2, None)])
+def test_adobe_rgb_by_exif_alone_is_converted(tmp_path, suffix, space, index):
+    values = np.random.default_rng(3).integers(0, 256, (9, 8, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    stored = np.rint(adobe_rgb(values)).astype(np.uint8)
+    options: dict[str, Any] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=colour_space_exif(space, index), **options)
+    difference = load_image(tmp_path / f"a{suffix}").pixels - values
+    # In the darkest greens and reds half a level of Adobe RGB is many of sRGB.
+    assert np.abs(difference[values.min(axis=-1) > 30]).max() < (6 if suffix == ".jpg" else 2)
+    assert np.abs(stored - values.astype(float)).max() > 30
+
+
+@pytest.mark.parametrize(("space", "index"), [(1, "R03"), (65535, "R98"), (65535, None), (1, None)])
+def test_other_colour_spaces_of_exif_leave_the_pixels_as_they_are(tmp_path, space, index):
+    Image.fromarray(noise(9, 8, 3)).save(tmp_path / "a.png", exif=colour_space_exif(space, index))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(9, 8, 3))
+
+
+def test_a_profile_goes_before_what_exif_says(tmp_path):
+    image = Image.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    exif = colour_space_exif(65535, "R03")
+    image.save(tmp_path / "a.png", icc_profile=rgb_profile(RED, GREEN, BLUE, LINEAR), exif=exif)
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1.5)
+
+
+# --- what files say of themselves ---
+
+
+def bmp32(pixels: np.ndarray, alpha: np.ndarray) -> bytes:
+    """Return a BMP with a mask for alpha, as the clipboard has it: BITMAPV4HEADER."""
+    height, width, _ = pixels.shape
+    data = np.dstack([pixels[..., ::-1], alpha])[::-1].astype(np.uint8).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(data), 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + b"\0" * 48
+    return b"BM" + struct.pack("<IHHI", 122 + len(data), 0, 0, 122) + header + data
+
+
+def test_a_bitmap_whose_alpha_is_zero_everywhere_is_opaque_and_that_is_said(tmp_path):
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bmp32(noise(5, 7, 3), np.zeros((5, 7))))
+    assert mode_of(path) == "RGBA"
+    picture = load_image(path)
+    np.testing.assert_array_equal(picture.pixels, noise(5, 7, 3))
+    assert picture.alpha is None
+    assert picture.note == f"{path}: its alpha is 0 everywhere, it is taken for opaque"
+    assert load_image(path, long_side=3).note == picture.note
+
+
+def test_a_bitmap_with_any_alpha_keeps_it(tmp_path):
+    alpha = np.zeros((5, 7))
+    alpha[2, 3] = 1
+    (tmp_path / "a.bmp").write_bytes(bmp32(noise(5, 7, 3), alpha))
+    picture = load_image(tmp_path / "a.bmp")
+    np.testing.assert_allclose(picture.alpha, alpha / 255, rtol=1e-6)
+    assert picture.note == ""
+
+
+TEXT = "x" * 3_000_000
+XMP = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/>%s</x:xmpmeta>'
+
+
+def itxt(name: bytes, text: str, compressed: bool = True) -> bytes:
+    content = zlib.compress(text.encode()) if compressed else text.encode()
+    return png_chunk(b"iTXt", name + b"\0" + (b"\1\0" if compressed else b"\0\0") + b"\0\0" + content)
+
+
+BIG_TEXTS = {
+    "zTXt": png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(TEXT.encode())),
+    "iTXt": itxt(b"Comment", TEXT),
+    "plain": itxt(b"Comment", TEXT, compressed=False),
+    "xmp": itxt(b"XML:com.adobe.xmp", TEXT),
+    "many": itxt(b"Comment", TEXT[:900_000]) * 80,
+    "many xmp": itxt(b"XML:com.adobe.xmp", TEXT) * 30,
+    "bomb": itxt(b"XML:com.adobe.xmp", "x" * 40_000_000),
+    "exif as text": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"0" * 40_000_000)),
+    "damaged": png_chunk(b"zTXt", b"Comment\0\0not compressed"),
+}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("chunk", BIG_TEXTS.values(), ids=BIG_TEXTS)
+def test_big_text_does_not_cost_the_picture(tmp_path, chunk, behind):
+    save_image(tmp_path / "plain.png", noise(5, 7, 3), text={"Settings": "ours"})
+    plain = (tmp_path / "plain.png").read_bytes()
+    place = len(plain) - 12 if behind else 33
+    (tmp_path / "a.png").write_bytes(plain[:place] + chunk + plain[place:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(5, 7, 3))
+    assert read_text(tmp_path / "a.png")["Settings"] == "ours"
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("how", ["exif", "xmp", "big xmp"])
+def test_a_png_is_turned_by_whatever_says_so_wherever_it_stands(tmp_path, how, behind):
+    exif = Image.Exif()
+    exif[274] = 6
+    chunk = {
+        "exif": png_chunk(b"eXIf", exif.tobytes()[6:]),
+        "xmp": itxt(b"XML:com.adobe.xmp", XMP % "", compressed=False),
+        "big xmp": itxt(b"XML:com.adobe.xmp", XMP % TEXT),
+    }[how]
+    Image.fromarray(noise(4, 6)).save(tmp_path / "plain.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    place = len(plain) - 12 if behind else 33
+    (tmp_path / "a.png").write_bytes(plain[:place] + chunk + plain[place:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[..., 0], np.rot90(noise(4, 6), -1))
+    found = extent(tmp_path / "a.png")
+    assert (found.height, found.width) == (6, 4)
+
+
+def test_a_large_profile_is_applied_and_one_that_bursts_is_ignored(tmp_path):
+    profile = rgb_profile(RED, GREEN, BLUE, LINEAR)
+    image = Image.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    large = profile + b"\0" * 3_000_000
+    image.save(tmp_path / "a.png", icc_profile=struct.pack(">I", len(large)) + large[4:])
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1.5)
+    image.save(tmp_path / "b.png", icc_profile=profile + b"\0" * 40_000_000)
+    np.testing.assert_array_equal(load_image(tmp_path / "b.png").pixels, 128)
+
+
 # --- orientation and frames ---
 
 
@@ -507,6 +660,96 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     assert os.strerror(errno.EACCES) in refused(load_image, tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://example.org/a/b.jpg?size=large",
+        "http://example.org",
+        "FTP://example.org/a.png",
+        "file:///home/me/a.png",
+        "s3://bucket/a.png",
+        "data:image/png;base64," + "A" * 5000,
+    ],
+)
+def test_an_address_is_named_as_one_with_what_to_do(given, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for path in (given, Path(given)):
+        with pytest.raises(ValueError, match="it is an address, not a file: ") as caught:
+            load_image(path)
+        assert given[:40] in str(caught.value)
+        assert len(str(caught.value)) < 250
+
+
+def test_a_file_that_is_called_like_an_address_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("http:").mkdir()
+    Image.fromarray(noise(2, 3, 3)).save("http:/a.png")
+    np.testing.assert_array_equal(load_image("http:/a.png").pixels, noise(2, 3, 3))
+
+
+HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + b"\0" * 100
+JXL = [b"\xff\x0a" + b"\0" * 100, b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 100]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"%PDF-1.7\n", "a PDF document: save it as PNG or JPEG first"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (b"<!DOCTYPE html>\n<html>", "a web page: download the picture itself"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="">', "an SVG drawing"),
+        (b"PK\x03\x04", "a ZIP archive: unpack it first"),
+        (struct.pack(">I", 20) + b"ftypisom\0\0\2\0isom" + b"\0" * 50, "a video"),
+        (struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom" + b"\0" * 50, "a camera's raw file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"v/1\x01\2\0\0\0", "an OpenEXR picture"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, named):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert named in refused(load_image, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "module", "kind"),
+    [(HEIC, "pillow_heif", "HEIC"), *((content, "pillow_jxl", "JPEG XL") for content in JXL)],
+)
+def test_a_kind_that_needs_a_plug_in_is_named_with_what_to_do(tmp_path, monkeypatch, content, module, kind):
+    monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+    (tmp_path / "IMG_1.jpg").write_bytes(content)
+    message = refused(load_image, tmp_path / "IMG_1.jpg")
+    assert f"it is a {kind} picture: install pillow-" in message
+    assert "or save it as JPEG or PNG first" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "module", "name"),
+    [(HEIC, "pillow_heif", "HEIF"), (JXL[0], "pillow_jxl", "JXL"), (JXL[1], "pillow_jxl", "JXL")],
+)
+def test_a_plug_in_that_is_installed_reads_its_kind(tmp_path, monkeypatch, content, module, name):
+    class Plugged(ImageFile.ImageFile):
+        format = name
+
+        def _open(self) -> None:
+            self._size, self._mode = (3, 2), "RGB"
+            self.im = Image.new("RGB", (3, 2), (10, 20, 30)).im
+
+    def register() -> None:
+        Image.register_open(name, Plugged, lambda head: head[:12] == content[:12])
+
+    plugin = types.ModuleType(module)
+    if module == "pillow_heif":  # this one is asked to, the other does so where it is imported
+        plugin.register_heif_opener = register
+    monkeypatch.setattr(Image, "OPEN", Image.OPEN.copy())
+    monkeypatch.setattr(Image, "ID", Image.ID.copy())
+    if module == "pillow_jxl":
+        register()
+    monkeypatch.setitem(sys.modules, module, plugin)
+    (tmp_path / "a.jpg").write_bytes(content)
+    picture = load_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(picture.pixels, np.full((2, 3, 3), [10, 20, 30]))
+
+
 @pytest.mark.parametrize("content", [b"x", b"just some text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
@@ -559,6 +802,134 @@ def test_the_limit_on_pixels_is_the_modules_own_and_is_given_back(tmp_path, monk
     monkeypatch.setattr(images, "MAX_PIXELS", 99)
     refused(load_image, tmp_path / "a.png")
     assert Image.MAX_IMAGE_PIXELS == 30
+
+
+# --- what pictures take up ---
+
+
+def one_bit(width: int, height: int) -> bytes:
+    """Return a PNG of black pixels, of which a thousand take a byte or less."""
+    return png(width, height, 1, 0, b"\0" * ((width + 7) // 8 + 1) * height)
+
+
+def gif_with_a_frame_beyond(width: int, height: int) -> bytes:
+    """Return a GIF of one pixel whose frame is larger."""
+    frame = b"," + struct.pack("<HHHHB", 0, 0, width, height, 0)
+    palette = b"\0\0\0\xff\xff\xff"
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + palette + frame + b"\2\2D\1\0;"
+
+
+@pytest.mark.parametrize(
+    ("content", "pixels"),
+    [
+        (one_bit(14_000, 13_000), "14000x13000"),
+        (gif_with_a_frame_beyond(14_000, 13_000), "14000x13000"),
+        (png(13_000, 13_000, 8, 6, b"\0"), "13000x13000"),
+        (b"P5\n14000 14000\n255\n", "14000x14000"),
+    ],
+    ids=["1-bit", "gif", "colour and alpha", "ppm"],
+)
+def test_a_picture_that_takes_too_much_memory_is_refused_before_it_is_decoded(tmp_path, content, pixels, monkeypatch):
+    def decoded(*_: Any) -> None:
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    (tmp_path / "a").write_bytes(content)
+    for call in (load_image, load_painting):
+        message = refused(call, tmp_path / "a")
+        assert f"its {pixels} pixels would take " in message
+        assert "2.0 GB are allowed: make it smaller first" in message
+    assert extent(tmp_path / "a").decoding > images.MAX_BYTES
+
+
+def test_a_picture_for_which_there_is_no_memory_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(noise(100, 100, 3)).save(tmp_path / "a.png")
+    needed = extent(tmp_path / "a.png").decoding
+    monkeypatch.setattr(images, "available_memory", lambda: needed)
+    load_image(tmp_path / "a.png")
+    monkeypatch.setattr(images, "available_memory", lambda: needed - 1)
+    assert "are available: make it smaller first" in refused(load_image, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_for_which_there_is_no_room_is_read_at_a_part_of_its_size_and_that_is_said(
+    tmp_path, monkeypatch, progressive
+):
+    exif = Image.Exif()
+    exif[274] = 6
+    smooth = np.kron(noise(10, 6, 3), np.ones((40, 40, 1))).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, exif=exif, progressive=progressive)
+    whole, found = load_image(tmp_path / "a.jpg"), extent(tmp_path / "a.jpg")
+    assert whole.note == ""
+    monkeypatch.setattr(images, "MAX_BYTES", found.decoding * 2 // 3)
+    half = load_image(tmp_path / "a.jpg")
+    assert half.size == (120, 200)
+    np.testing.assert_allclose(half.pixels[10:-10:20, 10:-10:20], whole.pixels[20:-20:40, 20:-20:40], atol=6)
+    assert f"{tmp_path / 'a.jpg'}: its 400x240 pixels are read at 1/2 of the size" in half.note
+    monkeypatch.setattr(images, "MAX_BYTES", found.decoding // 500)
+    assert "would take" in refused(load_image, tmp_path / "a.jpg")
+
+
+def test_a_jpeg_of_many_passes_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    Image.fromarray(noise(64, 64, 3)).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    scans = content.count(b"\xff\xda")
+    assert scans > 5
+    monkeypatch.setattr(images, "MAX_SCANNED", scans * 64 * 64)
+    load_image(tmp_path / "a.jpg")
+    monkeypatch.setattr(images, "MAX_SCANNED", scans * 64 * 64 - 1)
+    assert "progressive JPEG of too many passes" in refused(load_image, tmp_path / "a.jpg")
+
+
+def test_the_extent_is_that_of_the_picture(tmp_path):
+    for name, content in samples().items():
+        (tmp_path / "a").write_bytes(content)
+        picture, found = load_image(tmp_path / "a"), extent(tmp_path / "a")
+        assert (found.height, found.width) == picture.size, name
+        bytes_ = picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
+        assert found.decoded in (bytes_, bytes_ * 4 // 3), name  # alpha may turn out to be opaque
+        assert found.decoding > found.decoded, name
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from tools.images import load_image
+
+def kilobytes(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+for path in [sys.argv[1], *sys.argv[1:]]:  # the first one twice: what it loads is not of the picture
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = kilobytes("VmRSS:")
+    load_image(path)
+    took = kilobytes("VmHWM:") - before
+    print(1024 * took)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak, and begins it anew")
+def test_decoding_takes_no_more_memory_than_was_told(tmp_path):
+    values = np.broadcast_to(noise(500, 1, 4), (500, 3000, 4)).repeat(5, axis=0)
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "a.png": ("RGB", {}),
+        "alpha.png": ("RGBA", {}),
+        "grey.png": ("L", {}),
+        "a.jpg": ("RGB", {}),
+        "progressive.jpg": ("RGB", {"progressive": True}),
+        "a.webp": ("RGB", {"method": 0}),
+        "alpha.tif": ("RGBA", {"compression": "tiff_lzw"}),
+        "a.bmp": ("RGB", {}),
+    }
+    for name, (mode, options) in kinds.items():
+        Image.fromarray(values).convert(mode).save(tmp_path / name, **options)
+    run = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in kinds)]
+    result = subprocess.run(run, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    for name, took in zip(kinds, result.stdout.split()[1:], strict=True):
+        told = extent(tmp_path / name)
+        # What is made strip by strip comes on top.
+        assert 0.6 * told.decoded < int(took) < told.decoding + 50_000_000, (name, told, took)
 
 
 def test_running_out_of_memory_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
