@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -94,10 +95,7 @@ def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[P
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp makes files private to their owner; a result has the rights of any other new file.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
+            temporary.chmod(_rights_of(target))
             finish(temporary, target)
         finally:
             with contextlib.suppress(OSError):
@@ -106,6 +104,18 @@ def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[P
         raise
     except OSError as error:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def _rights_of(path: Path) -> int:
+    """Return the rights that a file there gets: those of the one that it replaces, else those of any new file.
+
+    ``mkstemp`` makes files private to their owner.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _linked(temporary: Path, path: Path) -> None:

@@ -37,6 +37,28 @@ def test_a_file_that_does_not_fit_leaves_nothing_and_is_named(tmp_path, write):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="files have no such rights there")
+def test_a_file_that_is_replaced_keeps_its_rights_and_a_new_one_has_those_of_any(tmp_path):
+    path = tmp_path / "a.txt"
+    mask = os.umask(0o027)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text("first")
+        assert path.stat().st_mode & 0o777 == 0o640
+        for rights in (0o600, 0o666, 0o755):
+            path.chmod(rights)
+            with replacing(path) as temporary:
+                temporary.write_text("again")
+            assert path.stat().st_mode & 0o777 == rights
+        (tmp_path / "link").symlink_to(path)
+        path.chmod(0o600)
+        with replacing(tmp_path / "link") as temporary:
+            temporary.write_text("through a link")
+        assert (path.read_text(), path.stat().st_mode & 0o777) == ("through a link", 0o600)
+    finally:
+        os.umask(mask)
+
+
 def test_a_file_that_is_protected_is_not_replaced(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("mine")
