@@ -84,7 +84,7 @@ def preview(
     """
     height, width, _ = content.pixels.shape
     paintings = [
-        (resize(painting, *size).pixels, weight) for (painting, weight), size in zip(styles, sizes, strict=True)
+        (resize(painting, *size).array, weight) for (painting, weight), size in zip(styles, sizes, strict=True)
     ]
     first = None if initial is None else resize(initial, height, width).pixels
     return prepare(draft, content.pixels, paintings, settings, first).run(callback)

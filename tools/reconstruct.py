@@ -27,6 +27,7 @@ from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_record_paths,
     add_shared,
     describe,
     given_name,
@@ -35,7 +36,7 @@ from tools.command_line import (
     tell,
 )
 from tools.files import replacing
-from tools.images import Picture, load_image, resize, save_image
+from tools.images import Picture, as_painting, load_image, resize, save_image
 from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
 from tools.progress import Progress, duration
@@ -44,7 +45,7 @@ from tools.reconstructing.sheet import draw
 from tools.reconstructing.table import listing, measures, table
 from tools.reconstructing.target import KINDS, Sets, Target, targets_of
 from tools.record import origin
-from tools.rendering import check_memory, load, picture_size
+from tools.rendering import check_memory, load, picture_size, tell_notes
 from tools.sheet import Tile
 from tools.sweeping.axes import parse_axis
 
@@ -92,6 +93,7 @@ def build_parser() -> Parser:
         metavar="noise|grey|FILE",
         help="picture to begin with (default noise)",
     )
+    add_record_paths(parser)
     add_shared(parser)
     return parser
 
@@ -110,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     options = options_from(arguments, DEFAULTS)
     image = load_image(arguments.image)
+    tell_notes(NAME, [image], arguments.quiet)
     first = None
     if options.init not in INITS:
         if not Path(options.init).exists():
@@ -125,15 +128,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         network.shapes(*size, target.layers)
         content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
-    folder = Folder(arguments.output, arguments.image, model, options, network)
+    folder = Folder(arguments.output, arguments.image, model, options, network, arguments.record_paths)
     folder.claim()
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
 
     small = resize(image, *size)
+    styled = any(target.kind == "style" for target in targets)
+    painting = resize(as_painting(image, arguments.image), *size) if styled else small
     initial = None if first is None else resize(first, *size).pixels
     if options.init == "grey":
         initial = np.full_like(small.pixels, GREY)
-    session = _Session(arguments, options, network, folder, targets, small, initial)
+    session = _Session(arguments, options, network, folder, targets, small, painting, initial)
     interrupted = session.make(cut)
     return session.finish(interrupted)
 
@@ -149,6 +154,7 @@ class _Session:
         folder: Folder,
         targets: Sequence[Target],
         image: Picture,
+        painting: Picture,
         initial: NDArray[np.float32] | None,
     ) -> None:
         self.arguments = arguments
@@ -157,6 +163,7 @@ class _Session:
         self.folder = folder
         self.targets = targets
         self.image = image
+        self.painting = painting
         self.initial = initial
         self.failed: dict[Target, str] = {}
         self.measured = [name for name in network.layers if self._fits(name)]
@@ -224,16 +231,20 @@ class _Session:
 
     def _run(self, target: Target, follow: Callable[[Iteration], None]) -> Result:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
-        job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
+        job = prepare(self.network, self._matched(target), target.layers, self.options, self.initial)
         first_evaluation(job)
         return job.run(follow)
+
+    def _matched(self, target: Target) -> NDArray[np.float32]:
+        """Return the image to match: of style, what is seen of it."""
+        return self.image.pixels if target.kind == "content" else self.painting.array
 
     def _keep(self, target: Target, result: Result, began: float) -> dict[str, Any]:
         """Measure and save a picture; return what came of it."""
         errors = feature_errors if target.kind == "content" else gram_errors
         facts = {
             "psnr": psnr(result.image, self.image.pixels) if target.kind == "content" else None,
-            "errors": errors(self.network, result.image, self.image.pixels, self.measured),
+            "errors": errors(self.network, result.image, self._matched(target), self.measured),
             "loss": result.value,
             "initial_loss": result.initial_value,
             "iterations": result.iterations,
@@ -284,7 +295,7 @@ class _Session:
             f"{self.arguments.image.stem} by layer: {model}, {self.options.pooling} pooling, "
             f"{width}x{height} pixels, {self.options.iterations} iterations from {start}",
         )
-        save_image(self.folder.path / SHEET, pixels, None, origin("reconstruct"))
+        save_image(self.folder.path / SHEET, pixels, None, origin("reconstruct", self.arguments.record_paths))
 
 
 def _pictures(count: int) -> str:

@@ -13,6 +13,7 @@ from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import layer_names
 from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from tools.command_line import tell
 from tools.images import Picture, load_image, resize
 from tools.memory import check_free
 from tools.options import Options, levels_of
@@ -82,6 +83,12 @@ def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None
     return styles[0] if options.init == "style" else load_image(Path(options.init))
 
 
+def tell_notes(tool: str, pictures: Sequence[Picture], quiet: bool) -> None:
+    """Print what is to be said of how pictures' files were read, each sentence once."""
+    for note in dict.fromkeys(picture.note for picture in pictures if picture.note and not quiet):
+        tell(f"{tool}: {note}")
+
+
 def picture_levels(options: Options, network: Network) -> list[Level]:
     """Return the sizes of the picture, from the smallest to the one that is asked for."""
     return levels_of_picture(options.size, levels_of(options), content_weight_of(options, network, options.size))
@@ -149,7 +156,7 @@ def rendering(
     Parameters
     ----------
     network : the options' own.
-    content, styles : the photograph and the paintings at any size.
+    content, styles : the photograph and the paintings at any size, the latter from ``tools.images.load_painting``.
     first : from ``first_picture``.
 
     Raises ValueError for options or pictures that do not fit.
@@ -159,7 +166,7 @@ def rendering(
     sizes = painting_sizes([style.size for style in styles], options, (height, width))
     blend = options.blend or (1.0,) * len(styles)
     paintings = [
-        (coloured(resize(style, *size), content, options).pixels, share)
+        (coloured(resize(style, *size), content, options).array, share)
         for style, size, share in zip(styles, sizes, blend, strict=True)
     ]
     initial = None if first is None else resize(first, height, width).pixels
@@ -170,7 +177,7 @@ def coloured(style: Picture, content: Picture, options: Options) -> Picture:
     """Return a painting in the colours that the options want: its own, or the photograph's."""
     if options.colors == "painting":
         return style
-    return Picture(match_colors(style.pixels, content.pixels), style.alpha)
+    return Picture(match_colors(style.pixels, content.pixels, style.alpha), style.alpha)
 
 
 def check_layers(network: Network, options: Options) -> None:

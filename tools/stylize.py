@@ -23,6 +23,7 @@ from tools.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_record_paths,
     add_shared,
     describe,
     given_path,
@@ -32,7 +33,7 @@ from tools.command_line import (
 )
 from tools.curve import Curve
 from tools.files import Lines, check_lines
-from tools.images import Picture, check_output, load_image, resize, save_image
+from tools.images import Picture, check_output, load_image, load_painting, resize, save_image
 from tools.model_cache import DRAFT_FILE, announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, add_paper, check_blend, levels_of, options_from, parsed
 from tools.plot import check_plot, plot_losses
@@ -49,6 +50,7 @@ from tools.rendering import (
     picture_levels,
     picture_size,
     rendering,
+    tell_notes,
     with_fitting_levels,
 )
 from tools.stylizing.account import Log, facts_of, settings_of, standing, start_of_log, texts
@@ -81,6 +83,7 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
+    add_record_paths(parser)
     add_shared(parser)
     return parser
 
@@ -101,8 +104,9 @@ def _make(arguments: argparse.Namespace) -> int:
     _check_files(arguments)
     check_blend(options, len(arguments.style))
     content = load_image(arguments.content)
-    styles = [load_image(path) for path in arguments.style]
+    styles = [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
+    tell_notes(NAME, [content, *styles, *([] if first is None else [first])], arguments.quiet)
     size = picture_size(content.size, options)
     style_sizes = painting_sizes([style.size for style in styles], options, size)
 
@@ -219,7 +223,7 @@ def _preview(
         stopped = result.stop == "interrupted"
         if stopped and result.iterations == 0:
             raise KeyboardInterrupt
-        save_image(path, result.image, small.alpha, texts(made_with, facts_of(result, began)))
+        save_image(path, result.image, small.alpha, texts(made_with, facts_of(result, began), arguments.record_paths))
         took = duration(time.perf_counter() - began)
         progress.write(
             f"{NAME}: preview by the draft network, {width}x{height} pixels, {result.iterations} iterations, {took}: "
@@ -259,7 +263,8 @@ def _write_enlarged(
 ) -> None:
     """Write the picture of a level at the size that was asked for, and say so."""
     enlarged = resize(level, *size)
-    save_image(arguments.output, enlarged.pixels, enlarged.alpha, texts(settings_of(arguments, options), facts))
+    text = texts(settings_of(arguments, options), facts, arguments.record_paths)
+    save_image(arguments.output, enlarged.pixels, enlarged.alpha, text)
     unwritten = "" if arguments.plot is None else "; nothing was drawn"
     tell(
         f"{NAME}: interrupted; wrote the picture of level {facts['level']} of {facts['levels']}, enlarged, "
@@ -391,7 +396,8 @@ class _Session:
         return facts
 
     def _save(self, path: Path, image: Any, facts: Mapping[str, Any] | None) -> None:
-        save_image(path, image, self.content.alpha, texts(settings_of(self.arguments, self.options), facts))
+        text = texts(settings_of(self.arguments, self.options), facts, self.arguments.record_paths)
+        save_image(path, image, self.content.alpha, text)
 
     def _record(self, entry: Mapping[str, Any]) -> None:
         problem = self.log.write(entry)

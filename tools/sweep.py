@@ -34,7 +34,7 @@ from tools.command_line import (
     tell,
 )
 from tools.files import sha256_of
-from tools.images import load_image, open_file, save_image
+from tools.images import load_image, load_painting, open_file, save_image
 from tools.memory import available_memory
 from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import (
@@ -49,7 +49,16 @@ from tools.options import (
 )
 from tools.plot import check_matplotlib, plot_grid
 from tools.progress import Progress, byte_count, duration
-from tools.rendering import check_layers, check_levels, check_memory, first_picture, load, painting_sizes, picture_size
+from tools.rendering import (
+    check_layers,
+    check_levels,
+    check_memory,
+    first_picture,
+    load,
+    painting_sizes,
+    picture_size,
+    tell_notes,
+)
 from tools.sweeping.axes import (
     NO_AXIS,
     Axis,
@@ -150,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
-    needed, devices = _check_cells(cells, files)
+    needed, devices = _check_cells(cells, files, arguments.quiet)
     if "cuda" in devices and (arguments.workers or 1) > 1:
         raise ValueError(
             "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
@@ -205,8 +214,9 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     if given:
         raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
     check_blend(options, len(arguments.style))
-    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    content, styles = load_image(arguments.content), [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
+    tell_notes(NAME, [content, *styles], arguments.quiet)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
     if options.style_layers == DEFAULTS.style_layers:
@@ -291,7 +301,7 @@ def _cells(
     return cells
 
 
-def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str]]:
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bool) -> tuple[int, set[str]]:
     """Return the bytes that the largest cell takes, and the devices that the cells would be made on here.
 
     Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
@@ -303,8 +313,10 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         return load(options, path, None)
 
     @functools.cache
-    def size(sha256: str) -> tuple[int, int]:
-        return load_image(files.paths[sha256]).size
+    def size(part: str, sha256: str) -> tuple[int, int]:
+        picture = (load_painting if part == "style" else load_image)(files.paths[sha256])
+        tell_notes(NAME, [picture], quiet)
+        return picture.size
 
     pairs = {tuple(sha256 for part, sha256 in cell.files.items() if part != "model") for cell in cells.values()}
     one_pair = len(pairs) == 1
@@ -317,7 +329,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         devices.add(network.device)
         check_layers(network, options)
         try:
-            sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+            sizes = {part: size(part.split()[0], sha) for part, sha in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
             needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size)))

@@ -579,7 +579,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
     assert len(jobs) == 2
     # It says of itself what was asked for, and where that ended.
     settings, result = (facts(folder / "out.png", name) for name in ("Settings", "Result"))
-    assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, str(folder / "photo.png"))
+    assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, "photo.png")
     assert settings["content_weight"] == pytest.approx(5e-5 * (512 / 96) ** 2)
     assert (result["level"], result["stop"], result["iterations"]) == (2, "interrupted", 2)
     assert "tools.stylize" in opened(folder / "out.png").text["Command"]

@@ -13,21 +13,26 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job
 from tools.files import Lines
 from tools.options import Options
-from tools.record import origin, versions
+from tools.record import file_name, origin, versions
 
 
 def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, Any]:
-    """Return what a picture was made from and with."""
+    """Return what a picture was made from and with; files by their names, unless ``--record-paths`` was given."""
+    with_paths = arguments.record_paths
+    settings = dataclasses.asdict(options)
+    for name in ("model", "init"):
+        if settings[name] is not None:
+            settings[name] = file_name(settings[name], with_paths)
     return {
-        "content": str(arguments.content),
-        "style": [str(path) for path in arguments.style],
-        **dataclasses.asdict(options),
+        "content": file_name(arguments.content, with_paths),
+        "style": [file_name(path, with_paths) for path in arguments.style],
+        **settings,
     }
 
 
-def texts(settings: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, str]:
+def texts(settings: Mapping[str, Any], facts: Mapping[str, Any] | None, with_paths: bool) -> dict[str, str]:
     """Return what a picture says of itself; ``facts`` are None for a snapshot."""
-    texts = origin("stylize") | {"Settings": json.dumps(settings), "Versions": json.dumps(versions())}
+    texts = origin("stylize", with_paths) | {"Settings": json.dumps(settings), "Versions": json.dumps(versions())}
     return texts if facts is None else texts | {"Result": json.dumps(facts)}
 
 

@@ -23,8 +23,9 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job, first_evaluation, shares
 from tools.command_line import describe
 from tools.curve import Curve
-from tools.images import Picture, load_image
+from tools.images import Picture, load_image, load_painting
 from tools.options import Options, network_part
+from tools.record import file_name
 from tools.rendering import (
     at_level,
     check_levels,
@@ -60,8 +61,12 @@ class Cell:
     names: Mapping[str, str]
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that."""
+        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that.
+
+        Files are named without their folders.
+        """
         settings = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in FIXED}
+        settings |= {name: file_name(settings[name]) for name in ("model", "init") if settings[name] is not None}
         plain: dict[str, Any] = json.loads(json.dumps(settings | {"files": dict(self.files)}))
         return plain
 
@@ -130,7 +135,7 @@ def _make(
     for name in cell.files:
         if name.startswith("style "):
             with part(name).opened() as path:
-                styles.append(load_image(path))
+                styles.append(load_painting(path))
     with part("init").opened() if "init" in cell.files else contextlib.nullcontext() as first_path:
         first = first_picture(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles
