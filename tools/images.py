@@ -15,6 +15,7 @@ import io
 import json
 import os
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -363,6 +364,7 @@ def _opened(path: Path, with_text: bool = False) -> Iterator[_Source]:
                     source = stack.enter_context(picture_files.lean_png(file, with_text))
                 source.seek(0)
                 if head.startswith(picture_files.TIFF):
+                    stack.enter_context(_without_stderr())
                     yield _tiff(stack, source)
                 else:
                     yield _Source(source, stack.enter_context(Image.open(source, formats=formats)))
@@ -400,6 +402,25 @@ def _tiff(stack: contextlib.ExitStack, file: BinaryIO) -> _Source:
             if swapped or not compressed:
                 raise
     return _Source(file, image)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep from the user what libtiff prints of damaged files, line upon line, behind Python's back."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _plugged_in(kind: str) -> str:
