@@ -362,6 +362,12 @@ def _opened(path: Path, with_text: bool = False) -> Iterator[_Source]:
                 source = file
                 if head.startswith(picture_files.PNG):
                     source = stack.enter_context(picture_files.lean_png(file, with_text))
+                elif head.startswith(b"\xff\xd8"):
+                    picture_files.is_progressive(file)
+                elif head[:1] == b"P" and head[1:2] in b"123456":
+                    picture_files.check_ppm(file)
+                elif head.startswith(b"BM"):
+                    picture_files.check_bmp(head, file)
                 source.seek(0)
                 if head.startswith(picture_files.TIFF):
                     stack.enter_context(_without_stderr())
@@ -392,8 +398,9 @@ def _tiff(stack: contextlib.ExitStack, file: BinaryIO) -> _Source:
         image = stack.enter_context(Image.open(file, formats=("TIFF",)))
     except UnidentifiedImageError:
         return _Source(file, layout=tiff.layout_of(file))
-    compressed = _tags(image).get(ExifTags.Base.Compression, 1) != 1
-    apart = _tags(image).get(ExifTags.Base.PlanarConfiguration) == _PLANES
+    tags = _tags(image)
+    compressed = tags.get(ExifTags.Base.Compression, 1) != 1
+    apart = tags.get(ExifTags.Base.PlanarConfiguration) == _PLANES
     swapped = compressed and (image.mode == "F" or (image.mode == "I" and tiff.is_big_endian(file)))
     if apart or swapped:
         try:
@@ -401,6 +408,10 @@ def _tiff(stack: contextlib.ExitStack, file: BinaryIO) -> _Source:
         except RefusedError:
             if swapped or not compressed:
                 raise
+    parts = [tile.extents for tile in image.tile if tile.extents is not None]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+    if covered < image.width * image.height:  # Pillow leaves the rest black
+        raise ValueError(f"its strips or tiles have {covered} pixels, itself {image.width * image.height}")
     return _Source(file, image)
 
 

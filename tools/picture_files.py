@@ -21,6 +21,14 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_METADATA = 16 << 20
 """Bytes of one piece of a PNG's compressed metadata: a printer's color profile has a few million, a bomb any number."""
 
+MAX_PIECES = 100_000
+"""Chunks of a PNG, or segments in front of a JPEG's picture: a PNG of a gigabyte has as many."""
+
+MAX_SLOW = 20_000_000
+"""Bytes or pixels that are read one by one, in a few seconds; of those written as text, a tenth."""
+
+_LONGEST_HEADER = 1 << 16
+
 _ADDRESS = re.compile(r"(https?|ftps?|file|s3|gs|data|blob):(/*)(.*)", re.IGNORECASE | re.DOTALL)
 
 # Text that says how a picture is to be turned: Pillow looks for it in these.
@@ -116,22 +124,55 @@ def jpeg_scans(file: BinaryIO) -> int:
 
 
 def is_progressive(file: BinaryIO) -> bool:
-    """Say whether a JPEG file is of the kind of which a decoder holds all coefficients at once."""
-    file.seek(2)
-    while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:
-        if marker[1] in (0xC2, 0xC6, 0xCA, 0xCE):
-            return True
-        if marker[1] in (0xC0, 0xC1, 0xDA):
-            return False
-        file.seek(int.from_bytes(marker[2:], "big") - 2, os.SEEK_CUR)
-    return False
+    """Say whether a JPEG file is of the kind of which a decoder holds all coefficients at once.
+
+    Raises RefusedError for more in front of the picture than any program writes: Pillow reads it byte by byte.
+    """
+    place, found, steps = 2, False, 0
+    while True:
+        file.seek(place)
+        marker = file.read(4)
+        steps += 1
+        if steps > MAX_PIECES:
+            raise RefusedError(f"it has more than {MAX_PIECES:,} pieces of metadata: save it anew")
+        if len(marker) < 4 or marker[0] != 0xFF or marker[1] in (0xD9, 0xDA):
+            return found
+        found |= marker[1] in (0xC2, 0xC6, 0xCA, 0xCE)
+        if marker[1] == 0xFF:  # filling
+            place += 1
+        elif marker[1] in (0x00, 0x01) or 0xD0 <= marker[1] <= 0xD8:  # these have no content
+            place += 2
+        else:
+            place += 2 + int.from_bytes(marker[2:], "big")
+
+
+def check_ppm(file: BinaryIO) -> None:
+    """Raise RefusedError for a PPM, PGM or PBM file that would be read byte by byte for long.
+
+    Pillow reads headers so, and pixels that are written as decimal numbers.
+    """
+    file.seek(0)
+    numbers = re.sub(rb"#[^\r\n]*", b"", file.read(_LONGEST_HEADER)).split(maxsplit=3)
+    if len(numbers) < 4 or not (numbers[1].isdigit() and numbers[2].isdigit()):
+        raise RefusedError("it has no size where a PPM has one, or is damaged")
+    pixels = int(numbers[1][:10]) * int(numbers[2][:10])
+    if numbers[0] in (b"P2", b"P3") and pixels > MAX_SLOW // 10:
+        raise RefusedError(f"it has more than {MAX_SLOW // 10:,} pixels, written as text: save it as PNG first")
+
+
+def check_bmp(head: bytes, file: BinaryIO) -> None:
+    """Raise RefusedError for a large compressed BMP, which Pillow unpacks byte by byte."""
+    compression = int.from_bytes(head[30:34], "little")
+    width, height = (abs(int.from_bytes(head[place : place + 4], "little", signed=True)) for place in (18, 22))
+    if compression in (1, 2) and max(file.seek(0, os.SEEK_END), (compression - 1) * width * height) > MAX_SLOW:
+        raise RefusedError("it is a large BMP of a compressed kind: save it as PNG first")
 
 
 def lean_png(file: BinaryIO, with_text: bool) -> BinaryIO:
     """Return a PNG file without the metadata that nobody asks for, and without what would burst when unpacked.
 
     What says how the picture is to be turned stands in front of it then, where it is seen before anything is decoded.
-    The file itself where nothing is to be done, and where it is damaged.
+    The file itself where nothing is to be done, and where it is damaged. Raises RefusedError for too many chunks.
 
     Parameters
     ----------
@@ -142,12 +183,16 @@ def lean_png(file: BinaryIO, with_text: bool) -> BinaryIO:
     kept: list[tuple[int, int]] = []
     turning: list[tuple[int, int]] = []
     seen: set[bytes] = set()
+    pieces = 0
     while place + 12 <= end:
         file.seek(place)
         length, kind = struct.unpack(">I4s", file.read(8))
         following = place + 12 + length
         if following > end:
             break
+        pieces += 1
+        if pieces > MAX_PIECES:
+            raise RefusedError(f"it has more than {MAX_PIECES:,} chunks: save it anew")
         behind |= kind == b"IDAT"
         content = file.read(length) if kind in _ASKED_FOR else b""
         name = kind if kind == b"eXIf" else content.partition(b"\0")[0]

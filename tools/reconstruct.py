@@ -39,6 +39,7 @@ from tools.files import replacing
 from tools.images import Picture, as_painting, load_image, resize, save_image
 from tools.model_cache import announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, argument, options_from
+from tools.picture_files import address
 from tools.progress import Progress, duration
 from tools.reconstructing.folder import INITS, SHEET, TABLE, Folder, finished
 from tools.reconstructing.sheet import draw
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell_notes(NAME, [image], arguments.quiet)
     first = None
     if options.init not in INITS:
-        if not Path(options.init).exists():
+        if not Path(options.init).exists() and address(options.init) is None:
             raise ValueError(f"{unknown_name('init', options.init, INITS)}, or the path of an image file")
         first = load_image(Path(options.init))
     if options.model is None:

@@ -36,6 +36,7 @@ from tools.files import Lines, check_lines
 from tools.images import Picture, check_output, load_image, load_painting, resize, save_image
 from tools.model_cache import DRAFT_FILE, announce_draft, default_model, resolve_model
 from tools.options import Options, add_options, add_paper, check_blend, levels_of, options_from, parsed
+from tools.picture_files import address
 from tools.plot import check_plot, plot_losses
 from tools.preview import draft_settings, load_draft, preview, preview_path, preview_size
 from tools.progress import Progress, byte_count, duration
@@ -416,7 +417,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
     inputs = [arguments.content, *arguments.style]
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
-        if not inputs[-1].exists():
+        if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read
             if inputs[-1].suffix or inputs[-1].name != arguments.init:
                 raise ValueError(f"--init: there is no picture {arguments.init!r}")
             raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ _DEFLATE = (8, 32946)
 
 _MOST_PARTS = 1 << 20
 
+_TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
 _SINGLE = (254, 256, 257, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 330, 34675, 50706)
 _LISTS = (258, 273, 279, 324, 325, 338, 339)
 
@@ -53,8 +56,7 @@ class _Tags(dict[int, Any]):
 
 
 def _tags(file: BinaryIO) -> _Tags:
-    file.seek(0)
-    head = file.read(16)
+    head = _checked_head(file)
     directory = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])  # BigTIFF has a longer one
     file.seek(directory.next)
     directory.load(file)
@@ -181,6 +183,30 @@ def layout_of(file: BinaryIO) -> Layout:
     )
 
 
+def _checked_head(file: BinaryIO) -> bytes:
+    """Return what a TIFF file begins with; raise ValueError where its directory is more than the file.
+
+    Each entry is read for itself: many that share what they hold would take a day.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order, big = ("<" if head[:1] == b"I" else ">"), 43 in head[2:4]
+    place = struct.unpack(f"{order}Q" if big else f"{order}I", head[8:16] if big else head[4:8])[0]
+    file.seek(min(place, end))
+    counted = file.read(8 if big else 2)
+    count = struct.unpack(f"{order}Q" if big else f"{order}H", counted)[0]
+    size = 20 if big else 12
+    if count > end // size:
+        raise ValueError("its directory is longer than the file")
+    held = 0
+    for entry in struct.iter_unpack(f"{order}HHQQ" if big else f"{order}HHII", file.read(size * count)[: size * count]):
+        held += _TYPE_BYTES.get(entry[1], 1) * entry[2]
+    if held > 4 * end + (1 << 20):
+        raise ValueError("its directory holds more than the file")
+    return head
+
+
 def is_big_endian(file: BinaryIO) -> bool:
     """Say whether a TIFF file has its numbers with the first digits first."""
     file.seek(0)
@@ -196,7 +222,7 @@ def is_raw(file: BinaryIO) -> bool:
 def _described(tags: _Tags, space: str | None, samples: int, bits: set[int], formats: set[int]) -> str:
     kind = _NAMES.get(space or "", f"color type {tags.get(262, 'unknown')}")
     sample = {2: "signed ", 3: "floating "}.get(min(formats), "")
-    width = " and ".join(map(str, sorted(bits)))
+    width = " and ".join(map(str, sorted(bits)[:4]))
     return (
         f"a TIFF ({kind}, {samples} {sample}channel{'' if samples == 1 else 's'} of {width} bits, compression "
         f"{tags.get(259, 1)}) of a kind that is not read"

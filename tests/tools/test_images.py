@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 import types
 import warnings
 import zlib
@@ -879,6 +880,52 @@ def test_a_jpeg_of_many_passes_is_refused_before_they_are_made(tmp_path, monkeyp
     load_image(tmp_path / "a.jpg")
     monkeypatch.setattr(images, "MAX_SCANNED", scans * 64 * 64 - 1)
     assert "progressive JPEG of too many passes" in refused(load_image, tmp_path / "a.jpg")
+
+
+def rle_bmp(bits: int, width: int, height: int, runs: bytes) -> bytes:
+    palette = b"\0\0\0\0" * 2**bits
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 0, 0, 2**bits, 0)
+    offset = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset) + header + palette + runs
+
+
+SLOW = {
+    "text ppm": (b"P3\n2000 2000\n255\n" + b"1 2 3\n" * 100, "written as text: save it as PNG first"),
+    "long comment": (b"P6\n#" + b"x" * 200_000 + b"\n1 1\n255\nabc", "no size where a PPM has one"),
+    "4-bit bmp": (rle_bmp(4, 10_000, 10_000, b"\xff\x12" * 100), "a large BMP of a compressed kind"),
+    "8-bit bmp": (rle_bmp(8, 100, 100, b"\1\2" * 10_500_000), "a large BMP of a compressed kind"),
+    "png chunks": (png(1, 1, 8, 0, b"\0\1", png_chunk(b"teSt", b"") * 100_001), "more than 100,000 chunks"),
+    "jpeg comments": (b"\xff\xd8" + b"\xff\xfe\0\3x" * 100_001, "more than 100,000 pieces of metadata"),
+    "jpeg filling": (b"\xff\xd8" + b"\xff" * 200_000, "more than 100,000 pieces of metadata"),
+    "jpeg zeros": (b"\xff\xd8" + b"\xff\0" * 200_000, "more than 100,000 pieces of metadata"),
+    "tiff directory": (
+        b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2_000_000) + b"\0" * 1000,
+        "its directory is longer than the file",
+    ),
+    "tiff entries": (
+        b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 270, 2, 700_000, 8) * 65_535,
+        "its directory holds more than the file",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), SLOW.values(), ids=SLOW)
+def test_what_would_be_read_byte_by_byte_for_long_is_refused_at_once(tmp_path, content, named):
+    (tmp_path / "a").write_bytes(content)
+    began = time.process_time()
+    assert named in refused(load_image, tmp_path / "a")
+    assert time.process_time() - began < 2
+
+
+def test_small_files_of_these_kinds_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"P3 # comment\n# another\n2 1 255\n1 2 3\n# between\n4 5 6\n")
+    np.testing.assert_array_equal(load_image(tmp_path / "a").pixels, [[[1, 2, 3], [4, 5, 6]]])
+    (tmp_path / "a").write_bytes(rle_bmp(8, 3, 2, b"\3\0\0\0\3\0\0\0\0\1"))
+    assert load_image(tmp_path / "a").size == (2, 3)
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.jpg")
+    plain = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(plain[:2] + b"\xff" * 50 + plain[2:])
+    np.testing.assert_array_equal(load_image(tmp_path / "b.jpg").pixels, load_image(tmp_path / "a.jpg").pixels)
 
 
 def test_the_extent_is_that_of_the_picture(tmp_path):

@@ -97,6 +97,17 @@ def test_the_long_side_is_as_asked_for(folder, call, size):
     assert opened(folder / "out.png").size == (size, round(size * 36 / 48))
 
 
+@pytest.mark.parametrize("place", [0, 1, "--init"])
+def test_an_address_in_place_of_a_picture_is_named_as_one(call, place):
+    address = "https://example.org/art/star.jpg"
+    arguments = [*WITH_MODEL, "--init", address] if place == "--init" else list(WITH_MODEL)
+    if place != "--init":
+        arguments[place] = address
+    said = call(*arguments, code=2)
+    assert f"cannot read '{address}': it is an address, not a file: download the picture first" in said
+    assert said.count("\n") == 1
+
+
 def test_the_weights_of_two_paintings_count(folder, call):
     paintings = ("{}/photo.png", "{}/painting.png", "{}/other.png", *WITH_MODEL[2:], "--init", "content")
     pictures = []

@@ -148,6 +148,7 @@ def test_pictures_are_turned_upright(tmp_path, orientation):
         (tiff_file(samples("u4", 3), RGB), "RGB, 3 channels of 32 bits"),
         (tiff_file(samples("i4", 1), GRAY, compression=DEFLATE, order=">"), "gray, 1 signed channel of 32 bits"),
         (tiff_file(samples("i2", 1), GRAY, compression=DEFLATE, order=">"), "gray, 1 signed channel of 16 bits"),
+        (tiff_file(samples("f4", 1), GRAY, further={258: list(range(1, 90))}), "of 1 and 2 and 3 and 4 bits"),
         (tiff_file(samples("f4", 7), 32844), "color type 32844, 7 floating channels of 32 bits"),
     ],
 )
@@ -182,8 +183,21 @@ def test_a_camera_s_raw_file_is_named_instead_of_read_as_its_small_picture(tmp_p
         tiff_file(samples("f4", 3), RGB, tile=(16, 16), further={322: [0]}),
         tiff_file(samples("f4", 3), RGB, further={256: [60_000], 257: [60_000]}),
         tiff_file(samples("f4", 3), RGB, compression=DEFLATE)[:-1000] + b"\0" * 1000,
+        tiff_file(samples("u1", 3), RGB, rows=12, further={257: [2_000]}),
+        tiff_file(samples("u1", 3), RGB, tile=(16, 16), further={256: [2_000]}),
     ],
-    ids=["cut off", "short", "elsewhere", "one strip of five", "huge tiles", "no tiles", "huge", "garbage"],
+    ids=[
+        "cut off",
+        "short",
+        "elsewhere",
+        "one strip of five",
+        "huge tiles",
+        "no tiles",
+        "huge",
+        "garbage",
+        "rows",
+        "columns",
+    ],
 )
 def test_damaged_files_are_refused(tmp_path, content):
     (tmp_path / "a.tif").write_bytes(content)
