@@ -83,10 +83,10 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 _PLUGINS = {
-    "HEIC": ("pillow-heif", "pillow_heif", "HEIF", "heic"),
-    "JPEG XL": ("pillow-jxl-plugin", "pillow_jxl", "JXL", "jxl"),
+    "HEIC": ("pillow-heif", "pillow_heif", "HEIF"),
+    "JPEG XL": ("pillow-jxl-plugin", "pillow_jxl", "JXL"),
 }
-"""By kind: the package, its module, Pillow's name of the kind, and the extra of this project that brings it."""
+"""By kind: the package, its module, and Pillow's name of the kind."""
 
 # Bytes for each pixel, besides the image itself, that decoders of these kinds hold: measured, see the tests.
 _DECODERS = {"WEBP": 8, "JPEG2000": 20, "AVIF": 12, "HEIF": 16, "JXL": 20, "TIFF": 4, "GIF": 4, "PPM": 4}
@@ -436,14 +436,14 @@ def _without_stderr() -> Iterator[None]:
 
 def _plugged_in(kind: str) -> str:
     """Return Pillow's name for a kind of picture, once the plug-in for it is there."""
-    package, module, name, extra = _PLUGINS[kind]
+    package, module, name = _PLUGINS[kind]
     try:
         plugin = importlib.import_module(module)
         if hasattr(plugin, "register_heif_opener"):
             plugin.register_heif_opener()
     except ImportError:
         raise RefusedError(
-            f"it is a {kind} picture: install {package} (pip install '.[{extra}]'), or save it as JPEG or PNG first"
+            f"it is a {kind} picture: install what reads it with pip install {package}, or save it as JPEG or PNG first"
         ) from None
     return name
 

@@ -719,7 +719,7 @@ def test_a_kind_that_needs_a_plug_in_is_named_with_what_to_do(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
     (tmp_path / "IMG_1.jpg").write_bytes(content)
     message = refused(load_image, tmp_path / "IMG_1.jpg")
-    assert f"it is a {kind} picture: install pillow-" in message
+    assert f"it is a {kind} picture: install what reads it with pip install pillow-" in message
     assert "or save it as JPEG or PNG first" in message
 
 
@@ -749,6 +749,27 @@ def test_a_plug_in_that_is_installed_reads_its_kind(tmp_path, monkeypatch, conte
     (tmp_path / "a.jpg").write_bytes(content)
     picture = load_image(tmp_path / "a.jpg")
     np.testing.assert_array_equal(picture.pixels, np.full((2, 3, 3), [10, 20, 30]))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [("pillow_heif", "a.heic", {"quality": -1, "chroma": 444}), ("pillow_jxl", "a.jxl", {"lossless": True})],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_a_plug_in_writes_is_read_under_any_name(tmp_path, module, name, options, orientation):
+    plugin = pytest.importorskip(module)
+    if module == "pillow_heif":
+        plugin.register_heif_opener()
+    values = np.kron(noise(8, 6, 4), np.ones((8, 8, 1))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(values).save(tmp_path / name, exif=exif.tobytes(), **options)
+    (tmp_path / name).rename(tmp_path / "IMG_1.jpg")
+    picture, expected = load_image(tmp_path / "IMG_1.jpg"), UPRIGHT[orientation](values)
+    np.testing.assert_allclose(picture.pixels, expected[..., :3], atol=4)
+    np.testing.assert_allclose(picture.alpha, expected[..., 3] / 255, atol=0.01)
+    found = extent(tmp_path / "IMG_1.jpg")
+    assert (found.height, found.width) == picture.size
 
 
 @pytest.mark.parametrize("content", [b"x", b"just some text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
