@@ -213,7 +213,7 @@ def as_painting(picture: Picture, path: str | os.PathLike[str]) -> Picture:
 
 
 def extent(path: str | os.PathLike[str]) -> Extent:
-    """Return what an image file's picture takes up, without decoding it.
+    """Return what an image file's picture takes up, without decoding it; of a JPEG, the whole at its full size.
 
     Raises ValueError as `load_image` does, as far as that shows in the file's header.
     """
