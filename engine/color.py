@@ -9,7 +9,11 @@ FLATTEST = 1.0
 """Gray levels by which the colors of an image vary at least, in every direction: of less, nothing is made larger."""
 
 
-def match_colors(image: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def match_colors(
+    image: npt.NDArray[np.floating],
+    reference: npt.NDArray[np.floating],
+    alpha: npt.NDArray[np.floating] | None = None,
+) -> npt.NDArray[np.float32]:
     """Return an image whose colors have the mean and the covariance of another's, float32 of the image's shape.
 
     Each color x becomes ``A (x - m) + n``: m and n are the two means, and A is the symmetric matrix that makes the
@@ -19,21 +23,26 @@ def match_colors(image: npt.NDArray[np.floating], reference: npt.NDArray[np.floa
     Parameters
     ----------
     image, reference : as a rule the style image and the content image, (H, W, 3), 0..255, of any size.
+    alpha : of the image, (H, W), 0..1, not all 0: how much each of its pixels counts. None counts each once.
 
     Source: the linear method of Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style
     Transfer" (2016), section 5.1; the symmetric solution is that of optimal transport between normal distributions
     (Olkin and Pukelsheim 1982).
     """
-    (m, own), (n, wanted) = _moments(image), _moments(reference)
+    (m, own), (n, wanted) = _moments(image, alpha), _moments(reference)
     root, inverse = _power(own, 0.5), _power(own, -0.5)
     A = inverse @ _power(root @ wanted @ root, 0.5) @ inverse
     return np.clip((image - m) @ A + n, 0.0, 255.0).astype(np.float32)
 
 
-def _moments(image: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _moments(
+    image: npt.NDArray[np.floating], alpha: npt.NDArray[np.floating] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return mean (3,) and covariance (3, 3), with at least ``FLATTEST`` in every direction."""
     colors = image.reshape(-1, 3).astype(np.float64)
-    return colors.mean(axis=0), np.cov(colors, rowvar=False, bias=True) + FLATTEST**2 * np.eye(3)
+    weights = None if alpha is None else alpha.reshape(-1).astype(np.float64)
+    mean = colors.mean(axis=0) if weights is None else np.average(colors, axis=0, weights=weights)
+    return mean, np.cov(colors, rowvar=False, bias=True, aweights=weights) + FLATTEST**2 * np.eye(3)
 
 
 def _power(matrix: npt.NDArray[np.float64], exponent: float) -> npt.NDArray[np.float64]:

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from engine.ops import Array
 from kernels import Device
 
@@ -53,14 +55,18 @@ def content_loss_gradient(
     return device.weighted_difference(F, P, weight, add_to=add_to)
 
 
-def gram_matrix(device: Device, F: Array, scale: float = 1.0) -> Array:
+def gram_matrix(device: Device, F: Array, scale: float = 1.0, m: Array | None = None) -> Array:
     """Equation 3: ``G_ij = sum_k F_ik F_jk``, that is G = F F^T; (N_l, N_l), in double precision (on a GPU in single).
 
     Parameters
     ----------
     F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
+    m : (H_l, W_l), weights of the positions: ``G_ij = sum_k m_k F_ik F_jk``; in NumPy, as F. None counts each once.
     """
-    return device.gram(F, factor=1 / scale**2)
+    if m is not None:
+        F = F * np.sqrt(m).astype(F.dtype)[..., None]
+    gram: Array = device.gram(F, factor=1 / scale**2)
+    return gram
 
 
 def style_layer_loss(device: Device, G: Array, A: Array, M_l: int, M_a: int | None = None) -> Number:

@@ -19,13 +19,14 @@ from engine.objective import Styles
 from engine.ops import Array
 from engine.optimize import Iteration, Result
 from engine.stylize import Job, Settings, content_weight_at, content_weight_of, prepare
+from engine.transparency import split_alpha
 
 USUAL_LEVELS = 3
 SMALLEST_LEVEL = 96
 """How many sizes a picture has, and how large the first is at least, where nothing else is asked for."""
 
 Resize = Callable[[Array, int, int], Array]
-"""Takes an image (H, W, 3), 0..255, a height and a width; returns the image at that size."""
+"""Takes an image (H, W, 3), or (H, W, 4) with alpha, 0..255, a height and a width; returns it at that size."""
 
 Prepared = TypeVar("Prepared")
 
@@ -133,7 +134,7 @@ def stylize_coarse_to_fine(
     ----------
     network, content, style, settings : as ``engine.stylize.stylize`` takes them. Init "style" begins with the first
         style image, resized; iterations are those of each size, the content weight is that of the last.
-    resize : makes an image larger or smaller.
+    resize : makes an image larger or smaller; a style image with alpha, (H, W, 4), is given to it as it is.
     size : long side of the picture in pixels; None leaves it the content image's.
     style_size : long side of the style images in pixels, at the last level; None makes it the picture's.
     levels : how many sizes; None means ``usual_levels``.
@@ -153,7 +154,7 @@ def stylize_coarse_to_fine(
         style_side = level.size if style_size is None else level.divided(style_size)
         style_images = [(resized(each, style_side), share) for each, share in styles]
         if image is None and settings.init == "style":
-            image = styles[0][0]
+            image, _ = split_alpha(styles[0][0])
         initial = None if image is None else resize(image, *small.shape[:2])
         return prepare(network, small, style_images, replace(settings, content_weight=level.content_weight), initial)
 

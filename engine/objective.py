@@ -17,6 +17,7 @@ from engine.plan import LayerGradient, Plan, Tape
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
 from engine.terms import Content, Style, Term, Variation, View
+from engine.transparency import split_alpha
 from kernels import Cuda, Device
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
@@ -50,7 +51,8 @@ class Objective:
     network : from ``load_network``.
     content : the content image, (H, W, 3), RGB, 0..255; None for texture synthesis. The image must have its size.
     style : the style image, of any size, or a list of (image, weight): their Gram matrices are averaged by weight,
-        which has the gradient of the weighted sum of their losses. None for content reconstruction.
+        which has the gradient of the weighted sum of their losses. None for content reconstruction. With an alpha,
+        (H, W, 4), 0..255, each part of it counts as much as it is seen: see ``engine.transparency``.
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
@@ -287,11 +289,11 @@ class Objective:
         shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
         targets: dict[str, Array] = {}
         for (image, _), share in zip(paintings, shares, strict=True):
-            view = View(self.network, self.network.forward(image, self.style_layers))
+            colors, alpha = split_alpha(image)
+            view = View(self.network, self.network.forward(colors, self.style_layers))
             for layer in self.style_layers:
-                M_a = view.positions(layer)
-                A = self.device.fetch(view.gram(layer))
-                targets[layer] = targets.get(layer, 0) + A * (share / sum(shares) / M_a)
+                A, M_a = view.weighted_gram(layer, alpha)
+                targets[layer] = targets.get(layer, 0) + self.device.fetch(A) * (share / sum(shares) / M_a)
         if self.device.kind == "cuda":
             return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}
         return targets

@@ -16,6 +16,7 @@ from engine.network import Network
 from engine.objective import Layers, Objective
 from engine.ops import Array
 from engine.stylize import Job, Settings, checked_initial, initial_image
+from engine.transparency import area_average, split_alpha
 from kernels import Cpu
 
 _HOST = Cpu()  # what is compared has been fetched
@@ -55,9 +56,11 @@ def texture_synthesis(
 ) -> Job:
     """Set up the search for an image of a painting's size with its Gram matrices.
 
-    The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given.
+    The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given. A
+    painting with alpha, (H, W, 4), counts where it is seen, see ``engine.transparency``.
     """
-    return _job(Objective(network, None, painting, style_layers=layers), painting, settings, initial)
+    colors, _ = split_alpha(painting)
+    return _job(Objective(network, None, painting, style_layers=layers), colors, settings, initial)
 
 
 def psnr(image: Array, reference: Array) -> float:
@@ -100,12 +103,16 @@ def feature_errors(network: Network, image: Array, reference: Array, layers: Ite
 def gram_errors(network: Network, image: Array, reference: Array, layers: Iterable[str]) -> dict[str, float]:
     """Return ``||G / M - A / M_a|| / ||A / M_a||`` by layer: how far an image's Gram matrices are from a reference's.
 
-    The arguments are those of ``feature_errors``; the images need not have the same size.
+    The arguments are those of ``feature_errors``; the images need not have the same size, and the reference may have
+    an alpha, (H, W, 4).
     """
     errors = {}
-    for layer, F, P in _responses(network, image, reference, layers):
+    colors, alpha = split_alpha(reference)
+    for layer, F, P in _responses(network, image, colors, layers):
+        m = np.ones(P.shape[:2]) if alpha is None else area_average(alpha, *P.shape[:2])
         with _HOST.computing():
-            G, A = (gram_matrix(_HOST, activations) / activations[..., 0].size for activations in (F, P))
+            G = gram_matrix(_HOST, F) / F[..., 0].size
+            A = gram_matrix(_HOST, P, m=None if alpha is None else m) / m.sum()
         errors[layer] = _ratio(float(np.linalg.norm(G - A)), float(np.linalg.norm(A)))
     return errors
 

@@ -16,6 +16,7 @@ from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 from engine.optimizers import OPTIMIZERS, optimizer_of
 from engine.terms import Term, Variation
+from engine.transparency import split_alpha
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
 
 INITS = ("noise", "content", "style")
@@ -114,7 +115,8 @@ def prepare(
     ----------
     network : from ``load_network``.
     content : the photograph, (H, W, 3), RGB, 0..255.
-    style : the painting, or a list of (image, weight), of any size.
+    style : the painting, or a list of (image, weight), of any size; with an alpha, (H, W, 4), what is transparent does
+        not count, see ``engine.transparency``.
     settings : by default those of ``Settings``, with the content weight recommended for the network.
     initial : the image to begin with, of the photograph's shape; None makes it as ``settings.init`` says ("style"
         needs a painting of the photograph's shape).
@@ -124,7 +126,7 @@ def prepare(
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
-        painting = style if isinstance(style, np.ndarray) else style[0][0]
+        painting, _ = split_alpha(style if isinstance(style, np.ndarray) else style[0][0])
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
     initial = checked_initial(network, initial, "content image", np.shape(content))
     objective = Objective(

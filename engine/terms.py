@@ -19,14 +19,18 @@ True
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
 
 from engine import losses
 from engine.network import Network
 from engine.ops import Array
 from engine.plan import Tape
 from engine.scaling import content_gradient_size, style_gradient_size
-from kernels import Device
+from engine.transparency import Alpha, area_average
+from kernels import Cpu, Device
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,32 @@ class View:
     def gram(self, layer: str) -> Array:
         """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
         if layer not in self._grams:
-            with self.device.computing():
-                self._grams[layer] = losses.gram_matrix(self.device, self.features(layer), self.scale(layer))
+            self._grams[layer] = _made_gram(self.device, self.features(layer), self.scale(layer))
         return self._grams[layer]
+
+    def weighted_gram(self, layer: str, alpha: Alpha | None) -> tuple[Array, float]:
+        """Return a layer's Gram matrix, (N_l, N_l), and M_l, with positions that count as much as they are seen.
+
+        Parameters
+        ----------
+        alpha : of the image, (H, W), 0..1: M_l is the sum of what is seen. None counts each position once.
+        """
+        if alpha is None:
+            return self.gram(layer), self.positions(layer)
+        F = self.device.fetch(self.features(layer))  # once for a style image: no kernels of a GPU's own
+        F = F.astype(np.result_type(F, np.float32), copy=False)
+        m = area_average(alpha, *F.shape[:2])
+        return _made_gram(self._host, F, self.scale(layer), m), float(m.sum())
+
+    @cached_property
+    def _host(self) -> Cpu:
+        """What computes with features that have been fetched."""
+        return self.device if isinstance(self.device, Cpu) else Cpu()
+
+
+def _made_gram(device: Device, F: Array, scale: float, m: Array | None = None) -> Array:
+    with device.computing():
+        return losses.gram_matrix(device, F, scale, m)
 
 
 @runtime_checkable

@@ -20,9 +20,11 @@ ALLOWED = {
 }
 # The ONNX operators, engine/onnx/operators, are not among them: they work on arrays.
 ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("file", "constants", "reader", "writer", "graph", "backend")}
-# One knows picture files, the other draws text on pictures; it reads and writes none.
-PILLOW_FILES = {"tools/media/images.py", "tools/media/sheet.py"}
-OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy"}
+# These know picture files; the last draws text on pictures, and reads and writes none.
+PILLOW_FILES = {
+    f"tools/media/{name}.py" for name in ("picture", "images", "pixels", "color_spaces", "saving", "tiff", "sheet")
+}
+OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy", "pillow_heif", "pillow_jxl"}
 
 
 def imported(tree):

@@ -57,6 +57,11 @@ SETTINGS = {
         "content_layers": ["conv2_2"],
         "style_layers": ["conv1_1", "conv2_1"],
     },
+    "a style with transparent parts": {
+        "style": np.dstack([OTHER, np.linspace(-100, 300, 27 * 14).reshape(27, 14).clip(0, 255)]),
+        "content_layers": ["conv2_2"],
+        "style_layers": ["conv1_1", "conv3_1"],
+    },
 }
 
 
@@ -347,7 +352,7 @@ def test_norms_of_the_terms_gradients_obey_the_triangle_inequality(setting, load
             "an image of 3x3 pixels is too small for the network, it needs at least 4x4: AveragePool 'maxpool2'",
         ),
         ({"content": np.zeros((9, 9))}, r"an image must have the shape \(H, W, 3\), got \(9, 9\)"),
-        ({"style": [(np.zeros((9, 9, 4)), 1)]}, r"an image must have the shape \(H, W, 3\), got \(9, 9, 4\)"),
+        ({"style": [(np.zeros((9, 9, 5)), 1)]}, r"an image must have the shape \(H, W, 3\), got \(9, 9, 5\)"),
     ],
 )
 def test_a_wrong_argument_is_named(settings, message, load):

@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.objective import Objective
 from engine.ops import Array
 from tools.bench.programs import ENGINE, TORCH, Evaluate, build_twin, evaluation
-from tools.cli.memory import kernel_bytes
+from tools.media.memory import kernel_bytes
 from tools.models.subject import Setup, build_network, build_objective, pictures
 from tools.models.torch_vgg import import_torch
 

@@ -14,7 +14,7 @@ from tools.bench.precision import PRECISION_IMAGES, Precision
 from tools.bench.programs import ENGINE, TORCH
 from tools.bench.speed import Speed
 from tools.cli import text_table
-from tools.cli.progress import byte_count
+from tools.media.files import byte_count
 from tools.models.subject import Setup
 
 COLUMNS = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import math
 import os
 import signal
@@ -87,9 +88,20 @@ def add_shared(
     )
 
 
+def add_record_paths(parser: argparse.ArgumentParser) -> None:
+    """Add ``--record-paths``: what a picture tells of its files is their names, unless their folders are asked for."""
+    parser.add_argument(
+        "--record-paths", action="store_true", help="have the picture's text name the files with their folders"
+    )
+
+
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
     last = -math.inf
+    # A file's name may have what the console cannot show: it is spelled out, and ends nothing.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def interrupt(number: int, frame: object) -> None:
         # A closing terminal sends several signals at once, an impatient hand several Ctrl-C: in the middle of another's

@@ -11,6 +11,8 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from tools.media.files import byte_count
+
 LINE_PERCENT = 10
 LINE_SECONDS = 15.0
 
@@ -194,15 +196,3 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def byte_count(count: int) -> str:
-    """Return a number of bytes as a person reads it, in powers of 1000: ``130 bytes``, ``574.7 MB``."""
-    if count < 1000:
-        return f"{count} byte{'' if count == 1 else 's'}"
-    value = count / 1000
-    for unit in ("kB", "MB", "GB"):
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

@@ -11,9 +11,11 @@ from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import layer_names
 from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from tools.cli.command_line import tell
 from tools.cli.memory import check_free
 from tools.cli.options import Options, layers_called, levels_of
-from tools.media.images import Picture, load_image, resize
+from tools.media.images import load_image
+from tools.media.picture import Picture, resize
 
 Size = tuple[int, int]
 
@@ -55,6 +57,12 @@ def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None
     if options.init in ("noise", "content"):
         return None
     return styles[0] if options.init == "style" else load_image(Path(options.init))
+
+
+def tell_notes(tool: str, pictures: Sequence[Picture], quiet: bool) -> None:
+    """Print what is to be said of how pictures' files were read, each sentence once."""
+    for note in dict.fromkeys(picture.note for picture in pictures if picture.note and not quiet):
+        tell(f"{tool}: {note}")
 
 
 def picture_levels(options: Options, network: Network) -> list[Level]:
@@ -124,7 +132,7 @@ def rendering(
     Parameters
     ----------
     network : the options' own.
-    content, styles : the photograph and the paintings at any size.
+    content, styles : the photograph and the paintings at any size, the latter from ``load_painting``.
     first : from ``first_picture``.
 
     Raises ValueError for options or pictures that do not fit.
@@ -135,7 +143,7 @@ def rendering(
     sizes = painting_sizes([style.size for style in styles], options, (height, width))
     blend = options.blend or (1.0,) * len(styles)
     paintings = [
-        (colored(resize(style, *size), content, options).pixels, share)
+        (colored(resize(style, *size), content, options).array, share)
         for style, size, share in zip(styles, sizes, blend, strict=True)
     ]
     initial = None if first is None else resize(first, height, width).pixels
@@ -146,7 +154,7 @@ def colored(style: Picture, content: Picture, options: Options) -> Picture:
     """Return a painting in the colors that the options want: its own, or the photograph's."""
     if options.colors == "painting":
         return style
-    return Picture(match_colors(style.pixels, content.pixels), style.alpha)
+    return Picture(match_colors(style.pixels, content.pixels, style.alpha), style.alpha)
 
 
 def check_layers(network: Network, options: Options) -> Options:

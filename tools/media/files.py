@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -101,10 +102,7 @@ def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[P
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp makes files private to their owner; a result has the rights of any other new file.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
+            temporary.chmod(_rights_of(target))
             finish(temporary, target)
         finally:
             with contextlib.suppress(OSError):
@@ -113,6 +111,18 @@ def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[P
         raise
     except OSError as error:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def _rights_of(path: Path) -> int:
+    """Return the rights that a file there gets: those of the one that it replaces, else those of any new file.
+
+    ``mkstemp`` makes files private to their owner.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _linked(temporary: Path, path: Path) -> None:
@@ -271,3 +281,15 @@ else:
 
     def _lock_handle(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def byte_count(count: int) -> str:
+    """Return a number of bytes as a person reads it, in powers of 1000: ``130 bytes``, ``574.7 MB``."""
+    if count < 1000:
+        return f"{count} byte{'' if count == 1 else 's'}"
+    value = count / 1000
+    for unit in ("kB", "MB", "GB"):
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 
@@ -34,6 +37,36 @@ def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
     return found
 
 
-def origin(tool: str) -> dict[str, str]:
-    """Return what every picture says of itself: the program, and how it was called."""
-    return {"Software": PROJECT, "Command": shlex.join(["python", "-m", f"tools.{tool}", *sys.argv[1:]])}
+def origin(tool: str, with_paths: bool = False) -> dict[str, str]:
+    """Return what every picture says of itself: the program, and how it was called.
+
+    Parameters
+    ----------
+    with_paths : with the folders of the files that were given; a picture that is handed on need not tell of them.
+    """
+    given = sys.argv[1:] if with_paths else [_without_folders(argument) for argument in sys.argv[1:]]
+    return {"Software": PROJECT, "Command": shlex.join(["python", "-m", f"tools.{tool}", *given])}
+
+
+def file_name(path: str | os.PathLike[str], with_path: bool = False) -> str:
+    """Return how a picture names a file: without its folders, unless they are asked for."""
+    return str(path) if with_path else Path(path).name or str(path)
+
+
+def _without_folders(argument: str) -> str:
+    """Return an argument of a command line with each file in it, of several between commas, by its name alone."""
+    # --output=FILE, -oFILE, --rows=style=FILE,FILE, style=FILE,FILE
+    before = re.match(r"(--[\w-]+=|-\w(?=[/~.]))?([\w-]+=)?", argument)
+    option = before.group() if before else ""
+    given = argument.removeprefix(option)
+    return option + ",".join(file_name(part) if _is_path(part) else part for part in given.split(","))
+
+
+def _is_path(text: str) -> bool:
+    """Say whether a text is a file with folders before it, and not a layer's name with slashes in it."""
+    path = Path(text)
+    if len(path.parts) < 2:
+        return False
+    with contextlib.suppress(OSError):  # a name that is too long is none
+        return path.is_absolute() or text.startswith(("~", ".")) or path.parent.exists()
+    return False

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.multiscale import fit
-from tools.media.images import Picture, resize
+from tools.media.picture import Picture, resize
 
 MAX_SIDE = 4000
 """Longest side of a sheet in pixels, unless its tiles would become smaller than ``MIN_TILE``."""

@@ -31,9 +31,8 @@ from engine.vgg import (
     layer_names,
 )
 from tools.cli.command_line import Parser, add_shared, given_path, natural_int, positive_float, positive_int, run
-from tools.cli.progress import byte_count
 from tools.cli.text_table import aligned
-from tools.media.files import check_writable, replacing
+from tools.media.files import byte_count, check_writable, replacing
 from tools.models.cache import (
     DRAFT,
     DRAFT_FILE,

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tools.cli.progress import byte_count
-from tools.media.files import check_writable, digest_of, exclusive
+from tools.media.files import byte_count, check_writable, digest_of, exclusive
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait before each further try at the same address."""

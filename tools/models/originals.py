@@ -16,8 +16,8 @@ from pathlib import Path
 
 from engine.vgg import known_weights
 from tools.cli.command_line import describe
-from tools.cli.progress import Progress, byte_count
-from tools.media.files import check_writable, exclusive
+from tools.cli.progress import Progress
+from tools.media.files import byte_count, check_writable, exclusive
 from tools.models.download import RemoteFile, check_space, download, verify
 from tools.models.folder import make_cache
 from tools.models.weights.convert import Vgg, convert, is_original_vgg19

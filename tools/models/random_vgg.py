@@ -11,8 +11,8 @@ from engine.onnx.writer import MAX_WEIGHT_BYTES
 from engine.ops import Conv, MaxPool
 from engine.vgg import CONVOLUTIONS, WIDTHS
 from kernels.geometry import Window
-from tools.cli.memory import available_memory
-from tools.cli.progress import byte_count
+from tools.media.files import byte_count
+from tools.media.memory import available_memory
 
 
 def random_vgg(name: str, seed: int = 0, width: float = 1.0) -> tuple[Node, ...]:

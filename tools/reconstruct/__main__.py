@@ -26,6 +26,7 @@ from engine.stylize import first_evaluation
 from tools.cli.command_line import (
     EXIT_ERROR,
     Parser,
+    add_record_paths,
     add_shared,
     describe,
     given_name,
@@ -35,12 +36,15 @@ from tools.cli.command_line import (
 )
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_memory, picture_size
+from tools.cli.rendering import check_memory, picture_size, tell_notes
 from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
 from tools.cli.value_lists import layer_sets, listed_values
 from tools.media.files import write_text
-from tools.media.images import Picture, load_image, resize, save_image
+from tools.media.images import load_image
+from tools.media.picture import Picture, as_painting, resize
+from tools.media.picture_files import address
 from tools.media.record import origin
+from tools.media.saving import save_image
 from tools.media.sheet import Tile
 from tools.models.cache import announce_draft, resolve_model
 from tools.models.loading import load, with_model
@@ -93,6 +97,7 @@ def build_parser() -> Parser:
         metavar="noise|gray|FILE",
         help="picture to begin with (default noise)",
     )
+    add_record_paths(parser)
     add_shared(parser)
     return parser
 
@@ -112,9 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace, session: Session) -> int:
     options = options_from(arguments, DEFAULTS)
     image = load_image(arguments.image)
+    tell_notes(NAME, [image], arguments.quiet)
     first = None
     if options.init not in INITS:
-        if not Path(options.init).exists():
+        if not Path(options.init).exists() and address(options.init) is None:
             raise ValueError(f"{unknown_name('init', options.init, INITS)}, or the path of an image file")
         first = load_image(Path(options.init))
     options = with_model(options, arguments.cache)
@@ -126,15 +132,17 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
         network.shapes(*size, target.layers)
         content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
-    folder = Folder(arguments.output, arguments.image, model, options, network)
+    folder = Folder(arguments.output, arguments.image, model, options, network, arguments.record_paths)
     folder.claim()
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
 
     small = resize(image, *size)
+    styled = any(target.kind == "style" for target in targets)
+    painting = resize(as_painting(image, arguments.image), *size) if styled else small
     initial = None if first is None else resize(first, *size).pixels
     if options.init == "gray":
         initial = np.full_like(small.pixels, GRAY)
-    pictures = _Pictures(arguments, options, network, folder, targets, small, initial, session)
+    pictures = _Pictures(arguments, options, network, folder, targets, small, painting, initial, session)
     pictures.make(cut)
     return pictures.finish()
 
@@ -150,6 +158,7 @@ class _Pictures:
         folder: Folder,
         targets: Sequence[Target],
         image: Picture,
+        painting: Picture,
         initial: NDArray[np.float32] | None,
         session: Session,
     ) -> None:
@@ -159,6 +168,7 @@ class _Pictures:
         self.folder = folder
         self.targets = targets
         self.image = image
+        self.painting = painting
         self.initial = initial
         self.session = session
         self.failed: dict[Target, str] = {}
@@ -221,16 +231,20 @@ class _Pictures:
 
     def _run(self, target: Target, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
-        job = prepare(self.network, self.image.pixels, target.layers, self.options, self.initial)
+        job = prepare(self.network, self._matched(target), target.layers, self.options, self.initial)
         first_evaluation(job)
         return follow(job, listeners, began)
+
+    def _matched(self, target: Target) -> NDArray[np.float32]:
+        """Return the image to match: of style, what is seen of it."""
+        return self.image.pixels if target.kind == "content" else self.painting.array
 
     def _keep(self, target: Target, result: Result, facts: Facts, began: float) -> Facts:
         """Measure and save a picture; return what came of it."""
         errors = feature_errors if target.kind == "content" else gram_errors
         measured: Facts = {
             "psnr": psnr(result.image, self.image.pixels) if target.kind == "content" else None,
-            "errors": errors(self.network, result.image, self.image.pixels, self.measured),
+            "errors": errors(self.network, result.image, self._matched(target), self.measured),
         }
         measured |= facts | {"seconds": seconds_since(began)}
         self.folder.save(target, result.image, measured)
@@ -280,7 +294,7 @@ class _Pictures:
             f"{self.arguments.image.stem} by layer: {model}, {self.options.pooling} pooling, "
             f"{width}x{height} pixels, {self.options.iterations} iterations from {start}",
         )
-        save_image(self.folder.path / SHEET, pixels, None, origin(NAME))
+        save_image(self.folder.path / SHEET, pixels, None, origin(NAME, self.arguments.record_paths))
 
 
 def _count(count: int) -> str:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from engine.network import Network
 from tools.cli.options import Options
 from tools.media.files import check_folder, check_writable, make_folder, sha256_of
-from tools.media.images import read_text, save_image
-from tools.media.record import origin, versions
+from tools.media.images import read_text
+from tools.media.record import file_name, origin, versions
+from tools.media.saving import save_image
 from tools.reconstruct.target import KINDS, Target
 
 RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
@@ -35,17 +36,21 @@ class Folder:
     path : of the folder, which need not exist yet.
     image, model : the files that the pictures are made from.
     options, network : what they are made with.
+    with_paths : have the pictures tell the files' folders.
 
     Raises ValueError where the folder holds anything but pictures of the same image and settings, or an input would be
     overwritten.
     """
 
-    def __init__(self, path: Path, image: Path, model: Path, options: Options, network: Network) -> None:
+    def __init__(
+        self, path: Path, image: Path, model: Path, options: Options, network: Network, with_paths: bool = False
+    ) -> None:
         self.path = path
         inputs = {"image": image, "model": model}
         if options.init not in INITS:
             inputs["init"] = Path(options.init)
-        self._names = {part: str(given) for part, given in inputs.items()}
+        self._names = {part: file_name(given, with_paths) for part, given in inputs.items()}
+        self._with_paths = with_paths
         self.shared: dict[str, Any] = {name: getattr(options, name) for name in RECORDED}
         self.shared |= {
             "init": "file" if "init" in inputs else options.init,
@@ -79,7 +84,7 @@ class Folder:
     def save(self, target: Target, image: NDArray[np.float64], facts: Mapping[str, Any]) -> None:
         """Keep a picture with what came of it."""
         text = {
-            **origin("reconstruct"),
+            **origin("reconstruct", self._with_paths),
             "Settings": json.dumps(self.settings(target)),
             "Names": json.dumps(self._names),
             "Versions": json.dumps(versions()),

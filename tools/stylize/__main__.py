@@ -10,6 +10,7 @@ from tools.cli.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Parser,
+    add_record_paths,
     add_shared,
     given_path,
     positive_int,
@@ -49,6 +50,7 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
+    add_record_paths(parser)
     add_shared(parser)
     return parser
 

@@ -14,17 +14,22 @@ from tools.cli.options import Options
 from tools.cli.progress import Progress
 from tools.cli.session import Facts, Listener, seconds_since
 from tools.media.files import Lines
-from tools.media.record import origin, versions
+from tools.media.record import file_name, origin, versions
 
 NAME = "stylize"
 
 
 def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, Any]:
-    """Return what a picture was made from and with."""
+    """Return what a picture was made from and with; files by their names, unless ``--record-paths`` was given."""
+    with_paths = arguments.record_paths
+    settings = dataclasses.asdict(options)
+    for name in ("model", "init"):
+        if settings[name] is not None:
+            settings[name] = file_name(settings[name], with_paths)
     return {
-        "content": str(arguments.content),
-        "style": [str(path) for path in arguments.style],
-        **dataclasses.asdict(options),
+        "content": file_name(arguments.content, with_paths),
+        "style": [file_name(path, with_paths) for path in arguments.style],
+        **settings,
     }
 
 
@@ -34,9 +39,10 @@ def start_of_log(arguments: argparse.Namespace, options: Options, needed: int) -
     return {"event": "start", "settings": settings, "versions": versions(), "estimated_bytes": needed}
 
 
-def texts(settings: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, str]:
+def texts(arguments: argparse.Namespace, options: Options, facts: Mapping[str, Any] | None) -> dict[str, str]:
     """Return what a picture says of itself; ``facts`` are None for a snapshot."""
-    texts = origin(NAME) | {"Settings": json.dumps(settings), "Versions": json.dumps(versions())}
+    made = {"Settings": json.dumps(settings_of(arguments, options)), "Versions": json.dumps(versions())}
+    texts = origin(NAME, arguments.record_paths) | made
     return texts if facts is None else texts | {"Result": json.dumps(facts)}
 
 

@@ -15,9 +15,10 @@ from tools.cli.command_line import describe
 from tools.cli.curve import Curve
 from tools.cli.progress import Progress, duration
 from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
-from tools.media.images import Picture, save_image
+from tools.media.picture import Picture
 from tools.media.plot import plot_losses
-from tools.stylize.account import NAME, Entries, settings_of, texts
+from tools.media.saving import save_image
+from tools.stylize.account import NAME, Entries, texts
 from tools.stylize.estimate import seconds_of_run
 from tools.stylize.task import Task
 
@@ -73,7 +74,7 @@ class Pictures(Listener):
         return f"interrupted at the end; wrote {self._arguments.output}"
 
     def _save(self, path: Path, image: NDArray[Any], facts: Facts | None) -> None:
-        save_image(path, image, self._alpha, texts(settings_of(self._arguments, self._options), facts))
+        save_image(path, image, self._alpha, texts(self._arguments, self._options, facts))
 
 
 class Report(Bar):

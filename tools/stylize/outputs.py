@@ -9,8 +9,9 @@ from pathlib import Path
 from engine.errors import unknown_name
 from engine.stylize import INITS
 from tools.media.files import check_lines
-from tools.media.images import check_output
+from tools.media.picture_files import address
 from tools.media.plot import check_plot
+from tools.media.saving import check_output
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:
@@ -21,7 +22,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
     inputs = [arguments.content, *arguments.style]
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
-        if not inputs[-1].exists():
+        if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read
             if inputs[-1].suffix or inputs[-1].name != arguments.init:
                 raise ValueError(f"--init: there is no picture {arguments.init!r}")
             raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")

@@ -17,8 +17,9 @@ from tools.cli.progress import Progress, duration
 from tools.cli.rendering import picture_levels
 from tools.cli.session import Bar, Facts, Session, follow
 from tools.media.files import Lines
-from tools.media.images import Picture, resize, save_image
-from tools.stylize.account import NAME, Entries, Log, settings_of, start_of_log, texts
+from tools.media.picture import Picture, resize
+from tools.media.saving import save_image
+from tools.stylize.account import NAME, Entries, Log, start_of_log, texts
 from tools.stylize.estimate import seconds_of_evaluation, seconds_of_run
 from tools.stylize.listeners import Pictures, Plot, Report
 from tools.stylize.task import Task
@@ -84,7 +85,7 @@ def _write_enlarged(task: Task, level: Picture, facts: Mapping[str, Any]) -> str
     """Write the picture of a level at the size that was asked for; return what to say of it."""
     enlarged = resize(level, *task.size)
     output = task.arguments.output
-    save_image(output, enlarged.pixels, enlarged.alpha, texts(settings_of(task.arguments, task.filled), facts))
+    save_image(output, enlarged.pixels, enlarged.alpha, texts(task.arguments, task.filled, facts))
     unwritten = "" if task.arguments.plot is None else "; nothing was drawn"
     return (
         f"interrupted; wrote the picture of level {facts['level']} of {facts['levels']}, enlarged, {output}{unwritten}"

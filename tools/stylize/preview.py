@@ -15,9 +15,9 @@ from tools.cli.options import Options
 from tools.cli.progress import Progress, duration
 from tools.cli.rendering import rendering
 from tools.cli.session import Bar, follow
-from tools.media.images import save_image
+from tools.media.saving import save_image
 from tools.models.cache import DRAFT, DRAFT_FILE
-from tools.stylize.account import NAME, settings_of, texts
+from tools.stylize.account import NAME, texts
 from tools.stylize.outputs import preview_path, same_file
 from tools.stylize.task import Task
 
@@ -40,7 +40,7 @@ def make_preview(task: Task) -> bool:
         content, job = rendering(draft, small, task.content, task.styles, task.first)
         result, facts = follow(job, [Bar(progress)], began)
         stopped = result.stop == "interrupted"
-        save_image(path, result.image, content.alpha, texts(settings_of(arguments, small), facts))
+        save_image(path, result.image, content.alpha, texts(arguments, small, facts))
         took = duration(time.perf_counter() - began)
         progress.write(
             f"{NAME}: preview by the draft network, {width}x{height} pixels, {result.iterations} iterations, {took}: "

@@ -12,7 +12,6 @@ from engine.network import Network
 from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
 from tools.cli.options import Options, check_blend, levels_of
-from tools.cli.progress import byte_count
 from tools.cli.rendering import (
     Size,
     at_level,
@@ -22,9 +21,12 @@ from tools.cli.rendering import (
     painting_sizes,
     picture_size,
     rendering,
+    tell_notes,
     with_fitting_levels,
 )
-from tools.media.images import Picture, load_image
+from tools.media.files import byte_count
+from tools.media.images import load_image, load_painting
+from tools.media.picture import Picture
 from tools.models.cache import announce_draft, resolve_model
 from tools.models.loading import load, with_model
 from tools.stylize.account import NAME
@@ -97,8 +99,9 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     """Read the inputs and the network; raises ValueError for what does not fit together."""
     check_blend(options, len(arguments.style))
     content = load_image(arguments.content)
-    styles = [load_image(path) for path in arguments.style]
+    styles = [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
+    tell_notes(NAME, [content, *styles, *([] if first is None else [first])], arguments.quiet)
     size, style_shapes = picture_size(content.size, options), [style.size for style in styles]
     options = with_model(options, arguments.cache)
     model = resolve_model(str(options.model), arguments.cache)

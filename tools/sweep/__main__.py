@@ -31,7 +31,6 @@ from tools.cli.command_line import (
     run,
     tell,
 )
-from tools.cli.memory import available_memory
 from tools.cli.options import (
     Options,
     add_options,
@@ -42,7 +41,7 @@ from tools.cli.options import (
     network_part,
     options_from,
 )
-from tools.cli.progress import Progress, byte_count, duration
+from tools.cli.progress import Progress, duration
 from tools.cli.rendering import (
     check_layers,
     check_levels,
@@ -50,11 +49,14 @@ from tools.cli.rendering import (
     first_picture,
     painting_sizes,
     picture_size,
+    tell_notes,
 )
 from tools.cli.session import Bar, Session
-from tools.media.files import sha256_of, write_text
-from tools.media.images import load_image, open_file, save_image
+from tools.media.files import byte_count, sha256_of, write_text
+from tools.media.images import load_image, load_painting, open_file
+from tools.media.memory import available_memory
 from tools.media.plot import check_matplotlib, plot_grid
+from tools.media.saving import save_image
 from tools.models.cache import announce_draft, resolve_model
 from tools.models.loading import load, with_model
 from tools.sweep.axes import (
@@ -159,7 +161,7 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
-    needed, devices, notes = _check_cells(cells, files)
+    needed, devices, notes = _check_cells(cells, files, arguments.quiet)
     if "cuda" in devices and (arguments.workers or 1) > 1:
         raise ValueError(
             "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
@@ -218,8 +220,9 @@ def _suggest(arguments: argparse.Namespace, options: Options) -> int:
     if given:
         raise ValueError(f"--suggest takes one photograph and its paintings, {given[0]!r} is a folder")
     check_blend(options, len(arguments.style))
-    content, styles = load_image(arguments.content), [load_image(path) for path in arguments.style]
+    content, styles = load_image(arguments.content), [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
+    tell_notes(NAME, [content, *styles], arguments.quiet)
     model = resolve_model(str(options.model), arguments.cache)
     network = load(options, model, arguments.threads)
     if options.style_layers == DEFAULTS.style_layers:
@@ -304,7 +307,7 @@ def _cells(
     return cells
 
 
-def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[int, set[str], list[str]]:
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bool) -> tuple[int, set[str], list[str]]:
     """Return the bytes that the largest cell takes, the devices for the cells here, and what is to be known of models.
 
     Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
@@ -316,8 +319,10 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         return load(options, path, None)
 
     @functools.cache
-    def size(sha256: str) -> tuple[int, int]:
-        return load_image(files.paths[sha256]).size
+    def size(part: str, sha256: str) -> tuple[int, int]:
+        picture = (load_painting if part == "style" else load_image)(files.paths[sha256])
+        tell_notes(NAME, [picture], quiet)
+        return picture.size
 
     pairs = {tuple(sha256 for part, sha256 in cell.files.items() if part != "model") for cell in cells.values()}
     one_pair = len(pairs) == 1
@@ -332,7 +337,7 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> tuple[
         notes |= dict.fromkeys(network.notes)
         options = check_layers(network, options)
         try:
-            sizes = {part: size(sha256) for part, sha256 in cell.files.items() if part != "model"}
+            sizes = {part: size(part.split()[0], sha) for part, sha in cell.files.items() if part != "model"}
             styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
             needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size)))

@@ -35,7 +35,9 @@ from tools.cli.rendering import (
     rendering,
 )
 from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
-from tools.media.images import Picture, load_image
+from tools.media.images import load_image, load_painting
+from tools.media.picture import Picture
+from tools.media.record import file_name
 from tools.models.loading import load
 from tools.sweep.axes import FIXED
 
@@ -61,8 +63,12 @@ class Cell:
     names: Mapping[str, str]
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that."""
+        """Return everything that the picture depends on, as JSON knows it; where it was made is not part of that.
+
+        Files are named without their folders.
+        """
         settings = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in FIXED}
+        settings |= {name: file_name(settings[name]) for name in ("model", "init") if settings[name] is not None}
         plain: dict[str, Any] = json.loads(json.dumps(settings | {"files": dict(self.files)}))
         return plain
 
@@ -133,7 +139,7 @@ def _make(
     for name in cell.files:
         if name.startswith("style "):
             with part(name).opened() as path:
-                styles.append(load_image(path))
+                styles.append(load_painting(path))
     with part("init").opened() if "init" in cell.files else contextlib.nullcontext() as first_path:
         first = first_picture(
             options if first_path is None else dataclasses.replace(options, init=str(first_path)), styles

@@ -12,8 +12,8 @@ from typing import Any
 
 from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, sha256_of, write_text
 from tools.media.grid import Grid, Record
-from tools.media.images import save_image
 from tools.media.record import PROJECT, versions
+from tools.media.saving import save_image
 from tools.sweep.axes import Axis
 from tools.sweep.cells import Cell, Outcome
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from engine.multiscale import fit
 from tools.media.grid import Grid, Record
-from tools.media.images import load_image, resize, save_image
+from tools.media.images import load_image
+from tools.media.picture import resize
+from tools.media.saving import save_image
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
 

@@ -12,7 +12,7 @@ from engine.objective import Layers, layer_names
 from engine.stylize import Job
 from tools.cli.options import Options
 from tools.cli.rendering import picture_size, rendering
-from tools.media.images import Picture, resize
+from tools.media.picture import Picture, resize
 
 
 def suggest(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from engine.multiscale import fit
 from tools.media.grid import Grid, Record
-from tools.media.images import load_image, resize
+from tools.media.images import load_image
+from tools.media.picture import resize
 from tools.media.sheet import MAX_SIDE, MIN_TILE, Tile, draw_sheet
 from tools.sweep.axes import number_label
 

@@ -17,7 +17,7 @@ from tools.check_gradients import __main__ as check_gradients
 from tools.check_gradients.__main__ import main
 from tools.check_gradients.fault_study import CHECKS, FaultRow
 from tools.check_gradients.study import Plan
-from tools.media.images import save_image
+from tools.media.saving import save_image
 from tools.models.random_vgg import random_vgg
 
 SMALL = ["--size", "32", "--width", "0.1", "--directions", "2", "--iterations", "1", "--without-torch", "-q"]

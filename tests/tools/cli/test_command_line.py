@@ -55,6 +55,30 @@ def test_a_name_that_is_empty_is_not_the_folder_where_one_is():
             parse("")
 
 
+PRINTING = """
+import sys
+from tools.cli.command_line import run, tell
+def main(argv):
+    print("made", sys.argv[1])
+    tell(f"tool: wrote {sys.argv[1]}")
+    raise ValueError(f"cannot read {sys.argv[1]!r}")
+run(main)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+@pytest.mark.parametrize("name", ["日本 – ż.png", os.fsdecode(b"stray \xff byte.png"), "ä\u202e.png"])
+def test_a_file_name_that_the_console_cannot_show_is_spelled_out(encoding, name):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": f"{encoding}:strict"}
+    command = [sys.executable, "-c", PRINTING, name]
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert result.returncode == 2
+    assert b"Traceback" not in result.stderr
+    assert result.stdout.startswith(b"made ")
+    assert result.stdout.rstrip().endswith(b".png")
+    assert [line[:12] for line in result.stderr.splitlines()] == [b"tool: wrote ", b"tool: cannot"]
+
+
 # ---- what most tools have ----
 
 

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from tools.cli.progress import Progress, byte_count, duration
+from tools.cli.progress import Progress, duration
 
 
 class Clock:
@@ -46,24 +46,6 @@ def test_duration(seconds, text):
 def test_duration_refuses_what_is_no_duration(seconds):
     with pytest.raises(ValueError, match="duration"):
         duration(seconds)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (1, "1 byte"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (574_673_361, "574.7 MB"),
-        (3_200_000_000, "3.2 GB"),
-        (5_000_000_000_000, "5.0 TB"),
-    ],
-)
-def test_byte_count(count, text):
-    assert byte_count(count) == text
 
 
 def test_a_line_for_each_tenth_with_elapsed_left_and_note():

@@ -15,6 +15,7 @@ from tests.tools.disk import full_disk
 from tools.media import files
 from tools.media.files import (
     Lines,
+    byte_count,
     check_folder,
     check_lines,
     check_writable,
@@ -35,6 +36,28 @@ def test_a_file_that_does_not_fit_leaves_nothing_and_is_named(tmp_path, write):
         temporary.write_text("x" * 1000)
     assert os.strerror(errno.EFBIG) in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such rights there")
+def test_a_file_that_is_replaced_keeps_its_rights_and_a_new_one_has_those_of_any(tmp_path):
+    path = tmp_path / "a.txt"
+    mask = os.umask(0o027)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text("first")
+        assert path.stat().st_mode & 0o777 == 0o640
+        for rights in (0o600, 0o666, 0o755):
+            path.chmod(rights)
+            with replacing(path) as temporary:
+                temporary.write_text("again")
+            assert path.stat().st_mode & 0o777 == rights
+        (tmp_path / "link").symlink_to(path)
+        path.chmod(0o600)
+        with replacing(tmp_path / "link") as temporary:
+            temporary.write_text("through a link")
+        assert (path.read_text(), path.stat().st_mode & 0o777) == ("through a link", 0o600)
+    finally:
+        os.umask(mask)
 
 
 def test_a_file_that_is_protected_is_not_replaced(tmp_path, monkeypatch):
@@ -191,3 +214,21 @@ def test_a_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
                 pass
             assert lock.exists()
         assert not lock.exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (574_673_361, "574.7 MB"),
+        (3_200_000_000, "3.2 GB"),
+        (5_000_000_000_000, "5.0 TB"),
+    ],
+)
+def test_byte_count(count, text):
+    assert byte_count(count) == text

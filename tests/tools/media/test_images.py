@@ -3,6 +3,10 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
+import time
+import types
 import warnings
 import zlib
 from collections.abc import Callable
@@ -12,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from engine.multiscale import fit
 from tools.media import images
-from tools.media.images import MAX_PIXELS, Picture, check_output, load_image, read_text, resize, save_image
+from tools.media.images import MAX_PIXELS, extent, load_image, load_painting, read_text
+from tools.media.picture import Picture
+from tools.media.saving import save_image
 
 SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"]
 LOSSLESS = [".png", ".webp", ".tif"]
@@ -411,6 +417,146 @@ def test_a_profile_that_cannot_be_used_is_ignored(tmp_path, profile):
     np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, values)
 
 
+ADOBE = np.array([[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]])
+SRGB = np.array([[0.41239, 0.35758, 0.18048], [0.21264, 0.71517, 0.07219], [0.01933, 0.11919, 0.95053]])
+
+
+def adobe_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return what Adobe RGB (1998) has for sRGB pixels, by the definitions of both: through the same XYZ of D65."""
+    value = pixels / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return 255 * np.clip(linear @ (np.linalg.inv(ADOBE) @ SRGB).T, 0, 1) ** (256 / 563)
+
+
+def color_space_exif(space: int | None, index: str | None) -> bytes:
+    exif = Image.Exif()
+    if space is not None:
+        exif.get_ifd(0x8769)[0xA001] = space
+    if index is not None:
+        exif.get_ifd(0x8769)[0xA005] = {1: index}
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(("space", "index"), [(65535, "R03"), (None, "R03"), (2, None)])
+def test_adobe_rgb_by_exif_alone_is_converted(tmp_path, suffix, space, index):
+    values = np.random.default_rng(3).integers(0, 256, (9, 8, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    stored = np.rint(adobe_rgb(values)).astype(np.uint8)
+    options: dict[str, Any] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=color_space_exif(space, index), **options)
+    difference = load_image(tmp_path / f"a{suffix}").pixels - values
+    # In the darkest greens and reds half a level of Adobe RGB is many of sRGB.
+    assert np.abs(difference[values.min(axis=-1) > 30]).max() < (6 if suffix == ".jpg" else 2)
+    assert np.abs(stored - values.astype(float)).max() > 30
+
+
+@pytest.mark.parametrize(("space", "index"), [(1, "R03"), (65535, "R98"), (65535, None), (1, None)])
+def test_other_color_spaces_of_exif_leave_the_pixels_as_they_are(tmp_path, space, index):
+    Image.fromarray(noise(9, 8, 3)).save(tmp_path / "a.png", exif=color_space_exif(space, index))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(9, 8, 3))
+
+
+def test_a_profile_goes_before_what_exif_says(tmp_path):
+    image = Image.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    exif = color_space_exif(65535, "R03")
+    image.save(tmp_path / "a.png", icc_profile=rgb_profile(RED, GREEN, BLUE, LINEAR), exif=exif)
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1.5)
+
+
+# --- what files say of themselves ---
+
+
+def bmp32(pixels: np.ndarray, alpha: np.ndarray) -> bytes:
+    """Return a BMP with a mask for alpha, as the clipboard has it: BITMAPV4HEADER."""
+    height, width, _ = pixels.shape
+    data = np.dstack([pixels[..., ::-1], alpha])[::-1].astype(np.uint8).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(data), 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + b"\0" * 48
+    return b"BM" + struct.pack("<IHHI", 122 + len(data), 0, 0, 122) + header + data
+
+
+def test_a_bitmap_whose_alpha_is_zero_everywhere_is_opaque_and_that_is_said(tmp_path):
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bmp32(noise(5, 7, 3), np.zeros((5, 7))))
+    assert mode_of(path) == "RGBA"
+    picture = load_image(path)
+    np.testing.assert_array_equal(picture.pixels, noise(5, 7, 3))
+    assert picture.alpha is None
+    assert picture.note == f"{path}: its alpha is 0 everywhere, it is taken for opaque"
+    assert load_image(path, long_side=3).note == picture.note
+
+
+def test_a_bitmap_with_any_alpha_keeps_it(tmp_path):
+    alpha = np.zeros((5, 7))
+    alpha[2, 3] = 1
+    (tmp_path / "a.bmp").write_bytes(bmp32(noise(5, 7, 3), alpha))
+    picture = load_image(tmp_path / "a.bmp")
+    np.testing.assert_allclose(picture.alpha, alpha / 255, rtol=1e-6)
+    assert picture.note == ""
+
+
+TEXT = "x" * 3_000_000
+XMP = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/>%s</x:xmpmeta>'
+
+
+def itxt(name: bytes, text: str, compressed: bool = True) -> bytes:
+    content = zlib.compress(text.encode()) if compressed else text.encode()
+    return png_chunk(b"iTXt", name + b"\0" + (b"\1\0" if compressed else b"\0\0") + b"\0\0" + content)
+
+
+BIG_TEXTS = {
+    "zTXt": png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(TEXT.encode())),
+    "iTXt": itxt(b"Comment", TEXT),
+    "plain": itxt(b"Comment", TEXT, compressed=False),
+    "xmp": itxt(b"XML:com.adobe.xmp", TEXT),
+    "many": itxt(b"Comment", TEXT[:900_000]) * 80,
+    "many xmp": itxt(b"XML:com.adobe.xmp", TEXT) * 30,
+    "bomb": itxt(b"XML:com.adobe.xmp", "x" * 40_000_000),
+    "exif as text": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"0" * 40_000_000)),
+    "damaged": png_chunk(b"zTXt", b"Comment\0\0not compressed"),
+}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("chunk", BIG_TEXTS.values(), ids=BIG_TEXTS)
+def test_big_text_does_not_cost_the_picture(tmp_path, chunk, behind):
+    save_image(tmp_path / "plain.png", noise(5, 7, 3), text={"Settings": "ours"})
+    plain = (tmp_path / "plain.png").read_bytes()
+    place = len(plain) - 12 if behind else 33
+    (tmp_path / "a.png").write_bytes(plain[:place] + chunk + plain[place:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(5, 7, 3))
+    assert read_text(tmp_path / "a.png")["Settings"] == "ours"
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("how", ["exif", "xmp", "big xmp"])
+def test_a_png_is_turned_by_whatever_says_so_wherever_it_stands(tmp_path, how, behind):
+    exif = Image.Exif()
+    exif[274] = 6
+    chunk = {
+        "exif": png_chunk(b"eXIf", exif.tobytes()[6:]),
+        "xmp": itxt(b"XML:com.adobe.xmp", XMP % "", compressed=False),
+        "big xmp": itxt(b"XML:com.adobe.xmp", XMP % TEXT),
+    }[how]
+    Image.fromarray(noise(4, 6)).save(tmp_path / "plain.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    place = len(plain) - 12 if behind else 33
+    (tmp_path / "a.png").write_bytes(plain[:place] + chunk + plain[place:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels[..., 0], np.rot90(noise(4, 6), -1))
+    found = extent(tmp_path / "a.png")
+    assert (found.height, found.width) == (6, 4)
+
+
+def test_a_large_profile_is_applied_and_one_that_bursts_is_ignored(tmp_path):
+    profile = rgb_profile(RED, GREEN, BLUE, LINEAR)
+    image = Image.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    large = profile + b"\0" * 3_000_000
+    image.save(tmp_path / "a.png", icc_profile=struct.pack(">I", len(large)) + large[4:])
+    np.testing.assert_allclose(load_image(tmp_path / "a.png").pixels, encoded(np.array(128 / 255)), atol=1.5)
+    image.save(tmp_path / "b.png", icc_profile=profile + b"\0" * 40_000_000)
+    np.testing.assert_array_equal(load_image(tmp_path / "b.png").pixels, 128)
+
+
 # --- orientation and frames ---
 
 
@@ -507,6 +653,117 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     assert os.strerror(errno.EACCES) in refused(load_image, tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://example.org/a/b.jpg?size=large",
+        "http://example.org",
+        "FTP://example.org/a.png",
+        "file:///home/me/a.png",
+        "s3://bucket/a.png",
+        "data:image/png;base64," + "A" * 5000,
+    ],
+)
+def test_an_address_is_named_as_one_with_what_to_do(given, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for path in (given, Path(given)):
+        with pytest.raises(ValueError, match="it is an address, not a file: ") as caught:
+            load_image(path)
+        assert given[:40] in str(caught.value)
+        assert len(str(caught.value)) < 250
+
+
+def test_a_file_that_is_called_like_an_address_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("http:").mkdir()
+    Image.fromarray(noise(2, 3, 3)).save("http:/a.png")
+    np.testing.assert_array_equal(load_image("http:/a.png").pixels, noise(2, 3, 3))
+
+
+HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + b"\0" * 100
+JXL = [b"\xff\x0a" + b"\0" * 100, b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 100]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"%PDF-1.7\n", "a PDF document: save it as PNG or JPEG first"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (b"<!DOCTYPE html>\n<html>", "a web page: download the picture itself"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="">', "an SVG drawing"),
+        (b"PK\x03\x04", "a ZIP archive: unpack it first"),
+        (struct.pack(">I", 20) + b"ftypisom\0\0\2\0isom" + b"\0" * 50, "a video"),
+        (struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom" + b"\0" * 50, "a camera's raw file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"v/1\x01\2\0\0\0", "an OpenEXR picture"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, named):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert named in refused(load_image, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "module", "kind"),
+    [(HEIC, "pillow_heif", "HEIC"), *((content, "pillow_jxl", "JPEG XL") for content in JXL)],
+)
+def test_a_kind_that_needs_a_plug_in_is_named_with_what_to_do(tmp_path, monkeypatch, content, module, kind):
+    monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+    (tmp_path / "IMG_1.jpg").write_bytes(content)
+    message = refused(load_image, tmp_path / "IMG_1.jpg")
+    assert f"it is a {kind} picture: install what reads it with pip install pillow-" in message
+    assert "or save it as JPEG or PNG first" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "module", "name"),
+    [(HEIC, "pillow_heif", "HEIF"), (JXL[0], "pillow_jxl", "JXL"), (JXL[1], "pillow_jxl", "JXL")],
+)
+def test_a_plug_in_that_is_installed_reads_its_kind(tmp_path, monkeypatch, content, module, name):
+    class Plugged(ImageFile.ImageFile):
+        format = name
+
+        def _open(self) -> None:
+            self._size, self._mode = (3, 2), "RGB"
+            self.im = Image.new("RGB", (3, 2), (10, 20, 30)).im
+
+    def register() -> None:
+        Image.register_open(name, Plugged, lambda head: head[:12] == content[:12])
+
+    plugin = types.ModuleType(module)
+    if module == "pillow_heif":  # this one is asked to, the other does so where it is imported
+        plugin.register_heif_opener = register
+    monkeypatch.setattr(Image, "OPEN", Image.OPEN.copy())
+    monkeypatch.setattr(Image, "ID", Image.ID.copy())
+    if module == "pillow_jxl":
+        register()
+    monkeypatch.setitem(sys.modules, module, plugin)
+    (tmp_path / "a.jpg").write_bytes(content)
+    picture = load_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(picture.pixels, np.full((2, 3, 3), [10, 20, 30]))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [("pillow_heif", "a.heic", {"quality": -1, "chroma": 444}), ("pillow_jxl", "a.jxl", {"lossless": True})],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_a_plug_in_writes_is_read_under_any_name(tmp_path, module, name, options, orientation):
+    plugin = pytest.importorskip(module)
+    if module == "pillow_heif":
+        plugin.register_heif_opener()
+    values = np.kron(noise(8, 6, 4), np.ones((8, 8, 1))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(values).save(tmp_path / name, exif=exif.tobytes(), **options)
+    (tmp_path / name).rename(tmp_path / "IMG_1.jpg")
+    picture, expected = load_image(tmp_path / "IMG_1.jpg"), UPRIGHT[orientation](values)
+    np.testing.assert_allclose(picture.pixels, expected[..., :3], atol=4)
+    np.testing.assert_allclose(picture.alpha, expected[..., 3] / 255, atol=0.01)
+    found = extent(tmp_path / "IMG_1.jpg")
+    assert (found.height, found.width) == picture.size
+
+
 @pytest.mark.parametrize("content", [b"x", b"just some text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
@@ -561,12 +818,183 @@ def test_the_limit_on_pixels_is_the_modules_own_and_is_given_back(tmp_path, monk
     assert Image.MAX_IMAGE_PIXELS == 30
 
 
+# --- what pictures take up ---
+
+
+def one_bit(width: int, height: int) -> bytes:
+    """Return a PNG of black pixels, of which a thousand take a byte or less."""
+    return png(width, height, 1, 0, b"\0" * ((width + 7) // 8 + 1) * height)
+
+
+def gif_with_a_frame_beyond(width: int, height: int) -> bytes:
+    """Return a GIF of one pixel whose frame is larger."""
+    frame = b"," + struct.pack("<HHHHB", 0, 0, width, height, 0)
+    palette = b"\0\0\0\xff\xff\xff"
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + palette + frame + b"\2\2D\1\0;"
+
+
+@pytest.mark.parametrize(
+    ("content", "pixels"),
+    [
+        (one_bit(14_000, 13_000), "14000x13000"),
+        (gif_with_a_frame_beyond(14_000, 13_000), "14000x13000"),
+        (png(13_000, 13_000, 8, 6, b"\0"), "13000x13000"),
+        (b"P5\n14000 14000\n255\n", "14000x14000"),
+    ],
+    ids=["1-bit", "gif", "color and alpha", "ppm"],
+)
+def test_a_picture_that_takes_too_much_memory_is_refused_before_it_is_decoded(tmp_path, content, pixels, monkeypatch):
+    def decoded(*_: Any) -> None:
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    (tmp_path / "a").write_bytes(content)
+    for call in (load_image, load_painting):
+        message = refused(call, tmp_path / "a")
+        assert f"its {pixels} pixels would take " in message
+        assert "2.0 GB are allowed: make it smaller first" in message
+    assert extent(tmp_path / "a").decoding > images.MAX_BYTES
+
+
+def test_a_picture_for_which_there_is_no_memory_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(noise(100, 100, 3)).save(tmp_path / "a.png")
+    needed = extent(tmp_path / "a.png").decoding
+    monkeypatch.setattr(images, "available_memory", lambda: needed)
+    load_image(tmp_path / "a.png")
+    monkeypatch.setattr(images, "available_memory", lambda: needed - 1)
+    assert "are available: make it smaller first" in refused(load_image, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_for_which_there_is_no_room_is_read_at_a_part_of_its_size_and_that_is_said(
+    tmp_path, monkeypatch, progressive
+):
+    exif = Image.Exif()
+    exif[274] = 6
+    smooth = np.kron(noise(10, 6, 3), np.ones((40, 40, 1))).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, exif=exif, progressive=progressive)
+    whole, found = load_image(tmp_path / "a.jpg"), extent(tmp_path / "a.jpg")
+    assert whole.note == ""
+    monkeypatch.setattr(images, "MAX_BYTES", found.decoding * 2 // 3)
+    half = load_image(tmp_path / "a.jpg")
+    assert half.size == (120, 200)
+    np.testing.assert_allclose(half.pixels[10:-10:20, 10:-10:20], whole.pixels[20:-20:40, 20:-20:40], atol=6)
+    assert f"{tmp_path / 'a.jpg'}: its 400x240 pixels are read at 1/2 of the size" in half.note
+    monkeypatch.setattr(images, "MAX_BYTES", found.decoding // 500)
+    assert "would take" in refused(load_image, tmp_path / "a.jpg")
+
+
+def test_a_jpeg_of_many_passes_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    Image.fromarray(noise(64, 64, 3)).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    scans = content.count(b"\xff\xda")
+    assert scans > 5
+    monkeypatch.setattr(images, "MAX_SCANNED", scans * 64 * 64)
+    load_image(tmp_path / "a.jpg")
+    monkeypatch.setattr(images, "MAX_SCANNED", scans * 64 * 64 - 1)
+    assert "progressive JPEG of too many passes" in refused(load_image, tmp_path / "a.jpg")
+
+
+def rle_bmp(bits: int, width: int, height: int, runs: bytes) -> bytes:
+    palette = b"\0\0\0\0" * 2**bits
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 0, 0, 2**bits, 0)
+    offset = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset) + header + palette + runs
+
+
+SLOW = {
+    "text ppm": (b"P3\n2000 2000\n255\n" + b"1 2 3\n" * 100, "written as text: save it as PNG first"),
+    "long comment": (b"P6\n#" + b"x" * 200_000 + b"\n1 1\n255\nabc", "no size where a PPM has one"),
+    "4-bit bmp": (rle_bmp(4, 10_000, 10_000, b"\xff\x12" * 100), "a large BMP of a compressed kind"),
+    "8-bit bmp": (rle_bmp(8, 100, 100, b"\1\2" * 10_500_000), "a large BMP of a compressed kind"),
+    "png chunks": (png(1, 1, 8, 0, b"\0\1", png_chunk(b"teSt", b"") * 100_001), "more than 100,000 chunks"),
+    "jpeg comments": (b"\xff\xd8" + b"\xff\xfe\0\3x" * 100_001, "more than 100,000 pieces of metadata"),
+    "jpeg filling": (b"\xff\xd8" + b"\xff" * 200_000, "more than 100,000 pieces of metadata"),
+    "jpeg zeros": (b"\xff\xd8" + b"\xff\0" * 200_000, "more than 100,000 pieces of metadata"),
+    "tiff directory": (
+        b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2_000_000) + b"\0" * 1000,
+        "its directory is longer than the file",
+    ),
+    "tiff entries": (
+        b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 270, 2, 700_000, 8) * 65_535,
+        "its directory holds more than the file",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), SLOW.values(), ids=SLOW)
+def test_what_would_be_read_byte_by_byte_for_long_is_refused_at_once(tmp_path, content, named):
+    (tmp_path / "a").write_bytes(content)
+    began = time.process_time()
+    assert named in refused(load_image, tmp_path / "a")
+    assert time.process_time() - began < 2
+
+
+def test_small_files_of_these_kinds_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"P3 # comment\n# another\n2 1 255\n1 2 3\n# between\n4 5 6\n")
+    np.testing.assert_array_equal(load_image(tmp_path / "a").pixels, [[[1, 2, 3], [4, 5, 6]]])
+    (tmp_path / "a").write_bytes(rle_bmp(8, 3, 2, b"\3\0\0\0\3\0\0\0\0\1"))
+    assert load_image(tmp_path / "a").size == (2, 3)
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.jpg")
+    plain = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(plain[:2] + b"\xff" * 50 + plain[2:])
+    np.testing.assert_array_equal(load_image(tmp_path / "b.jpg").pixels, load_image(tmp_path / "a.jpg").pixels)
+
+
+def test_the_extent_is_that_of_the_picture(tmp_path):
+    for name, content in samples().items():
+        (tmp_path / "a").write_bytes(content)
+        picture, found = load_image(tmp_path / "a"), extent(tmp_path / "a")
+        assert (found.height, found.width) == picture.size, name
+        bytes_ = picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
+        assert found.decoded in (bytes_, bytes_ * 4 // 3), name  # alpha may turn out to be opaque
+        assert found.decoding > found.decoded, name
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from tools.media.images import load_image
+
+def kilobytes(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+load_image(sys.argv[1])  # what this loads is not of the picture
+before = kilobytes("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+load_image(sys.argv[2])
+print(1024 * (kilobytes("VmHWM:") - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak, and begins it anew")
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("a.png", "RGBA", {"compress_level": 1}),
+        ("a.jpg", "RGB", {"progressive": True}),
+        ("a.webp", "RGBA", {"method": 0, "lossless": True}),
+        ("a.tif", "RGB", {"compression": "tiff_lzw"}),
+        ("a.gif", "L", {}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_was_told(tmp_path, name, mode, options):
+    values = np.broadcast_to(noise(500, 1, 4), (500, 3000, 4)).repeat(5, axis=0)
+    Image.fromarray(values).convert(mode).save(tmp_path / name, **options)
+    Image.fromarray(values[:64, :64]).convert(mode).save(tmp_path / f"small-{name}", **options)
+    run = [sys.executable, "-c", PEAK, str(tmp_path / f"small-{name}"), str(tmp_path / name)]
+    result = subprocess.run(run, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    told, took = extent(tmp_path / name), int(result.stdout)
+    assert told.decoded * 0.9 < took < told.decoding * 1.05, (told, took)
+
+
 def test_running_out_of_memory_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
     def exhausted(image: Image.Image) -> Picture:
         raise MemoryError
 
     Image.fromarray(noise(2, 2, 3)).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_decode", exhausted)
+    monkeypatch.setattr(images.pixels, "decode", exhausted)
     assert "not enough memory" in refused(load_image, tmp_path / "a.png")
 
 
@@ -662,281 +1090,6 @@ def test_loading_with_both_a_longer_side_and_a_size_is_refused(tmp_path):
     Image.fromarray(noise(2, 2, 3)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="at most one"):
         load_image(tmp_path / "a.png", long_side=3, size=(3, 3))
-
-
-def test_resizing_to_the_same_size_gives_the_same_picture():
-    picture = Picture(noise(3, 4, 3).astype(np.float32), None)
-    assert resize(picture, 3, 4) is picture
-
-
-@pytest.mark.parametrize(("height", "width"), [(0, 4), (4, 0), (-1, 4)])
-def test_resizing_to_nothing_is_refused(height, width):
-    with pytest.raises(ValueError, match="expected at least 1 x 1"):
-        resize(Picture(noise(3, 4, 3).astype(np.float32), None), height, width)
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (40, 55), (1, 60)])
-def test_resizing_keeps_a_flat_color_and_stays_in_range(height, width):
-    flat = Picture(np.full((12, 9, 3), [255, 0, 77.25], np.float32), None)
-    resized = resize(flat, height, width).pixels
-    assert resized.dtype == np.float32
-    np.testing.assert_allclose(resized, np.full((height, width, 3), [255, 0, 77.25]), atol=1e-3)
-    sharp = resize(Picture(np.float32(255) * (noise(12, 9, 3) > 127), None), height, width).pixels
-    assert sharp.min() >= 0
-    assert sharp.max() <= 255
-
-
-def test_shrinking_averages_instead_of_skipping_pixels():
-    stripes = np.zeros((32, 32, 3), np.float32)
-    stripes[:, ::2] = 255
-    np.testing.assert_allclose(resize(Picture(stripes, None), 8, 8).pixels[:, 2:-2], 127.5, atol=3)
-
-
-def test_resizing_does_not_round_to_whole_numbers():
-    ramp = np.linspace(100, 101, 16, dtype=np.float32)
-    picture = Picture(np.broadcast_to(ramp[:, None, None], (16, 16, 3)), None)
-    assert np.unique(resize(picture, 8, 8).pixels).size >= 8
-
-
-def test_resizing_keeps_a_ramp_in_place():
-    ramp = np.arange(64, dtype=np.float32) * 4
-    picture = Picture(np.broadcast_to(ramp[None, :, None], (8, 64, 3)), None)
-    np.testing.assert_allclose(resize(picture, 8, 32).pixels[0, 4:-4, 0], (ramp[::2] + 2)[4:-4], atol=0.2)
-
-
-@pytest.mark.parametrize("side", [3, 7, 40])
-def test_no_color_bleeds_from_transparent_pixels(side):
-    pixels = np.zeros((20, 20, 3), np.float32)
-    pixels[:, :9], pixels[:, 9:] = (200, 100, 0), (0, 0, 255)
-    alpha = np.zeros((20, 20), np.float32)
-    alpha[:, :9] = 1
-    resized = resize(Picture(pixels, alpha), side, side)
-    assert resized.alpha is not None
-    assert resized.alpha.min() >= 0
-    assert resized.alpha.max() <= 1
-    visible = resized.alpha > 0.01
-    assert (resized.alpha[visible] < 0.99).any(), "an edge is needed for anything to bleed over"
-    np.testing.assert_allclose(resized.pixels[visible], np.full((visible.sum(), 3), [200, 100, 0]), atol=0.1)
-
-
-def test_resizing_a_partly_transparent_picture_stays_in_range():
-    pixels, alpha = np.float32(255) * (noise(12, 9, 3) > 127), np.float32(1) * (noise(12, 9, seed=1) > 127)
-    resized = resize(Picture(pixels, alpha), 17, 25)
-    assert resized.alpha is not None
-    for values, top in ((resized.pixels, 255), (resized.alpha, 1)):
-        assert values.dtype == np.float32
-        assert values.min() == 0
-        assert values.max() == top
-
-
-def test_resizing_a_fully_transparent_picture_keeps_its_colors():
-    resized = resize(Picture(np.full((6, 6, 3), 40, np.float32), np.zeros((6, 6), np.float32)), 3, 9)
-    np.testing.assert_allclose(resized.pixels, 40, rtol=1e-5)
-    np.testing.assert_array_equal(resized.alpha, np.zeros((3, 9)))
-
-
-# --- writing ---
-
-
-@pytest.mark.parametrize("suffix", LOSSLESS)
-def test_a_lossless_picture_comes_back_exactly_even_under_transparency(tmp_path, suffix):
-    values, alpha = noise(5, 7, 3), noise(5, 7, seed=1).astype(np.float32) / 255
-    alpha[0] = 0
-    save_image(tmp_path / f"a{suffix}", values, alpha)
-    picture = load_image(tmp_path / f"a{suffix}")
-    np.testing.assert_array_equal(picture.pixels, values)
-    np.testing.assert_allclose(picture.alpha, alpha, atol=1e-6)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_suffix_decides_the_format_in_either_case(tmp_path, suffix):
-    for name in (f"a{suffix}", f"A{suffix.upper()}"):
-        save_image(str(tmp_path / name), noise(4, 4, 3))
-        with Image.open(tmp_path / name) as image:
-            assert image.format == {"p": "PNG", "j": "JPEG", "w": "WEBP", "t": "TIFF"}[suffix[1]]
-            assert image.size == (4, 4)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_values_are_rounded_to_the_nearest_and_clipped(tmp_path, dtype):
-    values = np.array([[[-5, 0.4, 0.6], [127.4, 127.6, 300]]], dtype)
-    save_image(tmp_path / "a.png", values)
-    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, [[[0, 0, 1], [127, 128, 255]]])
-
-
-def test_alpha_is_clipped(tmp_path):
-    save_image(tmp_path / "a.jpg", np.full((8, 8, 3), 100.0), np.full((8, 8), 1.5))
-    np.testing.assert_allclose(load_image(tmp_path / "a.jpg").pixels, 100, atol=1)
-    save_image(tmp_path / "a.png", noise(1, 3, 3), np.array([[-0.5, 0.5, 1.5]]))
-    np.testing.assert_allclose(load_image(tmp_path / "a.png").alpha, [[0, 128 / 255, 1]], rtol=1e-6)
-
-
-def test_a_jpeg_is_laid_on_white(tmp_path):
-    pixels = np.full((8, 24, 3), [200.0, 100.0, 0.0])
-    alpha = np.repeat([0, 0.5, 1], 8) * np.ones((8, 1))
-    save_image(tmp_path / "a.jpg", pixels, alpha)
-    loaded = load_image(tmp_path / "a.jpg")
-    assert loaded.alpha is None
-    for start, color in ((0, [255, 255, 255]), (8, [227.5, 177.5, 127.5]), (16, [200, 100, 0])):
-        np.testing.assert_allclose(loaded.pixels[:, start : start + 8].mean((0, 1)), color, atol=2)
-
-
-def test_a_jpeg_keeps_full_color_resolution_and_high_quality(tmp_path):
-    save_image(tmp_path / "a.jpg", np.kron(noise(4, 4, 3), np.ones((8, 8, 1))))
-    with Image.open(tmp_path / "a.jpg") as image:
-        assert isinstance(image, JpegImagePlugin.JpegImageFile)
-        assert JpegImagePlugin.get_sampling(image) == 0
-    np.testing.assert_allclose(load_image(tmp_path / "a.jpg").pixels[::8, ::8], noise(4, 4, 3), atol=8)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_srgb_profile_is_embedded_and_does_not_depend_on_the_time(tmp_path, suffix):
-    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3))
-    with Image.open(tmp_path / f"a{suffix}") as image:
-        content = image.info["icc_profile"]
-    assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(content)))
-    assert struct.unpack(">6H", content[24:36]) == (2000, 1, 1, 0, 0, 0)
-
-
-@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a", "a.png.bak"])
-def test_an_unknown_suffix_is_refused_with_the_four_formats(tmp_path, name):
-    for call in (check_output, lambda path: save_image(path, noise(2, 2, 3))):
-        message = refused(call, tmp_path / name)
-        assert all(kind in message for kind in ("PNG (.png)", "JPEG (.jpg", "WebP (.webp)", "TIFF (.tif"))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("pixels", "alpha", "expected"),
-    [
-        (np.zeros((4, 4)), None, "(height, width, 3)"),
-        (np.zeros((4, 4, 4)), None, "(height, width, 3)"),
-        (np.zeros((0, 4, 3)), None, "(height, width, 3)"),
-        (np.zeros((4, 4, 3), np.int64), None, "floating type or uint8"),
-        (np.full((4, 4, 3), np.nan), None, "48 of its 48 pixel values"),
-        (np.where(np.arange(48).reshape(4, 4, 3) == 5, np.inf, 0), None, "1 of its 48 pixel values"),
-        (np.zeros((4, 4, 3)), np.ones((4, 5)), "expected floating (4, 4)"),
-        (np.zeros((4, 4, 3)), np.ones((4, 4), np.uint8), "expected floating (4, 4)"),
-        (np.zeros((4, 4, 3)), np.full((4, 4), np.nan), "16 of its 16 alpha values"),
-    ],
-)
-def test_arrays_that_are_no_picture_are_refused(tmp_path, pixels, alpha, expected):
-    assert expected in refused(save_image, tmp_path / "a.png", pixels, alpha)
-    assert list(tmp_path.iterdir()) == []
-
-
-def out_of_space(self: Path, content: bytes) -> int:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.webp"
-    save_image(path, noise(4, 4, 3))
-    before = path.read_bytes()
-    refused(save_image, path, np.full((4, 4, 3), np.nan))
-    assert "16383" in refused(save_image, path, np.zeros((1, 16384, 3)))
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", out_of_space)
-        assert os.strerror(errno.ENOSPC) in refused(save_image, path, noise(4, 4, 3))
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_save_that_fails_leaves_no_new_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "write_bytes", out_of_space)
-    refused(save_image, tmp_path / "a.png", noise(4, 4, 3))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_save_replaces_an_existing_picture(tmp_path):
-    save_image(tmp_path / "a.png", noise(4, 4, 3))
-    save_image(tmp_path / "a.png", noise(2, 2, 3, seed=1))
-    np.testing.assert_array_equal(load_image(tmp_path / "a.png").pixels, noise(2, 2, 3, seed=1))
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
-
-
-def test_an_output_that_can_be_written_passes_and_leaves_nothing(tmp_path):
-    check_output(tmp_path / "a.png")
-    check_output(str(tmp_path / "a.JPEG"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_output_that_is_a_directory_or_in_none_is_refused(tmp_path):
-    (tmp_path / "a.png").mkdir()
-    assert "directory" in refused(check_output, tmp_path / "a.png")
-    assert "does not exist" in refused(check_output, tmp_path / "none" / "a.png")
-    assert "does not exist" in refused(save_image, tmp_path / "none" / "a.png", noise(2, 2, 3))
-
-
-# --- metadata ---
-
-
-TEXT = {
-    "Command": "transfer --style 'Звёздная ночь.jpg' --content 富士山.png",
-    "Two words": 'quotes "…", line\nbreak, tab\t, 🎨',
-    "Empty": "",
-}
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_metadata_comes_back_from_every_format(tmp_path, suffix):
-    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3), text=TEXT)
-    assert read_text(tmp_path / f"a{suffix}") == TEXT
-    assert load_image(tmp_path / f"a{suffix}").pixels.shape == (4, 4, 3)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_picture_without_metadata_gives_none(tmp_path, suffix):
-    save_image(tmp_path / f"a{suffix}", noise(4, 4, 3))
-    assert read_text(tmp_path / f"a{suffix}") == {}
-
-
-def test_metadata_of_png_is_international_text(tmp_path):
-    save_image(tmp_path / "a.png", noise(4, 4, 3), text={"Style": "富士山"})
-    assert b"iTXtStyle\0\0\0\0\0" + "富士山".encode() in (tmp_path / "a.png").read_bytes()
-
-
-def test_stray_bytes_of_a_file_name_are_written_as_an_escape(tmp_path):
-    # This is how Python represents a byte of a file name or an argument that is not UTF-8.
-    name = "caf\udce9.jpg"
-    for suffix in SUFFIXES:
-        save_image(tmp_path / f"a{suffix}", noise(2, 2, 3), text={"Style": name})
-        assert read_text(tmp_path / f"a{suffix}") == {"Style": "caf\\udce9.jpg"}
-
-
-@pytest.mark.parametrize("description", ["Sunset over the sea", "[1, 2]", '{"a": 1}', "{"])
-def test_a_description_by_another_program_is_not_taken_for_metadata(tmp_path, description):
-    exif = Image.Exif()
-    exif[270] = description
-    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_text(tmp_path / "a.jpg") == {}
-
-
-def test_plain_text_by_another_program_is_not_taken_for_metadata(tmp_path):
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Software", "another program")
-    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.png", pnginfo=info)
-    assert read_text(tmp_path / "a.png") == {}
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("name", ["", "a" * 80, " a", "a\0b", "a\nb", "é"])
-def test_metadata_names_that_png_cannot_hold_are_refused(tmp_path, name, suffix):
-    message = refused(save_image, tmp_path / f"a{suffix}", noise(2, 2, 3), text={name: "x"})
-    assert "1 to 79" in message
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_metadata_too_long_for_a_jpeg_is_refused(tmp_path):
-    refused(save_image, tmp_path / "a.jpg", noise(2, 2, 3), text={"Command": "x" * 70_000})
-    save_image(tmp_path / "a.png", noise(2, 2, 3), text={"Command": "x" * 70_000})
-    assert len(read_text(tmp_path / "a.png")["Command"]) == 70_000
-
-
-def test_reading_the_metadata_of_what_is_no_picture_is_refused(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"text")
-    assert "there is no such file" in refused(read_text, tmp_path / "none.png")
-    assert "it is not a PNG" in refused(read_text, tmp_path / "a.png")
 
 
 def test_threads_that_read_at_once_leave_pillow_as_it_was(tmp_path):

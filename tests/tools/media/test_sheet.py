@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from tools.media.images import Picture, resize
+from tools.media.picture import Picture, resize
 from tools.media.sheet import MIN_TILE, Tile, draw_sheet, wrap
 
 GRAY = (222, 222, 222)

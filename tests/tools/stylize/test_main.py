@@ -26,7 +26,8 @@ from tests.tools.calling import called
 from tests.tools.disk import full_disk
 from tools.cli.options import PAPER, Options, levels_of
 from tools.media.files import Lines
-from tools.media.images import Picture, load_image, resize
+from tools.media.images import load_image
+from tools.media.picture import Picture, resize
 from tools.models.cache import DRAFT_FILE
 from tools.models.random_vgg import random_vgg
 from tools.stylize import listeners
@@ -99,6 +100,17 @@ def test_the_seed_changes_the_noise(folder, call):
 def test_the_long_side_is_as_asked_for(folder, call, size):
     call(*WITH_MODEL, "-s", size)
     assert opened(folder / "out.png").size == (size, round(size * 36 / 48))
+
+
+@pytest.mark.parametrize("place", [0, 1, "--init"])
+def test_an_address_in_place_of_a_picture_is_named_as_one(call, place):
+    address = "https://example.org/art/star.jpg"
+    arguments = [*WITH_MODEL, "--init", address] if place == "--init" else list(WITH_MODEL)
+    if place != "--init":
+        arguments[place] = address
+    said = call(*arguments, code=2)
+    assert f"cannot read '{address}': it is an address, not a file: download the picture first" in said
+    assert said.count("\n") == 1
 
 
 def test_the_weights_of_two_paintings_count(folder, call):
@@ -579,7 +591,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
     assert len(jobs) == 2
     # It says of itself what was asked for, and where that ended.
     settings, result = (facts(folder / "out.png", name) for name in ("Settings", "Result"))
-    assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, str(folder / "photo.png"))
+    assert (settings["size"], settings["levels"], settings["content"]) == (96, 3, "photo.png")
     assert settings["content_weight"] == pytest.approx(5e-5 * (512 / 96) ** 2)
     assert (result["level"], result["stop"], result["iterations"]) == (2, "interrupted", 2)
     assert "tools.stylize" in opened(folder / "out.png").text["Command"]

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tools.media.grid import Grid, Record
-from tools.media.images import save_image
+from tools.media.saving import save_image
 from tools.sweep import page as module
 from tools.sweep.page import sweep_page
 
