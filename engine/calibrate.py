@@ -159,6 +159,8 @@ def _losses(job: Job, image: Array) -> tuple[float, float]:
     objective = job.objective
     objective(image)
     terms = objective.terms
-    content = sum(weight * terms["content"][layer] for layer, weight in objective.content_layers.items())
-    style = sum(weight * terms["style"][layer] for layer, weight in objective.style_layers.items())
+    content, style = (
+        sum(term.weight * terms[kind][term.name] for term in objective.summands if term.kind == kind)
+        for kind in ("content", "style")
+    )
     return float(content), float(style)

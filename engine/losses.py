@@ -33,25 +33,30 @@ Number = float | complex
 """On a GPU, an array there that holds one number: the device's ``numbers`` fetches it."""
 
 
-def content_loss(device: Device, F: Array, P: Array, scale: float = 1.0) -> Number:
+def content_loss(device: Device, F: Array, P: Array, scale: float = 1.0, m: Array | None = None) -> Number:
     """Equation 1: ``L_content = 1/2 sum_ij (F_ij - P_ij)^2``.
 
     Parameters
     ----------
     F, P : (H_l, W_l, N_l), of the same shape, stored ``scale`` times as large as they are.
+    m : (H_l, W_l), weights of the positions j; None counts each once.
     """
     if F.shape != P.shape:
         raise ValueError(f"F has the shape {F.shape}, P {P.shape}")
+    if m is not None:
+        F, P = (device.weigh_positions(features, root(device, m)) for features in (F, P))
     return device.squared_distance(F, P, 2.0 * scale**2)
 
 
 def content_loss_gradient(
-    device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None
+    device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Array | None = None, m: Array | None = None
 ) -> Array:
     """Equation 2: ``dL_content / dF_ij = (F - P)_ij``, times ``weight``.
 
-    With ``add_to``, of F's shape, it is added there in place.
+    With ``add_to``, of F's shape, it is added there in place. With weights m of the positions, it is m_j times that.
     """
+    if m is not None:
+        F, P = (device.weigh_positions(features, m) for features in (F, P))
     return device.weighted_difference(F, P, weight, add_to=add_to)
 
 
@@ -61,21 +66,26 @@ def gram_matrix(device: Device, F: Array, scale: float = 1.0, m: Array | None = 
     Parameters
     ----------
     F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
-    m : (H_l, W_l), weights of the positions: ``G_ij = sum_k m_k F_ik F_jk``; in NumPy, as F. None counts each once.
+    m : (H_l, W_l), weights of the positions: ``G_ij = sum_k m_k F_ik F_jk``; None counts each once.
     """
     if m is not None:
-        F = F * np.sqrt(m).astype(F.dtype)[..., None]
+        F = device.weigh_positions(F, root(device, m))
     gram: Array = device.gram(F, factor=1 / scale**2)
     return gram
 
 
-def style_layer_loss(device: Device, G: Array, A: Array, M_l: int, M_a: int | None = None) -> Number:
+def root(device: Device, m: Array) -> Array:
+    """Return the square root of the positions' weights, which stands on both sides of a product."""
+    return device.put(np.sqrt(device.fetch(m)))
+
+
+def style_layer_loss(device: Device, G: Array, A: Array, M_l: float, M_a: float | None = None) -> Number:
     """Equation 4: ``E_l = 1 / (4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2``.
 
     Parameters
     ----------
     G, A : (N_l, N_l), Gram matrices of the generated image and of the style image.
-    M_l, M_a : the sizes of their feature maps; None means that they agree.
+    M_l, M_a : the sizes of their feature maps, or the sums of their positions' weights; None means that they agree.
     """
     N_l = G.shape[0]
     return device.square_sum(device.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
@@ -86,27 +96,33 @@ def style_layer_loss_gradient(
     F: Array,
     G: Array,
     A: Array,
-    M_a: int | None = None,
+    M_a: float | None = None,
     weight: float = 1.0,
     add_to: Array | None = None,
+    m: Array | None = None,
+    M_l: float | None = None,
 ) -> Array:
     """Equation 6: ``dE_l / dF_ij = 1 / (N_l^2 M_l^2) ((F)^T (G - A))_ji``, that is (G - A) F / (N_l^2 M_l^2).
 
     From equation 4: E_l changes by 1 / (2 N_l^2 M_l^2) sum (G - A) dG, dG = dF F^T + F dF^T, and G - A is symmetric,
-    so that both halves of dG give the same.
+    so that both halves of dG give the same. With weights m of the positions dG is sum_k m_k (dF_k F_k^T + F_k dF_k^T),
+    so that the derivative at position k is m_k times that.
 
     Parameters
     ----------
     F : (H_l, W_l, N_l), the features that G is the Gram matrix of.
     weight : a factor on the result, taken into the small matrix instead of the large array.
     add_to : (H_l, W_l, N_l), to which the gradient is added in place.
+    m, M_l : weights of the positions and their sum; None counts each once.
 
     Returns
     -------
     (H_l, W_l, N_l).
     """
-    N_l, M_l = G.shape[0], F.shape[0] * F.shape[1]
+    N_l, M_l = G.shape[0], M_l or F.shape[0] * F.shape[1]
     difference = device.quotient_difference(G, M_l, A, M_a or M_l)
+    if m is not None:
+        F = device.weigh_positions(F, m)
     return device.gram_product(difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to)
 
 

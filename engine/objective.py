@@ -14,6 +14,7 @@ from engine.errors import NonFiniteError
 from engine.network import Network
 from engine.ops import Array
 from engine.plan import LayerGradient, Plan, Tape
+from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
 from engine.terms import Content, Style, Term, Variation, View
@@ -57,6 +58,8 @@ class Objective:
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
     further_terms : summands beside content and style, see ``engine.terms``.
+    regions : parts of the picture with styles of their own, see ``engine.regions``; in place of ``style``.
+    content_mask : (H, W), 0 and above, how much each position of the content image counts; None counts each once.
     replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
@@ -80,19 +83,25 @@ class Objective:
         style_weight: float = 1.0,
         *,
         further_terms: Sequence[Term] = (),
+        regions: Sequence[Region] = (),
+        content_mask: Array | None = None,
         replay: bool = False,
     ) -> None:
         self.network = network
         self.content_weight = _checked_weight("content_weight", content_weight)
         self.style_weight = _checked_weight("style_weight", style_weight)
         self.content_layers = _weighted(content_layers, "content") if content is not None else {}
-        self.style_layers = _weighted(style_layers, "style") if style is not None else {}
+        if regions and style is not None:
+            raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
+        self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
         further = list(further_terms)
         _check_further(further)
         network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
         self.shape: tuple[int, ...] | None = None
         if content is not None and self.content_layers:
             self.shape = np.shape(content)
+        elif regions:
+            self.shape = (*np.shape(regions[0].mask)[:2], 3)
         if not (self.content_layers or self.style_layers or further):
             raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
         alpha, beta = self.content_weight, self.style_weight
@@ -104,7 +113,8 @@ class Objective:
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
                 *(() if style is None else self._style_terms(style)),
-                *(() if content is None else self._content_terms(content)),
+                *self._region_terms(regions),
+                *(() if content is None else self._content_terms(content, content_mask)),
                 *further,
             )
         self.terms = self._by_kind()
@@ -221,7 +231,8 @@ class Objective:
         for (kind, name, _), value in zip(of_kinds, values, strict=True):
             self.terms[kind][name] = value
         self.evaluations += 1
-        L_style = losses.style_loss(self.terms["style"], self.style_layers)
+        w = {term.name: term.weight for term in self.summands if term.kind == "style"}
+        L_style = losses.style_loss(self.terms["style"], w)
         L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
         for term in self.summands:
@@ -266,10 +277,35 @@ class Objective:
         """Return an empty dictionary for each kind of term, content and style first."""
         return {kind: {} for kind in dict.fromkeys([*_PAPER_KINDS, *(term.kind for term in self.summands)])}
 
-    def _content_terms(self, content: Array) -> list[Term]:
+    def _content_terms(self, content: Array, mask: Array | None) -> list[Term]:
         """Return the terms of the content image."""
         targets = self.network.forward(content, self.content_layers).features if self.content_layers else {}
-        return [Content(layer, targets[layer], weight) for layer, weight in self.content_layers.items()]
+        counted = None if mask is None else counts_of(mask, np.shape(content))
+        return [
+            Content(layer, P, self.content_layers[layer], None if counted is None else self._at_layer(counted, P)[0])
+            for layer, P in targets.items()
+        ]
+
+    def _region_terms(self, regions: Sequence[Region]) -> list[Term]:
+        """Return the terms of each region: its style's, with its share of the picture as a factor."""
+        assert not regions or self.shape is not None
+        guides = guides_of([region.mask for region in regions], self.shape or ())
+        shapes = self.network.shapes(len(guides[0]), len(guides[0][0]), self.style_layers) if guides else {}
+        terms: list[Term] = []
+        for number, (region, guide) in enumerate(zip(regions, guides, strict=True), 1):
+            targets = self._style_targets(region.style)
+            for layer, w_l in self.style_layers.items():
+                placed, size = self._at_layer(guide, np.broadcast_to(0, shapes[layer]))
+                if not size:
+                    raise ValueError(f"region {number} is too small for {layer!r}")
+                share = size / (shapes[layer][0] * shapes[layer][1])
+                terms.append(Style(layer, targets[layer], w_l * share, number, placed, size))
+        return terms
+
+    def _at_layer(self, guide: Guide, features: Array) -> tuple[Array, float]:
+        """Return a guide at the size of a layer's features, on the device, and its sum."""
+        of_layer = at_layer(guide, *features.shape[:2])
+        return self.device.put_parameter(of_layer, np.dtype(np.float64)), float(of_layer.sum())
 
     def _style_terms(self, style: Styles) -> list[Term]:
         """Return the terms of the style images."""

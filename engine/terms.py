@@ -19,7 +19,6 @@ True
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,9 +27,9 @@ from engine import losses
 from engine.network import Network
 from engine.ops import Array
 from engine.plan import Tape
+from engine.regions import Guide, at_layer
 from engine.scaling import content_gradient_size, style_gradient_size
-from engine.transparency import Alpha, area_average
-from kernels import Cpu, Device
+from kernels import Device
 
 
 @dataclass(frozen=True)
@@ -76,32 +75,33 @@ class View:
     def gram(self, layer: str) -> Array:
         """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
         if layer not in self._grams:
-            self._grams[layer] = _made_gram(self.device, self.features(layer), self.scale(layer))
+            self._grams[layer] = self._made_gram(layer)
         return self._grams[layer]
 
-    def weighted_gram(self, layer: str, alpha: Alpha | None) -> tuple[Array, float]:
+    def guided_gram(self, term: Style) -> Array:
+        """Return the Gram matrix that a style term looks at: the layer's, or that of its region, made once."""
+        if term.guide is None:
+            return self.gram(term.layer)
+        if term.name not in self._grams:
+            self._grams[term.name] = self._made_gram(term.layer, term.guide)
+        return self._grams[term.name]
+
+    def weighted_gram(self, layer: str, m: Guide | None) -> tuple[Array, float]:
         """Return a layer's Gram matrix, (N_l, N_l), and M_l, with positions that count as much as they are seen.
 
         Parameters
         ----------
-        alpha : of the image, (H, W), 0..1: M_l is the sum of what is seen. None counts each position once.
+        m : weights of the image's positions, (H, W), 0..1: M_l is their sum. None counts each once.
         """
-        if alpha is None:
+        if m is None:
             return self.gram(layer), self.positions(layer)
-        F = self.device.fetch(self.features(layer))  # once for a style image: no kernels of a GPU's own
-        F = F.astype(np.result_type(F, np.float32), copy=False)
-        m = area_average(alpha, *F.shape[:2])
-        return _made_gram(self._host, F, self.scale(layer), m), float(m.sum())
+        of_layer = at_layer(m, *self.features(layer).shape[:2])
+        placed = self.device.put_parameter(of_layer, np.dtype(np.float64))
+        return self._made_gram(layer, placed), float(of_layer.sum())
 
-    @cached_property
-    def _host(self) -> Cpu:
-        """What computes with features that have been fetched."""
-        return self.device if isinstance(self.device, Cpu) else Cpu()
-
-
-def _made_gram(device: Device, F: Array, scale: float, m: Array | None = None) -> Array:
-    with device.computing():
-        return losses.gram_matrix(device, F, scale, m)
+    def _made_gram(self, layer: str, m: Array | None = None) -> Array:
+        with self.device.computing():
+            return losses.gram_matrix(self.device, self.features(layer), self.scale(layer), m)
 
 
 @runtime_checkable
@@ -148,11 +148,13 @@ class Content:
     layer : its name.
     P : (H_l, W_l, N_l), the content image's features as they are stored.
     weight : within alpha.
+    m : (H_l, W_l), how much each position counts, on the device; None counts each once.
     """
 
     layer: str
     P: Array
     weight: float = 1.0
+    m: Array | None = None
     kind: ClassVar[str] = "content"
 
     @property
@@ -162,7 +164,7 @@ class Content:
 
     def value(self, view: View) -> Any:
         """Return L_content of the layer."""
-        return losses.content_loss(view.device, view.features(self.layer), self.P, view.scale(self.layer))
+        return losses.content_loss(view.device, view.features(self.layer), self.P, view.scale(self.layer), self.m)
 
     def gradient(self, view: View) -> Array:
         """Return dL_content / dF."""
@@ -170,7 +172,7 @@ class Content:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dL_content / dF, added in place to what flows."""
-        return losses.content_loss_gradient(view.device, view.features(self.layer), self.P, weight, add_to)
+        return losses.content_loss_gradient(view.device, view.features(self.layer), self.P, weight, add_to, self.m)
 
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dL_content / dF."""
@@ -185,22 +187,29 @@ class Style:
     ----------
     layer : its name.
     A : (N_l, N_l), the style image's Gram matrix over its number of positions, M_a.
-    weight : w_l, within beta.
+    weight : w_l, within beta; of a region, times its share of the picture.
+    region : its number, from 1; 0 for the whole picture.
+    guide : (H_l, W_l), how much of each position belongs to the region, on the device; None for the whole picture.
+    size : the sum of the guide.
     """
 
     layer: str
     A: Array
     weight: float = 1.0
+    region: int = 0
+    guide: Array | None = None
+    size: float | None = None
     kind: ClassVar[str] = "style"
 
     @property
     def name(self) -> str:
-        """The layer's."""
-        return self.layer
+        """The layer's, with the number of the region."""
+        return f"{self.layer}, region {self.region}" if self.region else self.layer
 
     def value(self, view: View) -> Any:
         """Return E_l."""
-        return losses.style_layer_loss(view.device, view.gram(self.layer), self.A, view.positions(self.layer), 1)
+        M_l = self.size or view.positions(self.layer)
+        return losses.style_layer_loss(view.device, view.guided_gram(self), self.A, M_l, 1)
 
     def gradient(self, view: View) -> Array:
         """Return dE_l / dF."""
@@ -208,12 +217,12 @@ class Style:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dE_l / dF, added in place to what flows."""
-        F, G = view.features(self.layer), view.gram(self.layer)
-        return losses.style_layer_loss_gradient(view.device, F, G, self.A, 1, weight, add_to)
+        F, G = view.features(self.layer), view.guided_gram(self)
+        return losses.style_layer_loss_gradient(view.device, F, G, self.A, 1, weight, add_to, self.guide, self.size)
 
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dE_l / dF."""
-        return style_gradient_size(view.device, view.features(self.layer), view.gram(self.layer), self.A)
+        return style_gradient_size(view.device, view.features(self.layer), view.guided_gram(self), self.A)
 
 
 @dataclass(frozen=True, eq=False)

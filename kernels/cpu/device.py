@@ -16,6 +16,7 @@ from kernels.cpu import lbfgs as _lbfgs
 from kernels.cpu import optimizer_steps as _optimizer_steps
 from kernels.cpu import pad as _pad
 from kernels.cpu import pool as _pool
+from kernels.cpu import positions as _positions
 from kernels.cpu import preprocess as _preprocess
 from kernels.cpu import reductions as _reductions
 from kernels.cpu import relu as _relu
@@ -59,6 +60,8 @@ class Cpu(Threads):
     add_to = staticmethod(_branches.add_to)
     concat = _branches.concat
     split = staticmethod(_branches.split)
+
+    weigh_positions = _positions.weigh_positions
 
     gram = _gram.gram
     gram_product = _gram.gram_product

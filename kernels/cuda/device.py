@@ -17,6 +17,7 @@ from kernels.cuda import lbfgs as _lbfgs
 from kernels.cuda import optimizer_steps as _optimizer_steps
 from kernels.cuda import pad as _pad
 from kernels.cuda import pool as _pool
+from kernels.cuda import positions as _positions
 from kernels.cuda import preprocess as _preprocess
 from kernels.cuda import reductions as _reductions
 from kernels.cuda import relu as _relu
@@ -58,6 +59,8 @@ class Cuda(Launcher):
     add_to = _branches.add_to
     concat = _branches.concat
     split = _branches.split
+
+    weigh_positions = _positions.weigh_positions
 
     gram = _gram.gram
     gram_product = _gram.gram_product

@@ -72,6 +72,7 @@ CHECKS: Mapping[str, Check] = {
     "relu": lambda k, a: k.relu(a["input"]),
     "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_mask(a["input"])),
     "affine": lambda k, a: k.affine(a["input"], a["scale"], a["scale"]),
+    "weigh_positions": lambda k, a: k.weigh_positions(a["input"], a["positions"]),
     "gram": lambda k, a: k.gram(a["input"]),
     "gram_product": lambda k, a: k.gram_product(a["matrix"], a["input"], factor=0.5),
     "weighted_difference": lambda k, a: k.weighted_difference(a["input"], a["other"], 0.5),
@@ -208,4 +209,5 @@ def problem() -> dict[str, Any]:
     arrays["image"] = rng.uniform(-20, 275, (23, 21, 3)).clip(*_BOUNDS)  # some values stand at a bound
     arrays["gradient"], arrays["later"] = rng.standard_normal((2, 23, 21, 3))
     arrays["direction"] = rng.standard_normal(23 * 21 * 3).astype(np.float32)
+    arrays["positions"] = rng.uniform(0, 1, (23, 21)).astype(np.float32)
     return arrays

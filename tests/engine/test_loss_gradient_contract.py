@@ -18,6 +18,7 @@ from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.optimize import LEARNING_RATES, METHODS, minimize
 from engine.preprocessing import PREPROCESSING
+from engine.regions import Region
 from engine.stylize import INITS, Settings, prepare
 from tests.engine import models
 from tests.engine.test_terms import Square
@@ -34,6 +35,13 @@ LARGER, SMALLER = models.random_image(38, 29, seed=3), models.random_image(16, 1
 
 # Content and style pull at the image with about the same force.
 BASE = {"content_weight": 1e-4, "style_weight": 3e-5}
+
+LEFT = np.zeros(SIZE)
+LEFT[:, :12] = 1.0
+REGIONS = (Region(LEFT, STYLE), Region(1 - LEFT, [(LARGER, 1.0), (SMALLER, 3.0)]))
+RAMP = np.broadcast_to(np.linspace(0, 1, SIZE[1]), SIZE)
+BLENDED = (Region(RAMP, STYLE), Region(1 - RAMP, SMALLER), Region(0.5 * LEFT, LARGER))
+FACE = np.random.default_rng(8).uniform(0, 3, SIZE)
 
 OPTIONS = {
     "as the paper": {},
@@ -59,6 +67,9 @@ OPTIONS = {
     "further terms on a layer of the paper's and another": {"further_terms": (Square("conv3_1"), Square("conv1_2"))},
     "isotropic total variation": {"variation_weight": 30.0},
     "squared total variation": {"variation_weight": 0.3, "variation": "squared"},
+    "a region for each of two paintings": {"style": None, "regions": REGIONS},
+    "three blended regions on several layers": {"style": None, "regions": BLENDED, "content": None},
+    "a content mask": {"content_mask": FACE},
     # Images.
     "content alone": {"style": None},
     "style alone": {"content": None},
@@ -168,11 +179,12 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model", "further_terms"}
+    of_objective = {"further_terms", "regions", "content_mask"}
+    unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"} - of_objective
     assert not unknown, unknown
-    further = option.get("further_terms", ())
+    further = {key: value for key, value in option.items() if key in of_objective}
     if further or images["content"] is None or images["style"] is None:
-        return Objective(network, **images, **settings, further_terms=further)
+        return Objective(network, **images, **settings, **further)
     return prepare(network, **images, settings=Settings(**settings), initial=image_of(option)).objective
 
 
