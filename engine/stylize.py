@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, O
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 from engine.optimizers import OPTIMIZERS, optimizer_of
+from engine.regions import Region
 from engine.terms import Term, Variation
 from engine.transparency import split_alpha
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
@@ -105,9 +106,12 @@ class Job:
 def prepare(
     network: Network,
     content: Array,
-    style: Styles,
+    style: Styles | None,
     settings: Settings | None = None,
     initial: Array | None = None,
+    *,
+    regions: Sequence[Region] = (),
+    content_mask: Array | None = None,
 ) -> Job:
     """Set up a picture without beginning it.
 
@@ -121,12 +125,15 @@ def prepare(
     initial : the image to begin with, of the photograph's shape; None makes it as ``settings.init`` says ("style"
         needs a painting of the photograph's shape).
 
+    regions, content_mask : as for ``Objective``; with regions, the style is None.
+
     Raises ValueError for settings or images that do not fit.
     """
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
-        painting, _ = split_alpha(style if isinstance(style, np.ndarray) else style[0][0])
+        first: Any = regions[0].style if style is None and regions else style
+        painting, _ = split_alpha(first if isinstance(first, np.ndarray) else first[0][0])
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
     initial = checked_initial(network, initial, "content image", np.shape(content))
     objective = Objective(
@@ -138,6 +145,8 @@ def prepare(
         content_weight=content_weight_of(settings, network, size),
         style_weight=settings.style_weight,
         further_terms=variation_terms(settings),
+        regions=regions,
+        content_mask=content_mask,
         replay=replays(network, *initial.shape[:2]),
     )
     return Job(objective, initial, settings)

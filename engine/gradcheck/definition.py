@@ -31,16 +31,25 @@ def loss_by_definition(problem: Problem) -> Function:
     """Return the total loss as a function of an image, real or complex."""
     network = problem.network
     P = features_by_definition(network, problem.content, problem.content_layers) if problem.content_layers else {}
-    painting = features_by_definition(network, problem.style, problem.style_layers) if problem.style_layers else {}
-    targets = {layer: _mean_gram(features) for layer, features in painting.items()}
+    masks = [region.mask for region in problem.regions] or [np.ones(problem.image.shape[:2])]
+    styles = [region.style for region in problem.regions] or [problem.style]
+    total_mask = sum(masks)
+    targets = []
+    for mask, style in zip(masks, styles, strict=True) if problem.style_layers else ():
+        painting = features_by_definition(network, style, problem.style_layers)
+        targets.append((mask / total_mask, {layer: _mean_gram(features) for layer, features in painting.items()}))
+    counts = np.ones(problem.image.shape[:2]) if problem.content_mask is None else problem.content_mask
 
     def loss(image: Array) -> Any:
         F, total = features_by_definition(network, image, problem.layers), 0.0
         for layer in P:
-            total = total + problem.content_weight * 0.5 * np.sum((F[layer] - P[layer]) ** 2)
-        for layer, target in targets.items():
-            E_l = np.sum((_mean_gram(F[layer]) - target) ** 2) / (4 * F[layer].shape[2] ** 2)
-            total = total + problem.style_weight / len(targets) * E_l
+            m = _by_area(counts, *F[layer].shape[:2])
+            total = total + problem.content_weight * 0.5 * np.sum(m[..., None] * (F[layer] - P[layer]) ** 2)
+        for mask, of_layers in targets:
+            for layer, target in of_layers.items():
+                t = _by_area(mask, *F[layer].shape[:2])
+                E_l = np.sum((_mean_gram(F[layer], t) - target) ** 2) / (4 * F[layer].shape[2] ** 2)
+                total = total + problem.style_weight / len(of_layers) * t.mean() * E_l
         if problem.variation is not None:
             total = total + problem.variation.weight * _mean_variation(image, problem.variation.epsilon)
         return total
@@ -62,9 +71,26 @@ def features_by_definition(network: Network, image: Array, layers: Iterable[str]
     return found
 
 
-def _mean_gram(F: Array) -> Array:
-    """Return 1 / M sum_k F_ik F_jk."""
-    return np.einsum("hwi,hwj->ij", F, F) / (F.shape[0] * F.shape[1])
+def _mean_gram(F: Array, t: Array | None = None) -> Array:
+    """Return 1 / M sum_k t_k F_ik F_jk, M the sum of t; None is 1 everywhere."""
+    t = np.ones(F.shape[:2]) if t is None else t
+    return np.einsum("hw,hwi,hwj->ij", t, F, F) / t.sum()
+
+
+def _by_area(mask: Array, height: int, width: int) -> Array:
+    """Return a mask at another size: each value the mean over the area that it covers, as a sum over all of it."""
+    down, along = _overlaps(height, mask.shape[0]), _overlaps(width, mask.shape[1])
+    return down @ mask @ along.T
+
+
+def _overlaps(size: int, of: int) -> Array:
+    """Return which part of each of ``size`` equal intervals each of ``of`` equal ones covers."""
+    ratio = of / size
+    shares = np.zeros((size, of))
+    for one in range(size):
+        for other in range(of):
+            shares[one, other] = max(min((one + 1) * ratio, other + 1) - max(one * ratio, other), 0) / ratio
+    return shares
 
 
 def _mean_variation(image: Array, epsilon: float | None) -> Any:

@@ -11,6 +11,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
+from engine.regions import Region
 from engine.terms import Variation
 
 
@@ -26,6 +27,8 @@ class Problem:
     content_layers, style_layers : names.
     content_weight, style_weight : alpha and beta.
     variation : a total variation beside them, or None.
+    regions : parts with styles of their own in place of the style image's, see ``engine.regions``.
+    content_mask : how much each position of the content counts, or None.
     """
 
     network: Network
@@ -37,6 +40,8 @@ class Problem:
     content_weight: float = 1e-3
     style_weight: float = 1.0
     variation: Variation | None = None
+    regions: tuple[Region, ...] = ()
+    content_mask: Array | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -48,12 +53,14 @@ class Problem:
         return Objective(
             network or self.network,
             self.content if self.content_layers else None,
-            self.style if self.style_layers else None,
+            self.style if self.style_layers and not self.regions else None,
             self.content_layers,
             self.style_layers,
             self.content_weight,
             self.style_weight,
             further_terms=() if self.variation is None else (self.variation,),
+            regions=self.regions if self.style_layers else (),
+            content_mask=self.content_mask if self.content_layers else None,
         )
 
     def parts(self) -> dict[str, Problem]:

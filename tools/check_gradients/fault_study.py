@@ -31,6 +31,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.ops import Array, AveragePool, Conv, MaxPool, Operator
 from engine.preprocessing import Preprocessing
+from engine.regions import Region
 from engine.terms import Variation
 from kernels import Cpu
 from kernels.geometry import Window
@@ -107,6 +108,15 @@ def awkward_problem(seed: int = 0) -> Problem:
     )
 
 
+def with_controls(problem: Problem) -> Problem:
+    """Return a problem with the controls beyond the paper: two regions, a mask on the content, a total variation."""
+    height, width, _ = problem.image.shape
+    ramp = np.linspace(0, 1, width) * np.ones((height, 1))
+    regions = (Region(ramp, problem.style), Region(1 - ramp, problem.content))
+    mask = 1 + 3 * ramp[::-1, ::-1] ** 2
+    return replace(problem, variation=Variation(weight=1e-3), regions=regions, content_mask=mask)
+
+
 def _awkward_network(random: np.random.Generator) -> Network:
     """Return a network of five convolutions: more channels than the kernels treat as few, so that both ways are run."""
     nodes: list[Node] = []
@@ -147,8 +157,8 @@ def _row(fault: Fault, seed: int) -> FaultRow:
     usual, factor = 0.0, None
     with _put_in(fault):
         problem = awkward_problem(seed)
-        if fault.of_variation:
-            problem = replace(problem, variation=Variation(weight=1e-3))
+        if fault.beyond:
+            problem = with_controls(problem)
         groups: dict[str, Callable[[np.random.Generator], list[Check]]] = {
             "operators": lambda random: check_layers(problem, 2, random),
             "losses": lambda random: check_losses(problem, 2, random),

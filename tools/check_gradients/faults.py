@@ -35,12 +35,12 @@ class Fault:
     ----------
     name : what is wrong.
     places : the functions that are replaced, as (module or class, name, what makes the faulty one).
-    of_variation : whether it is one of the total variation's, which the loss has for it only.
+    beyond : whether it is one of a control beyond the paper, with which the loss is made for it only.
     """
 
     name: str
     places: tuple[tuple[Any, str, Replacement], ...]
-    of_variation: bool = False
+    beyond: bool = False
 
 
 # Each function below makes a wrong function from a right one.
@@ -210,32 +210,57 @@ def _painting_scaled(gradient: Any) -> Any:
 
 
 def _content_weight_left_out(gradient: Any) -> Any:
-    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, 1.0, add_to)
+    return lambda device, F, P, weight=1.0, *rest: gradient(device, F, P, 1.0, *rest)
 
 
 def _content_sign(gradient: Any) -> Any:
-    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, -weight, add_to)
+    return lambda device, F, P, weight=1.0, *rest: gradient(device, F, P, -weight, *rest)
 
 
 def _overwritten(gradient: Any) -> Any:
-    return lambda device, F, P, weight=1.0, add_to=None: gradient(device, F, P, weight, None)
+    return lambda device, F, P, weight=1.0, add_to=None, *rest: gradient(device, F, P, weight, None, *rest)
 
 
 def _style_overwrites(gradient: Any) -> Any:
     def faulty(
-        device: Device, F: Array, G: Array, A: Array, M_a: Any = None, weight: float = 1.0, add_to: Any = None
+        device: Device,
+        F: Array,
+        G: Array,
+        A: Array,
+        M_a: Any = None,
+        weight: float = 1.0,
+        add_to: Any = None,
+        *rest: Any,
     ) -> Array:
-        return gradient(device, F, G, A, M_a, weight, None)
+        return gradient(device, F, G, A, M_a, weight, None, *rest)
 
     return faulty
 
 
 def _added_twice(gradient: Any) -> Any:
-    def faulty(device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Any = None) -> Array:
-        once = gradient(device, F, P, weight, add_to)
-        return once if add_to is None else gradient(device, F, P, weight, once)
+    def faulty(device: Device, F: Array, P: Array, weight: float = 1.0, add_to: Any = None, *rest: Any) -> Array:
+        once = gradient(device, F, P, weight, add_to, *rest)
+        return once if add_to is None else gradient(device, F, P, weight, once, *rest)
 
     return faulty
+
+
+def _guide(change: Callable[[Array], Array | None]) -> Replacement:
+    """Give the gradient of a region's term another guide: what ``change`` makes of the right one."""
+
+    def replacement(gradient: Any) -> Any:
+        def faulty(*given: Any) -> Array:
+            first, guide, rest = given[:7], given[7:8], given[8:]
+            changed = [change(one) if one is not None else None for one in guide]
+            return gradient(*first, *changed, *rest)
+
+        return faulty
+
+    return replacement
+
+
+def _content_mask_left_out(gradient: Any) -> Any:
+    return lambda *given: gradient(*given[:5])
 
 
 def _variation_beyond_the_edge(gradient: Any) -> Any:
@@ -402,14 +427,25 @@ FAULTS = (
     Fault("gradient added twice at a branch", ((losses, "content_loss_gradient", _added_twice),)),
     Fault("first style layer left out on the way back", ((Plan, "backward", _lowest_layer_left_out),)),
     Fault(
+        "a region's guide left out in the gradient",
+        ((losses, "style_layer_loss_gradient", _guide(lambda guide: None)),),
+        beyond=True,
+    ),
+    Fault("a region's guide squared", ((losses, "style_layer_loss_gradient", _guide(np.square)),), beyond=True),
+    Fault(
+        "the content's mask left out in the gradient",
+        ((losses, "content_loss_gradient", _content_mask_left_out),),
+        beyond=True,
+    ),
+    Fault(
         "total variation steps from the last row to the first",
         ((Cpu, "variation_gradient", _variation_beyond_the_edge),),
-        of_variation=True,
+        beyond=True,
     ),
     Fault(
         "total variation's gradient of one neighbor only",
         ((Cpu, "variation_gradient", _variation_of_one_neighbor),),
-        of_variation=True,
+        beyond=True,
     ),
     Fault(
         "total variation in the gradient, not in the loss",

@@ -12,6 +12,7 @@ from engine.network import Network
 from engine.objective import layer_names
 from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.command_line import tell
+from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free
 from tools.cli.options import Options, layers_called, levels_of
 from tools.media.images import load_image
@@ -125,7 +126,12 @@ def check_levels(network: Network, options: Options, content: Size, styles: Sequ
 
 
 def rendering(
-    network: Network, options: Options, content: Picture, styles: Sequence[Picture], first: Picture | None
+    network: Network,
+    options: Options,
+    content: Picture,
+    styles: Sequence[Picture],
+    first: Picture | None,
+    masks: Masks = NO_MASKS,
 ) -> tuple[Picture, Job]:
     """Return the photograph at the picture's size, and the job that makes the picture.
 
@@ -134,6 +140,7 @@ def rendering(
     network : the options' own.
     content, styles : the photograph and the paintings at any size, the latter from ``load_painting``.
     first : from ``first_picture``.
+    masks : where each painting goes, and where the photograph is kept.
 
     Raises ValueError for options or pictures that do not fit.
     """
@@ -147,7 +154,12 @@ def rendering(
         for style, size, share in zip(styles, sizes, blend, strict=True)
     ]
     initial = None if first is None else resize(first, height, width).pixels
-    return content, prepare(network, content.pixels, paintings, options, initial)
+    regions = masks.regions_at(height, width, [painting for painting, _ in paintings]) if masks.regions else []
+    style = None if regions else paintings
+    content_mask = masks.content_at(height, width)
+    return content, prepare(
+        network, content.pixels, style, options, initial, regions=regions, content_mask=content_mask
+    )
 
 
 def colored(style: Picture, content: Picture, options: Options) -> Picture:

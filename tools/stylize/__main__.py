@@ -31,6 +31,20 @@ def build_parser() -> Parser:
     parser = Parser(prog=NAME, description="Render a photograph in the style of a painting.")
     parser.add_argument("content", type=given_path, metavar="CONTENT", help="the photograph")
     parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, or several")
+    parser.add_argument(
+        "--mask",
+        type=given_path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="where each painting's style goes: a picture for each, white there; of one fewer, the last gets the rest",
+    )
+    parser.add_argument(
+        "--keep",
+        type=given_path,
+        metavar="FILE",
+        help="where to keep the photograph, a face say: a picture, white there",
+    )
     parser.add_argument("-o", "--output", type=given_path, required=True, metavar="OUT", help="picture to write")
     add_paper(parser)
     add_options(parser)

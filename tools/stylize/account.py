@@ -29,6 +29,8 @@ def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, An
     return {
         "content": file_name(arguments.content, with_paths),
         "style": [file_name(path, with_paths) for path in arguments.style],
+        "mask": [file_name(path, with_paths) for path in arguments.mask],
+        "keep": None if arguments.keep is None else file_name(arguments.keep, with_paths),
         **settings,
     }
 

@@ -19,7 +19,8 @@ def check_outputs(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     if arguments.preview:
         check_output(preview_path(arguments.output))
-    inputs = [arguments.content, *arguments.style]
+    kept = [] if arguments.keep is None else [arguments.keep]
+    inputs = [arguments.content, *arguments.style, *arguments.mask, *kept]
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
         if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read

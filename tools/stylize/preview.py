@@ -37,7 +37,7 @@ def make_preview(task: Task) -> bool:
     small = _with_draft(options, task.network, draft, max(height, width))
     path = preview_path(arguments.output)
     with Progress(small.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:
-        content, job = rendering(draft, small, task.content, task.styles, task.first)
+        content, job = rendering(draft, small, task.content, task.styles, task.first, task.masks)
         result, facts = follow(job, [Bar(progress)], began)
         stopped = result.stop == "interrupted"
         save_image(path, result.image, content.alpha, texts(arguments, small, facts))

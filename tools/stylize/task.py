@@ -11,6 +11,7 @@ from engine.multiscale import Level
 from engine.network import Network
 from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
+from tools.cli.masks import Masks, load_masks
 from tools.cli.options import Options, check_blend, levels_of
 from tools.cli.rendering import (
     Size,
@@ -44,6 +45,7 @@ class Task:
     model, network : the file, and what was loaded from it.
     content, styles : the photograph and the paintings, at their own sizes.
     first : the picture to begin with, from ``first_picture``.
+    masks : where each painting goes, and where the photograph is kept.
     size : (height, width) of the picture to make.
     needed : bytes that this takes, estimated.
     """
@@ -55,6 +57,7 @@ class Task:
     content: Picture
     styles: Sequence[Picture]
     first: Picture | None
+    masks: Masks
     size: Size
     needed: int
 
@@ -92,7 +95,7 @@ class Task:
 
     def rendering(self, level: Level, first: Picture | None) -> tuple[Picture, Job]:
         """Return the photograph at the size of a level, and the job that makes the picture from ``first``."""
-        return rendering(self.network, at_level(self.options, level), self.content, self.styles, first)
+        return rendering(self.network, at_level(self.options, level), self.content, self.styles, first, self.masks)
 
 
 def read_task(arguments: argparse.Namespace, options: Options) -> Task:
@@ -101,6 +104,7 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     content = load_image(arguments.content)
     styles = [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
+    masks = read_masks(arguments, content.size)
     tell_notes(NAME, [content, *styles, *([] if first is None else [first])], arguments.quiet)
     size, style_shapes = picture_size(content.size, options), [style.size for style in styles]
     options = with_model(options, arguments.cache)
@@ -111,4 +115,11 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     options = check_layers(network, options)
     needed = check_memory(network, options, size, painting_sizes(style_shapes, options, size))
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
-    return Task(arguments, options, model, network, content, styles, first, size, needed)
+    return Task(arguments, options, model, network, content, styles, first, masks, size, needed)
+
+
+def read_masks(arguments: argparse.Namespace, content: Size) -> Masks:
+    """Read the masks; raises ValueError for what does not fit the other options."""
+    if arguments.mask and arguments.blend is not None:
+        raise ValueError("--blend mixes paintings, --mask gives each a place of its own: use one of them")
+    return load_masks(arguments.mask, arguments.keep, len(arguments.style), content)

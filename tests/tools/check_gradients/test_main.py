@@ -44,7 +44,7 @@ def test_passes_on_the_engine_as_it_is(quick, capsys):
 def test_a_wrong_gradient_fails_with_code_1_and_its_factor(quick, capsys, monkeypatch):
     right = losses.content_loss_gradient
     monkeypatch.setattr(
-        losses, "content_loss_gradient", lambda device, F, P, w=1.0, to=None: right(device, F, P, 2 * w, to)
+        losses, "content_loss_gradient", lambda device, F, P, w=1.0, *rest: right(device, F, P, 2 * w, *rest)
     )
     assert main(SMALL) == 1
     output = capsys.readouterr().out
