@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import unknown_name
+
+METHODS = ("optimal", "principal", "cholesky")
+"""Linear maps that give one image's colors the mean and covariance of another's."""
+
 FLATTEST = 1.0
 """Gray levels by which the colors of an image vary at least, in every direction: of less, nothing is made larger."""
 
@@ -13,26 +18,39 @@ def match_colors(
     image: npt.NDArray[np.floating],
     reference: npt.NDArray[np.floating],
     alpha: npt.NDArray[np.floating] | None = None,
+    method: str = "optimal",
 ) -> npt.NDArray[np.float32]:
     """Return an image whose colors have the mean and the covariance of another's, float32 of the image's shape.
 
-    Each color x becomes ``A (x - m) + n``: m and n are the two means, and A is the symmetric matrix that makes the
-    covariance of the one, C, that of the other, ``A C A = C'``. Of all such matrices it moves the colors least. What
-    leaves 0..255 is cut off.
+    Each color x becomes ``A (x - m) + n``: m and n are the two means, and A makes the covariance of the one, C, that of
+    the other, ``A C A^T = C'``. What leaves 0..255 is cut off.
 
     Parameters
     ----------
     image, reference : as a rule the style image and the content image, (H, W, 3), 0..255, of any size.
     alpha : of the image, (H, W), 0..1, not all 0: how much each of its pixels counts. None counts each once.
+    method : which of the many A: ``"optimal"``, the symmetric one, which of all moves the colors least,
+        ``C^-1/2 (C^1/2 C' C^1/2)^1/2 C^-1/2``; ``"principal"``, ``C'^1/2 C^-1/2``, along the principal axes; or
+        ``"cholesky"``, ``L' L^-1`` of the Cholesky factors, which depends on the order of the channels.
 
-    Source: the linear method of Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style
-    Transfer" (2016), section 5.1; the symmetric solution is that of optimal transport between normal distributions
-    (Olkin and Pukelsheim 1982).
+    Raises ValueError for an unknown method.
+
+    Source: Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style Transfer" (2016), section
+    5.1, which has the last two; the first is that of optimal transport between normal distributions (Olkin and
+    Pukelsheim 1982).
     """
+    if method not in METHODS:
+        raise ValueError(unknown_name("color method", method, METHODS))
     (m, own), (n, wanted) = _moments(image, alpha), _moments(reference)
-    root, inverse = _power(own, 0.5), _power(own, -0.5)
-    A = inverse @ _power(root @ wanted @ root, 0.5) @ inverse
-    return np.clip((image - m) @ A + n, 0.0, 255.0).astype(np.float32)
+    if method == "optimal":
+        root, inverse = _power(own, 0.5), _power(own, -0.5)
+        A = inverse @ _power(root @ wanted @ root, 0.5) @ inverse
+    elif method == "principal":
+        A = _power(wanted, 0.5) @ _power(own, -0.5)
+    else:
+        of_wanted, of_own = (np.linalg.cholesky(matrix).astype(np.float64) for matrix in (wanted, own))
+        A = of_wanted @ np.linalg.inv(of_own)
+    return np.clip((image - m) @ A.T + n, 0.0, 255.0).astype(np.float32)
 
 
 def _moments(

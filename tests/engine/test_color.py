@@ -1,9 +1,11 @@
 """A style image with the content image's colors: the same mean and covariance, moved as little as that allows."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from engine.color import FLATTEST, match_colors
+from engine.color import FLATTEST, METHODS, match_colors
 
 
 def colors(seed, spread=1.0, mean=128.0, shape=(40, 50)):
@@ -18,18 +20,31 @@ def moments(pixels):
     return flat.mean(axis=0), np.cov(flat, rowvar=False, bias=True)
 
 
-def test_mean_and_covariance_become_the_other_s():
+@pytest.mark.parametrize("method", METHODS)
+def test_mean_and_covariance_become_the_other_s(method):
     style, content = colors(0), colors(1, mean=100.0, shape=(30, 70))
-    result = match_colors(style, content)
+    result = match_colors(style, content, method=method)
     assert (result.shape, result.dtype) == (style.shape, np.float32)
     for found, expected in zip(moments(result.astype(np.float64)), moments(content), strict=True):
         # The least variance that is assumed is added to both.
         np.testing.assert_allclose(found, expected, atol=2 * FLATTEST**2, rtol=0.01)
 
 
-def test_an_image_keeps_its_own_colors():
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_keeps_its_own_colors(method):
     style = colors(2)
-    np.testing.assert_allclose(match_colors(style, style), style, atol=1e-3)
+    np.testing.assert_allclose(match_colors(style, style, method=method), style, atol=1e-3)
+
+
+def test_the_methods_are_maps_of_their_own():
+    """Principal axes are turned with the colors; the Cholesky factors keep the first channel to itself."""
+    style, content = colors(3), colors(4)
+    results = [match_colors(style, content, method=method) for method in METHODS]
+    assert all(np.abs(one - other).max() > 1 for one, other in itertools.pairwise(results))
+    red, other = style[..., 0].ravel().astype(float), results[2][..., 0].ravel().astype(float)
+    assert np.corrcoef(red, other)[0, 1] > 1 - 1e-6
+    with pytest.raises(ValueError, match="unknown color method 'pca'"):
+        match_colors(style, content, method="pca")
 
 
 def test_of_all_linear_maps_this_one_moves_the_colors_least():

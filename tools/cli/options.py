@@ -26,7 +26,9 @@ MAX_LEVELS = 12
 OF_PICTURE = "picture"
 """``style_size`` of paintings that get the height and the width of the picture."""
 
-COLORS = ("painting", "photograph")
+COLORS = {"painting": None, "photograph": "optimal", "principal": "principal", "cholesky": "cholesky"}
+"""What a painting's colors are made: its own, or by one of ``engine.color.METHODS`` the photograph's."""
+
 PRECISIONS = ("float32", "float64", "float16", "tf32")
 """What a picture may be computed in; the last two on a GPU only."""
 
@@ -60,7 +62,11 @@ class Options(Settings):
         default=None, metadata={"help": "weights of several paintings, one each: 2,1 (default: equal)"}
     )
     colors: str = field(
-        default="painting", metadata={"help": "photograph gives the painting the photograph's colors beforehand"}
+        default="painting",
+        metadata={
+            "help": "photograph gives the painting the photograph's colors beforehand, principal and cholesky too, by other "
+            "maps"
+        },
     )
     levels: int | None = field(
         default=None,

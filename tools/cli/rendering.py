@@ -14,7 +14,7 @@ from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewher
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free
-from tools.cli.options import Options, layers_called, levels_of
+from tools.cli.options import COLORS, Options, layers_called, levels_of
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
 
@@ -164,9 +164,10 @@ def rendering(
 
 def colored(style: Picture, content: Picture, options: Options) -> Picture:
     """Return a painting in the colors that the options want: its own, or the photograph's."""
-    if options.colors == "painting":
+    method = COLORS[options.colors]
+    if method is None:
         return style
-    return Picture(match_colors(style.pixels, content.pixels, style.alpha), style.alpha)
+    return Picture(match_colors(style.pixels, content.pixels, style.alpha, method), style.alpha)
 
 
 def check_layers(network: Network, options: Options) -> Options:
