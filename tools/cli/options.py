@@ -64,8 +64,8 @@ class Options(Settings):
     colors: str = field(
         default="painting",
         metadata={
-            "help": "photograph gives the painting the photograph's colors beforehand, principal and cholesky too, by other "
-            "maps"
+            "help": "photograph gives the painting the photograph's colors beforehand, as do principal and cholesky by "
+            "other maps"
         },
     )
     levels: int | None = field(
