@@ -160,7 +160,7 @@ class LineSearch:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """A place that may become the next, and what was launched for it.
+    """A candidate iterate, and what was launched for it.
 
     Parameters
     ----------

@@ -29,11 +29,11 @@ class Network:
     dtype : of the activations.
     device : where everything between image and gradient is computed.
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
-    rejected : what the file holds and the engine cannot run.
+    rejected : the file's nodes that the engine cannot run.
     convolution : the algorithm of convolutions, as the device takes it.
-    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
+    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 unless given.
     tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
-    weights : what the weights are, where they are known, see ``engine.vgg.KnownWeights``; else empty, and
+    weights : the name of the weights if they are known, see ``engine.vgg.KnownWeights``; else empty, and
         ``content_weight`` is a guess.
     """
 
@@ -138,7 +138,7 @@ class Network:
         return image
 
     def scale_of(self, layer: str) -> float:
-        """Return how many times as large as they are a layer's features are stored."""
+        """Return the scale factor applied to a layer's stored features."""
         return self.scales.get(layer, 1.0)
 
     def placed(self, image: Array) -> Array:

@@ -54,11 +54,11 @@ class Objective:
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
-    further_terms : summands beside content and style, see ``engine.terms``.
+    further_terms : summands besides content and style, see ``engine.terms``.
     replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
-    small, or when nothing is left to optimise.
+    small, or when nothing is left to optimize.
 
     Attributes
     ----------
@@ -92,12 +92,12 @@ class Objective:
         if content is not None and self.content_layers:
             self.shape = np.shape(content)
         if not (self.content_layers or self.style_layers or further):
-            raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
+            raise ValueError("nothing to optimize: give a content or a style image, and at least one layer for it")
         alpha, beta = self.content_weight, self.style_weight
         weights = [alpha * weight for weight in self.content_layers.values()]
         weights += [beta * weight for weight in self.style_layers.values()]
         if not any([*weights, *(term.weight for term in further)]):
-            raise ValueError("nothing to optimise: all weights are zero")
+            raise ValueError("nothing to optimize: all weights are zero")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
@@ -256,7 +256,7 @@ class Objective:
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
-        """Return what ``Network.backward`` needs for the gradient of the terms on layers, for what made ``tape``."""
+        """Return the layers' derivatives that ``Network.backward`` needs, at the image that made ``tape``."""
         view = View(self.network, tape)
         return self._layer_gradients(view, [term for term in self.summands if term.layer is not None])
 
@@ -275,7 +275,7 @@ class Objective:
         return [Style(layer, targets[layer], w_l) for layer, w_l in self.style_layers.items()]
 
     def _style_targets(self, style: Styles) -> dict[str, Array]:
-        """Return A / M_a of each style layer, averaged over the paintings by their weights."""
+        """Return A / M_a of each style layer, averaged over the style images by their weights."""
         paintings = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
         if not paintings:
             raise ValueError("the list of style images is empty")

@@ -46,7 +46,7 @@ TOLERANCES = {
 # Of the size of the values: linear operators have no truncation error, only rounding / h.
 _DIFFERENCE_STEP = 1e-6
 PIXEL_STEP = 1e-3
-"""Length of the differences in grey levels: about where truncation and rounding are equal, see the step-size study."""
+"""Length of the differences in gray levels: about where truncation and rounding are equal, see the step-size study."""
 
 LayerReference = Callable[[Visit, Array], Array | None]
 """Another program's input gradient of an operator, for the gradient of its output; None where it has none like it."""

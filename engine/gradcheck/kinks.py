@@ -160,7 +160,7 @@ class KinkStep:
 
     Parameters
     ----------
-    step : h, in grey levels a pixel (root mean square).
+    step : h, in gray levels a pixel (root mean square).
     changed : decisions that change in the whole network, mean over the directions.
     error_without, error_with : relative error of the quotients along directions without a change and with at least
         one; None where there is no such direction.
@@ -190,7 +190,7 @@ def kink_ledger(problem: Problem, steps: tuple[float, ...], count: int, random: 
 
     Parameters
     ----------
-    steps : lengths h, in grey levels a pixel.
+    steps : lengths h, in gray levels a pixel.
     count : directions for each of them.
     """
     x = problem.image

@@ -19,9 +19,9 @@ class Problem:
 
     Parameters
     ----------
-    network : in float64; its twins in other precisions are made from it.
-    content, style : photograph and painting, (H, W, 3), RGB, 0..255.
-    image : where the gradient is taken, of the photograph's shape, float64.
+    network : in float64; the same network in other precisions is made from it.
+    content, style : content image and style image, (H, W, 3), RGB, 0..255.
+    image : where the gradient is taken, of the content image's shape, float64.
     content_layers, style_layers : names.
     content_weight, style_weight : alpha and beta.
     """

@@ -21,7 +21,7 @@ class StepStudy:
     Parameters
     ----------
     name : of the function.
-    steps : the lengths h, in grey levels a pixel (root mean square).
+    steps : the lengths h, in gray levels a pixel (root mean square).
     errors : relative error at each of them, root mean square over the directions.
     truncation, order, rounding : of the fit.
     best_step, best_error : the measured h with the least error, and that error.
@@ -57,7 +57,7 @@ def step_study(
 
     Parameters
     ----------
-    steps : lengths h, in grey levels a pixel.
+    steps : lengths h, in gray levels a pixel.
     count : directions.
     on_step : called ``4 * len(steps)`` times.
     """

@@ -1,4 +1,4 @@
-"""Where branches meet and part."""
+"""Add, concatenate and split branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where branches meet and part; the twin of ``kernels/cpu/branches.py``."""
+"""Add, concatenate and split branches; the counterpart of ``kernels/cpu/branches.py``."""
 
 from __future__ import annotations
 

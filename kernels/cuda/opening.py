@@ -10,7 +10,7 @@ from kernels.cuda.device import Cuda
 
 
 def open_cuda() -> Cuda:
-    """Return the current GPU through CuPy; raises ValueError with the reason where there is none to use.
+    """Return the current GPU through CuPy; raises ValueError with the reason if there is none.
 
     The first time, the kernels are compared with the CPU's; a GPU on which they are wrong is not used, and a warning
     says so.

@@ -532,7 +532,7 @@ def test_light_models_load_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fire", "residual"])
-def test_a_picture_can_be_optimised_through_branches(name, paths):
+def test_a_picture_can_be_optimized_through_branches(name, paths):
     network = load_network(paths[name], threads=1)
     layers = network.layers
     objective = Objective(network, models.random_image(16, 16), models.random_image(16, 16, 1), layers[-1:], layers)

@@ -349,7 +349,7 @@ def test_a_wrong_scale_is_named(rows):
     assert rows["scale 1/255 missing in the gradient"].factor == "255"
 
 
-def test_the_engine_is_right_again_afterwards(problem, rows):
+def test_the_engine_is_right_again_afterward(problem, rows):
     right = [getattr(owner, name) for fault in FAULTS for owner, name, _ in fault.places]
     fault_study(faults=FAULTS[:3])
     assert [getattr(owner, name) for fault in FAULTS for owner, name, _ in fault.places] == right

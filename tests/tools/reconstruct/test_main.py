@@ -357,9 +357,9 @@ def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(fold
     assert rows(folder / "out" / "table.csv")[1]["failed"] == ""
 
 
-def test_nothing_to_optimise_is_said(call):
+def test_nothing_to_optimize_is_said(call):
     _, said = call(*SMALL, "--init", "{}/photo.png", "--content", "conv1_1", code=2)
-    assert "content conv1_1: failed: nothing to optimise" in said
+    assert "content conv1_1: failed: nothing to optimize" in said
 
 
 # ---- what is said ----
