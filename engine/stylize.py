@@ -168,7 +168,7 @@ def first_evaluation(job: Job) -> float:
         raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
     if not gradient.any():
         raise ValueError(
-            "nothing to optimize: the gradient at the first image is zero: no layer responds to it, "
+            "nothing to optimize: the gradient at the first image is zero, because no layer responds to it, "
             "the weights are too small, or it fits perfectly already"
         )
     return float(value)
