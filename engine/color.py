@@ -23,6 +23,14 @@ def match_colors(image: npt.NDArray[np.floating], reference: npt.NDArray[np.floa
     Source: the linear method of Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style
     Transfer" (2016), section 5.1; the symmetric solution is that of optimal transport between normal distributions
     (Olkin and Pukelsheim 1982).
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> painting, photo = random.uniform(0, 100, (20, 30, 3)), random.uniform(80, 160, (40, 40, 3))
+    >>> matched = match_colors(painting, photo)
+    >>> bool(np.allclose(matched.mean(axis=(0, 1)), photo.mean(axis=(0, 1)), atol=0.1))
+    True
     """
     (m, own), (n, wanted) = _moments(image), _moments(reference)
     root, inverse = _power(own, 0.5), _power(own, -0.5)

@@ -56,6 +56,14 @@ def load_network(
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
+
+    Examples
+    --------
+    >>> network = load_network("tools/models/draft.onnx")  # the network that comes with the program
+    >>> network.layers[:3]
+    ('conv1_1', 'conv1_2', 'conv2_1')
+    >>> network.preprocessing.name, network.precision
+    ('caffe', 'float32')
     """
     for kind, given, choices in (
         ("pooling", pooling, POOLINGS),

@@ -35,6 +35,17 @@ class Network:
     tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
     weights : the name of the weights if they are known, see ``engine.vgg.KnownWeights``; else empty, and
         ``content_weight`` is a guess.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> network.shapes(32, 40, ["conv1_1", "conv2_1"])
+    {'conv1_1': (32, 40, 16), 'conv2_1': (16, 20, 32)}
+    >>> plan = network.plan(32, 40, ["conv1_1"])
+    >>> tape = plan.forward(np.zeros((32, 40, 3)))
+    >>> plan.backward(tape, {"conv1_1": np.ones((32, 40, 16))}).shape  # with respect to the image
+    (32, 40, 3)
     """
 
     nodes: tuple[Node, ...]
@@ -89,6 +100,16 @@ class Network:
         Returns
         -------
         By layer, a NumPy array (N_l, H_l, W_l): channels, height, width.
+
+        Raises ValueError for an unknown layer or an image that does not fit.
+
+        Examples
+        --------
+        >>> from engine import load_network
+        >>> network = load_network("tools/models/draft.onnx")
+        >>> features = network.features(np.zeros((32, 40, 3)), ["conv1_1", "conv4_2"])
+        >>> features["conv4_2"].shape
+        (128, 4, 5)
         """
         wanted = [layers] if isinstance(layers, str) else list(layers)
         tape = self.forward(image, wanted)

@@ -65,6 +65,21 @@ class Objective:
     terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l; the
         further terms by their kind and name, without their weights.
     evaluations : how often it was called.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> objective = Objective(network, photo, painting, style_layers={"conv1_1": 0.5, "conv2_1": 0.5})
+    >>> value, gradient = objective(photo)
+    >>> gradient.shape, gradient.dtype
+    ((32, 40, 3), dtype('float64'))
+    >>> objective.terms["content"]  # at the content image itself
+    {'conv4_2': 0.0}
+    >>> sorted(objective.terms["style"])
+    ['conv1_1', 'conv2_1']
     """
 
     def __init__(
@@ -234,7 +249,7 @@ class Objective:
         return {"content": self.content_weight, "style": self.style_weight}.get(term.kind, 1.0) * term.weight
 
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
-        """Return the terms of the last call as they stand in the total: times alpha or beta and their weights."""
+        """Return the terms of the last call as they are in the total: times alpha or beta and their weights."""
         if not self.evaluations:
             raise ValueError("the objective has not been called yet, it has no terms")
         weighted = self._by_kind()
@@ -353,7 +368,7 @@ def _layers_of(terms: Iterable[Term]) -> list[str]:
 
 
 def _check_further(terms: Sequence[Term]) -> None:
-    """Raise ValueError for further terms that cannot stand beside the paper's."""
+    """Raise ValueError for further terms that cannot be added to the paper's."""
     for term in terms:
         if term.kind in _PAPER_KINDS:
             raise ValueError(f"a further term is of the kind {term.kind!r}, which is the paper's: call it otherwise")

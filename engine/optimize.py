@@ -79,7 +79,19 @@ def minimize(
     A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
     At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.
 
-    Raises ValueError for an argument that does not fit, or where the loss is complex.
+    Raises ValueError for an argument that does not fit, or if the loss is complex.
+
+    Examples
+    --------
+    Any function with a gradient will do, here the squared distance from gray:
+
+    >>> def distance(image):
+    ...     return ((image - 128) ** 2).sum(), 2 * (image - 128)
+    >>> result = minimize(distance, np.zeros((4, 5, 3)), method="l-bfgs", iterations=50)
+    >>> bool(np.allclose(result.image, 128)), result.stop
+    (True, 'converged')
+    >>> minimize(distance, np.zeros((4, 5, 3)), method="adam", iterations=3).stop_reason
+    'reached 3 iterations'
     """
     if method not in METHODS:
         raise ValueError(unknown_name("optimizer", method, METHODS))

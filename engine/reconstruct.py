@@ -42,6 +42,15 @@ def content_reconstruction(
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
 
     Raises ValueError for layers or images that do not fit.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> photo = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> job = content_reconstruction(network, photo, "conv1_1", Settings(seed=1, iterations=3))
+    >>> psnr(job.run().image, photo) > psnr(job.initial, photo)
+    True
     """
     return _job(Objective(network, photograph, None, layers, content_weight=1.0), photograph, settings, initial)
 
@@ -56,6 +65,15 @@ def texture_synthesis(
     """Set up the search for an image that has a style image's size and Gram matrices.
 
     The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> painting = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> result = texture_synthesis(network, painting, ["conv1_1", "conv2_1"], Settings(seed=1, iterations=3)).run()
+    >>> result.value < result.initial_value
+    True
     """
     return _job(Objective(network, None, painting, style_layers=layers), painting, settings, initial)
 

@@ -30,7 +30,16 @@ def _by_method(defaults: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a picture depends on besides its input images and its network."""
+    """What a picture depends on besides its input images and its network; the command line's defaults are these.
+
+    Examples
+    --------
+    >>> settings = Settings(init="noise", iterations=200)
+    >>> settings.optimizer, settings.content_layers
+    ('l-bfgs', ('conv4_2',))
+    >>> replace(settings, content_weight=1e-3).content_weight
+    0.001
+    """
 
     content_layers: Layers = field(
         default=PAPER_CONTENT_LAYERS, metadata={"help": "layers that keep the photograph's content"}
@@ -109,6 +118,18 @@ def prepare(
         a style image of the content image's shape).
 
     Raises ValueError for settings or images that do not fit.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> job = prepare(network, photo, painting, Settings(init="noise", iterations=2))
+    >>> job.initial.shape, job.objective.layers[-1]
+    ((32, 40, 3), 'conv4_2')
+    >>> job.run().iterations
+    2
     """
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
@@ -185,6 +206,16 @@ def stylize(
     """Render a content image in the style of another: ``prepare`` and run.
 
     The arguments are those of ``prepare`` and, for ``callback``, of ``minimize``.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> result = stylize(network, photo, painting, Settings(iterations=2))
+    >>> result.image.shape, result.value < result.initial_value
+    ((32, 40, 3), True)
     """
     return prepare(network, content, style, settings, initial).run(callback)
 

@@ -53,7 +53,7 @@ def step_study(
     """Study the whole objective in float64 and float32, as it is and with its decisions held.
 
     With the decisions held the function is a polynomial of the pixels, and the quotient's error falls as h^2 until
-    rounding takes over. As it is, kinks add an error of their own between the two.
+    rounding takes over. Otherwise kinks add their own error between the two.
 
     Parameters
     ----------

@@ -183,7 +183,7 @@ def _chunk_bytes(rows: int, columns: int, bytes_a_pixel: int) -> int:
 
 
 def _parts(gpu: Launcher, matrix: Array, group: int) -> list[Array]:
-    """Return the columns of each group as a matrix of its own."""
+    """Return the columns of each group as a separate matrix."""
     if group == 1:
         return [matrix]
     inner, columns = matrix.shape

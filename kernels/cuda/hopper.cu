@@ -45,7 +45,7 @@ struct __align__(64) TensorMap {
 };
 
 #ifdef __CUDACC_RTC__
-// The instructions themselves, each in a function of its own: the rest of this file is C++ that runs anywhere.
+// The instructions themselves, each in a separate function: the rest of this file is C++ that runs anywhere.
 
 __device__ __forceinline__ unsigned int shared_address(const void* pointer) {
     unsigned int address;

@@ -8,7 +8,7 @@
 //
 // In shared memory a row is a pixel or a filter: STEP_BYTES of the inner dimension in four pieces, exchanged within the
 // row so that neither the copies nor ldmatrix, which reads the same piece of eight rows, meet in a bank.
-// Source, for three products and sums beside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
+// Source, for three products and for sums outside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
 // accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
 
 #define TILE_PIXELS 128
