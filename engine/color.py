@@ -1,4 +1,4 @@
-"""Giving one image the colors of another: a style image those of the content image, before its style is taken."""
+"""Give one image the colors of another: as a rule a style image those of the content image."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def load_network(
     dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
         ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``. ``"tf32"`` is float32, rounded
         to tf32 (11 bits) where convolutions multiply it, on a GPU of compute capability 8.0 or later.
-    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None finds out from the model's metadata, the
-        table of published files, or its first layer's weights.
+    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"`` or ``"raw"``; None reads it from the model's metadata, the
+        table of published files, or the first layer's weights.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
         On a GPU also ``"patches"``, matrix products of patches; ``"tensor"``, implicit matrix products on the tensor
         cores of compute capability 8.0 and later, which in float32 keep its precision by products in three parts;
@@ -101,7 +101,7 @@ def load_network(
 def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
     """Return the input convention of a model: from its metadata, its hash, or its first layer.
 
-    Raises ModelError when none of them tells: a guess would give worse pictures without a word.
+    Raises ModelError if none of them tells: a wrong guess would quietly give worse pictures.
     """
     stated = metadata_preprocessing(graph.metadata)
     if stated is not None:

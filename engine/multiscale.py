@@ -95,7 +95,7 @@ def coarse_to_fine(
 ) -> Generator[tuple[Level, Prepared], Result, None]:
     """Yield each level with what has been prepared for it; what came of it is sent back, and the next begins with that.
 
-    Who takes them runs them, and so decides what is shown, and whether to stop::
+    The caller runs them, and so decides what is shown and whether to stop::
 
         pictures = coarse_to_fine(levels, prepare_level)
         level, job = next(pictures)

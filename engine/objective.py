@@ -162,7 +162,7 @@ class Objective:
         return value, pending.gradient if self.device.holds(image) else self.device.fetch(pending.gradient)
 
     def begin(self, image: Array) -> Pending:
-        """Do all the work of a call, on a GPU without waiting for it: ``finish`` of what is returned does.
+        """Do all the work of a call; on a GPU, ``finish`` of the result waits for it.
 
         Parameters
         ----------
@@ -176,7 +176,7 @@ class Objective:
         return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
 
     def _launch(self, image: Array) -> Evaluation:
-        """Do an evaluation's work, on a GPU without waiting for it."""
+        """Do an evaluation's work; on a GPU, launch it."""
         view = self._view(image)
         terms = self._values(view)
         gradient = self._gradient(view, self.summands)
@@ -260,8 +260,8 @@ class Objective:
     def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
         """Return the L2 norm of each term's own contribution to the gradient, weights included.
 
-        It tells which term steers the image, which the sizes of the losses do not. Takes one forward pass and one
-        backward pass for each term.
+        This tells which term steers the image; the losses do not. It takes one forward pass, and one backward pass for
+        each term.
         """
         view = self._view(self._checked_size(image))
         norms = self._by_kind()

@@ -25,7 +25,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A published model file: what it is called, how to recognize it and what it takes.
+    """A published model file: its name, how to recognize it, and its input convention.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """The documentation: its links lead somewhere, its commands can be typed, and the library's walkthrough runs."""
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -8,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,7 +118,27 @@ def test_commands_are_found_in_blocks_and_in_the_text():
     assert sum(len(list(commands(page.read_text("utf-8")))) for page in PAGES) > 60
 
 
-# ---- the walkthrough ----
+# ---- Python ----
+
+
+def python_of(name):
+    return "\n".join(body for language, body in FENCE.findall((ROOT / name).read_text("utf-8")) if language == "python")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGE_NAMES if python_of(name)])
+def test_python_imports_what_exists(name):
+    for node in ast.walk(ast.parse(python_of(name))):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_readme_s_example_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    random = np.random.default_rng(0)
+    names = {"photo": random.uniform(0, 255, (32, 32, 3)), "painting": random.uniform(0, 255, (32, 32, 3))}
+    exec(compile(python_of("README.md"), "README.md", "exec"), names)
+    assert names["result"].value < names["value"]
 
 
 def test_the_library_s_walkthrough_runs_and_prints_what_it_says(tmp_path, monkeypatch):

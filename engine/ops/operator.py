@@ -19,7 +19,7 @@ Shape = tuple[int, int, int]
 class Operator(ABC):
     """One operator: activations of shape (H, W, C) in, one out.
 
-    What ``forward`` returns besides its output is the least that ``input_gradients`` needs. An operator with parameters
+    Besides its output, ``forward`` returns the least that ``input_gradients`` needs. An operator with parameters
     is a description, in NumPy, until ``placed`` has brought it to a device.
     """
 
