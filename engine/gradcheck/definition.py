@@ -1,4 +1,4 @@
-"""The loss by its definition: every operator and every equation once more, as directly as it can be written.
+"""The loss by its definition: every operator and every equation a second time, written as directly as possible.
 
 Shares nothing with the kernels, the network, the preprocessing and the losses but the numbers they are given: where a
 window goes is worked out here once more. What is wrong there in value and gradient alike, a bias left out, padding on

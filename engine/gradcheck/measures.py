@@ -1,4 +1,4 @@
-"""How a gradient is measured: against what it should be, along random directions, by quotients and by complex steps."""
+"""Measures of a gradient: distance from the expected one, random directions, difference quotients, complex steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIMPLE_FACTORS = {"2": 2.0, "1/2": 0.5, "4": 4.0, "1/4": 0.25, "-1": -1.0, "255"
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far what was found is from what was expected.
+    """The distance of a result from the expected one.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ def in_precision(network: Network, dtype: str, convolution: str = "direct") -> N
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """One operator at work during a forward pass: what went in and what came out, (H, W, C) each."""
+    """One operator during a forward pass: its input and output, (H, W, C) each."""
 
     node: Node
     inputs: tuple[Array, ...]

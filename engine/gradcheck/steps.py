@@ -50,7 +50,7 @@ def step_study(
     random: np.random.Generator,
     on_step: Callable[[], object] = lambda: None,
 ) -> list[StepStudy]:
-    """Study the whole objective in float64 and float32, as it is and with its decisions held.
+    """Study the whole objective in float64 and float32, unchanged and with the pattern frozen.
 
     With the decisions held the function is a polynomial of the pixels, and the quotient's error falls as h^2 until
     rounding takes over. Otherwise kinks add their own error between the two.
