@@ -364,6 +364,7 @@ def test_the_peak_is_that_since_it_was_forgotten():
     assert memory._resident_memory() - resident < 10e6
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch, tmp_path):
     # Neither the memory held here nor the current folder makes a difference there.
     ballast = np.ones(25_000_000)

@@ -33,6 +33,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("tools.check_gradients.study.fault_study", lambda seed, faults=None: [row])
 
 
+@pytest.mark.slow
 def test_passes_on_the_engine_as_it_is(quick, capsys):
     assert main(SMALL) == 0
     output = capsys.readouterr().out
@@ -70,6 +71,7 @@ def test_what_a_gpu_cannot_compute_in_is_said(quick, capsys, emulator):
     assert "tf32: dtype 'tf32' needs compute capability 8.0 or later, the GPU has 7.5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_writes_one_page_and_the_numbers(quick, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "report"

@@ -81,6 +81,7 @@ def stamps(path: Path) -> dict[str, int]:
 # ---- the pictures ----
 
 
+@pytest.mark.slow
 def test_without_flags_both_rows_of_the_papers_figure_are_made(folder, call):
     call(*SMALL)
     expected = {f"content-{name}.png" for name in PAPER}
@@ -88,6 +89,7 @@ def test_without_flags_both_rows_of_the_papers_figure_are_made(folder, call):
     assert {path.name for path in (folder / "out").iterdir()} == {*expected, "sheet.png", "table.csv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "files"),
     [
@@ -123,6 +125,7 @@ def test_a_picture_is_what_the_engine_makes_of_the_files(folder, call):
     assert measured["errors"] == gram_errors(network, style.image, photo, network.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["model", "vgg16"])
 def test_pooling_counts_behind_the_first_pooling_only(folder, call, model):
     made = []
@@ -219,6 +222,7 @@ def stands_in(sheet: np.ndarray, shown: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y, x in places.tolist() if np.array_equal(sheet[y : y + height, x : x + width], shown)]
 
 
+@pytest.mark.slow
 def test_the_sheet_has_all_pictures_in_the_papers_order(folder, call):
     call(*SMALL)
     made = pictures(folder / "out")

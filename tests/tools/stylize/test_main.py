@@ -149,6 +149,7 @@ def drawn_lines(text: str) -> list[str]:
     return sorted(re.findall(r'id="line2d_\d+">\s*<path d="([^"]*)" clip-path', text), key=len, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_plot_shows_the_loss_and_each_term_of_all_iterations(folder, call):
     pytest.importorskip("matplotlib")
     said = call(*WITH_MODEL, "--plot", "{}/losses.svg", "--style-layers", "conv1_1,conv2_1")
@@ -159,6 +160,7 @@ def test_the_plot_shows_the_loss_and_each_term_of_all_iterations(folder, call):
     assert opened(folder / "losses.png").width > 500
 
 
+@pytest.mark.slow
 def test_the_picture_does_not_depend_on_the_plot(folder, call):
     pytest.importorskip("matplotlib")
     call(*WITH_MODEL)

@@ -73,6 +73,7 @@ def entries(folder: Path, name: str = "out") -> list[dict[str, Any]]:
 # ---- the grid ----
 
 
+@pytest.mark.slow
 def test_by_default_the_grid_is_the_papers_figure_3(folder, call):
     said = call(*PAIR[:4], "-o", "{}/out", "-s", 48, "-n", 1)
     assert "20 of 20 cells made" in said
@@ -101,6 +102,7 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
             assert record["facts"]["evaluations"] == result.evaluations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axis",
     [
@@ -131,6 +133,7 @@ def test_any_setting_can_be_an_axis_and_makes_a_difference(folder, call, axis):
     assert len(set(losses)) == len(losses), losses
 
 
+@pytest.mark.slow
 def test_a_folder_of_photographs_meets_a_folder_of_paintings(folder, call):
     for name, pictures in {"photos": ("photo", "other"), "paintings": ("painting", "photo", "other")}.items():
         (folder / name).mkdir()
@@ -202,6 +205,7 @@ def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     assert call(*TWO_BY_TWO[:4], "-o", "{}/quiet", *TWO_BY_TWO[6:], "--quiet") == ""
 
 
+@pytest.mark.slow
 def test_there_are_a_sheet_a_page_and_if_asked_for_a_plot(folder, call):
     call(*TWO_BY_TWO)
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
@@ -297,6 +301,7 @@ def command(folder: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "tools.sweep", *(str(part).replace("{}", str(folder)) for part in arguments)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_killed_in_the_middle_goes_on_where_it_was(folder, call, workers):
     grid = (*PAIR[:4], "-s", 48, "-n", 60, "--optimizer", "l-bfgs")
@@ -482,6 +487,7 @@ def test_of_two_sweeps_that_begin_together_in_a_new_folder_one_is_told_so(folder
     assert len(cells(folder)) == 3
 
 
+@pytest.mark.slow
 def test_sweeps_that_really_begin_together_leave_one_whole_plan(folder, call):
     grids = [(*PAIR, "--rows", f"seed={seed},{seed + 1}") for seed in range(3)]
     running = [subprocess.Popen(command(folder, *grid), cwd=ROOT, stderr=subprocess.PIPE, text=True) for grid in grids]

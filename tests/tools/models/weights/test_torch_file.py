@@ -396,6 +396,7 @@ BIG = (1 << 47) - 1
 TWICE = b"}(" + text("a") + b"h\0" + text("b") + b"h\0uq\0"
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     "saved",
