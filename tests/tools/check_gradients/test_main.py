@@ -94,6 +94,7 @@ def test_writes_one_page_and_the_numbers(quick, tmp_path, capsys):
     assert "index.html" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_takes_pictures_and_layers(quick, tmp_path, capsys):
     random = np.random.default_rng(0)
     for name, size in (("photo.png", (40, 30)), ("painting.png", (25, 50))):
@@ -121,6 +122,7 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
     assert "MaxPool" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

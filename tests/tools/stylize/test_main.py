@@ -99,6 +99,7 @@ def test_the_long_side_is_as_asked_for(folder, call, size):
     assert opened(folder / "out.png").size == (size, round(size * 36 / 48))
 
 
+@pytest.mark.slow
 def test_the_weights_of_two_paintings_count(folder, call):
     paintings = ("{}/photo.png", "{}/painting.png", "{}/other.png", *WITH_MODEL[2:], "--init", "content")
     pictures = []
@@ -255,6 +256,7 @@ def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder
     assert facts(folder / "out.png", "Result")["iterations"] == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_draws_the_losses_so_far(folder, call, monkeypatch):
     pytest.importorskip("matplotlib")
     interrupt(monkeypatch, 3)
@@ -295,6 +297,7 @@ def test_the_draft_network_has_the_papers_layers_and_takes_the_papers_weight():
 # ---- the defaults, and the paper's settings instead ----
 
 
+@pytest.mark.slow
 def test_paper_is_what_the_paper_says(folder, call):
     call(*WITH_MODEL, "--paper")
     found = facts(folder / "out.png", "Settings")
@@ -340,6 +343,7 @@ def test_the_content_weight_keeps_its_balance_at_any_size(folder, call, size):
     assert settings["content_weight"] == pytest.approx(recommended * (512 / size) ** 2)
 
 
+@pytest.mark.slow
 def test_a_content_weight_that_is_a_guess_is_said_to_be_one(folder, call):
     guess = "the content weight is a guess as for the original VGG-19; find one that suits with: python -m tools.sweep"
     assert guess in call(*WITH_MODEL)
@@ -410,6 +414,7 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
     assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png"]
 
 
+@pytest.mark.slow
 def test_a_preview_that_would_be_the_picture_itself_is_left_out_and_that_is_said(folder, call, monkeypatch):
     said = call(*SMALL, "--preview")
     assert "no preview: the picture itself is by the draft network" in said

@@ -86,6 +86,7 @@ def test_by_default_the_grid_is_the_papers_figure_3(folder, call):
     assert all(list(entry["settings"]["style_layers"]) == [f"conv{n}_1" for n in range(1, 6)] for entry in found[-4:])
 
 
+@pytest.mark.slow
 def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     call(*TWO_BY_TWO, "--init", "noise")
     network = load_network(folder / "model.onnx", threads=1)
@@ -147,6 +148,7 @@ def test_a_folder_of_photographs_meets_a_folder_of_paintings(folder, call):
     assert [line["style"] for line in table(folder, "row")] == ["other", "painting", "photo"]
 
 
+@pytest.mark.slow
 def test_one_axis_is_a_row_or_a_column(folder, call):
     call(*PAIR, "--rows", "seed=0..2")
     assert sorted(cells(folder)) == ["1-1.png", "2-1.png", "3-1.png"]
@@ -198,6 +200,7 @@ def test_a_picture_carries_its_settings(folder, call):
     assert result["stop"] == "iterations"
 
 
+@pytest.mark.slow
 def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     said = call(*TWO_BY_TWO, "--verbose")
     assert len(re.findall(r"sweep: [01], 1e-[23]: loss \S+ -> \S+, reached 3 iterations, ", said)) == 4
@@ -276,6 +279,7 @@ def test_a_pair_that_fails_everywhere_is_an_error_at_once(folder, call):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_keeps_what_it_has_and_goes_on(folder, call, monkeypatch):
     call(*TWO_BY_TWO[:4], "-o", "{}/whole", *TWO_BY_TWO[6:])
     real, count = sweep.make_cell, 0
@@ -418,6 +422,7 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, call, arguments, messag
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_sweeps_folder_is_refused(folder, call):
     write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     call(*TWO_BY_TWO)
@@ -445,6 +450,7 @@ def test_another_sweeps_folder_is_refused(folder, call):
     assert cells(folder) == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call, monkeypatch):
     call(*TWO_BY_TWO)
     (folder / "out" / "cells" / "1-1.png").unlink()
@@ -453,6 +459,7 @@ def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call
     assert call(*TWO_BY_TWO, code=2).startswith(f"sweep: cannot write '{folder}/out/cells/1-1.png': ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["seed=0,1", "model={}/model.onnx", "init={}/other.png,noise"])
 def test_a_file_by_another_name_is_the_same_sweep(folder, call, monkeypatch, axis):
     grid = (*PAIR, "--init", "{}/other.png") if axis.startswith("seed") else PAIR
@@ -549,6 +556,7 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -575,6 +583,7 @@ def test_absurd_weights_are_told_instead_of_suggesting_others(folder, capsys, ar
     assert message in said
 
 
+@pytest.mark.slow
 def test_a_style_weight_moves_the_suggested_weights_along(folder, capsys):
     arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "--init", "content")]
     tables = [called(main, capsys, [*arguments, "-b", weight], 0)[0] for weight in ("1", "1e-20", "1e20")]

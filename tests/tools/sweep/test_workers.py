@@ -132,6 +132,7 @@ def test_a_batch_survives_a_killed_process(tmp_path):
         executor.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
     executor = LocalProcesses(1)
     future = executor.submit(work_until, str(tmp_path), "long", "never")
