@@ -1,4 +1,4 @@
-"""Style transfer on a hand-written engine: ONNX import, network, losses, objective, optimisers."""
+"""Style transfer on a hand-written engine: ONNX import, network, losses, objective, optimizers."""
 
 from engine.errors import ModelError, NonFiniteError
 from engine.load import load_network

@@ -21,7 +21,7 @@ def run_batch(
     waiting: Callable[[], None] | None = None,
     interval: float = 1.0,
 ) -> Iterator[tuple[Key, Any | BaseException]]:
-    """Yield each key with what ``function(*arguments(key))`` returned, in the order in which they are done.
+    """Yield each key with the result of ``function(*arguments(key))``, in order of completion.
 
     Parameters
     ----------

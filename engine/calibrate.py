@@ -1,7 +1,7 @@
 """Which content weights are worth looking at for a content image, a style image and a network, found by small runs.
 
-The content loss grows with the square of the activations and the style loss with their fourth power, so that no weight
-suits two networks; and none suits two sizes, see ``engine.stylize.content_weight_at``. What can be compared is how
+The content loss grows with the square of the activations and the style loss with their fourth power, so no weight suits
+two networks; and none suits two sizes, see ``engine.stylize.content_weight_at``. What can be compared is how
 much of the content image is left: between none, where the style alone decides, and all.
 """
 
@@ -24,7 +24,7 @@ KEPT = (0.1, 0.9)
 """From the first to the last suggested weight this much of the content image is kept."""
 
 FLAT = 0.01
-"""Where ten times the weight keeps no more than this of the content image in addition, more weight is of no use."""
+"""Where ten times the weight keeps no more than this of the content image in addition, more weight does not help."""
 
 MOST_RUNS = 14
 
@@ -84,7 +84,7 @@ def suggest_content_weights(
     follow : called after each small run.
 
     Raises ValueError for settings or images that do not fit, and when the weight makes no difference; KeyboardInterrupt
-    when a small run is interrupted, for it tells nothing.
+    when a small run is interrupted: its result would mean nothing.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")

@@ -1,4 +1,4 @@
-"""Giving one image the colors of another: a style image those of the content image, before its style is taken."""
+"""Give one image the colors of another: as a rule a style image those of the content image."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def match_colors(
     Source: Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style Transfer" (2016), section
     5.1, which has the last two; the first is that of optimal transport between normal distributions (Olkin and
     Pukelsheim 1982).
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> painting, photo = random.uniform(0, 100, (20, 30, 3)), random.uniform(80, 160, (40, 40, 3))
+    >>> matched = match_colors(painting, photo)
+    >>> bool(np.allclose(matched.mean(axis=(0, 1)), photo.mean(axis=(0, 1)), atol=0.1))
+    True
     """
     if method not in METHODS:
         raise ValueError(unknown_name("color method", method, METHODS))

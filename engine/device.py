@@ -73,7 +73,7 @@ def _cuda_algorithm(gpu: Cuda, convolution: str, precision: str) -> str:
 
 
 def choose_device(device: str, dtype: str = "float32") -> str:
-    """Return the device that ``device`` stands for; raises ValueError where it is not to be had."""
+    """Return the device that ``device`` stands for; raises ValueError if it is unavailable."""
     if device not in DEVICES:
         raise ValueError(unknown_name("device", device, DEVICES))
     if dtype not in DTYPES and device == "cpu":

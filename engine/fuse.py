@@ -1,4 +1,4 @@
-"""What exporters write as several operators and the engine computes as one: convolution, scale and shift, ReLU."""
+"""Fusion of what exporters write as several operators: convolution, scale and shift, ReLU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.ops import Affine, Conv, Relu
 def fused(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Fold scale-and-shift and Relu into the convolution before them, where nothing else reads its output.
 
-    The convolution keeps its name and gives the value that the last of what was folded into it gave.
+    The convolution keeps its name and outputs the value of the last operator that was folded into it.
     """
     readers = Counter(name for node in nodes for name in node.inputs)
     producer: dict[str, int] = {}
@@ -40,7 +40,7 @@ def fused(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _fold(conv: Conv, affine: Affine) -> Conv:
-    """Return the convolution that gives ``affine`` of what ``conv`` gives."""
+    """Return the convolution that computes ``affine`` after ``conv``."""
     bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias.astype(np.float64)
     # A bias alone leaves the weights as they are, to the bit.
     weight = conv.weight if (affine.scale == 1).all() else conv.weight * affine.scale

@@ -15,7 +15,7 @@ from engine.ops import Array, Operator, Shape
 from kernels import Device
 
 Gradient = Array | Callable[[], Array] | None
-"""A gradient, a function that computes it if it is wanted, or None where there is none."""
+"""A gradient, a function that computes it if it is wanted, or None if there is none."""
 
 Observer = Callable[[str, Array], None]
 """Called with a node's label and its output, or the gradient of an input, for looking into a run."""
@@ -63,7 +63,7 @@ class GraphNode(Generic[AnyOperator]):
 
     @property
     def label(self) -> str:
-        """How messages call it: ``Conv 'conv1_1'``."""
+        """The label for messages: ``Conv 'conv1_1'``."""
         return label_of(self.operator.kind, self.name)
 
     @property

@@ -18,7 +18,7 @@ the sum of an inner product's pieces. The work on whole vectors is done by ``lbf
 
 So that a GPU is waited for once an evaluation, all that the next decision can need is launched behind each evaluation
 as if its image were going to be accepted: the new pair, its inner products, the projected gradient. The pair goes to a
-place of its own, so that nothing is lost where the image is rejected.
+separate place, so nothing is lost if the image is rejected.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class LineSearch:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """A place that may become the next, and what was launched for it.
+    """A candidate iterate, and what was launched for it.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ def load_network(
     dtype : of the activations: ``"float32"``; on the CPU also ``"float64"`` or ``"complex128"``; on a GPU also
         ``"float16"``, with sums in float32, values kept in range by ``engine.scaling``. ``"tf32"`` is float32, rounded
         to tf32 (11 bits) where convolutions multiply it, on a GPU of compute capability 8.0 or later.
-    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"``, ``"raw"`` or ``"bgr"``; None finds out from the
-        model's metadata, the table of published files, or its first layer's weights and the arithmetic before it.
+    preprocessing : ``"caffe"``, ``"torch"``, ``"unit"``, ``"raw"`` or ``"bgr"``; None reads it from the model's
+        metadata, the table of published files, or the first layer's weights and the arithmetic before it.
     convolution : ``"auto"`` takes the fastest algorithm for each layer, ``"direct"`` the definition's sums throughout.
         On a GPU also ``"patches"``, matrix products of patches; ``"tensor"``, implicit matrix products on the tensor
         cores of compute capability 8.0 and later, which in float32 keep its precision by products in three parts;
@@ -58,6 +58,14 @@ def load_network(
     threads : how many the kernels use; None means all available cores. The result does not depend on it.
 
     Raises ModelError when the file cannot be used, ValueError for a wrong argument.
+
+    Examples
+    --------
+    >>> network = load_network("tools/models/draft.onnx")  # the network that comes with the program
+    >>> network.layers[:3]
+    ('conv1_1', 'conv1_2', 'conv2_1')
+    >>> network.preprocessing.name, network.precision
+    ('caffe', 'float32')
     """
     for kind, given, choices in (
         ("pooling", pooling, POOLINGS),
@@ -99,7 +107,7 @@ def resolve_preprocessing(path: Path, graph: Graph) -> Preprocessing:
 
     A mean or a scale that the model itself has before its first layer is not in it.
 
-    Raises ModelError when none of them tells: a guess would give worse pictures without a word.
+    Raises ModelError if none of them tells: a wrong guess would quietly give worse pictures.
     """
     stated = metadata_preprocessing(graph.metadata)
     if stated is not None:

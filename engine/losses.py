@@ -9,15 +9,15 @@ Each value stands directly above its gradient, in the paper's letters:
     w_l                 weight of layer l in the style loss
     alpha, beta         weights of content and style in the total
 
-The paper's gradients (equations 2 and 6) are zero where F < 0, for its F stands before the ReLU. Here F stands behind
-it, where nothing is negative, and the same zero is made by the ReLU's own input gradient (``kernels/cpu/relu.py``), so
-that these are the plain derivatives with respect to F.
+The paper's gradients (equations 2 and 6) are zero where F < 0, because its F is taken before the ReLU. Here F is taken
+after it, where nothing is negative, and the ReLU's own input gradient (``kernels/cpu/relu.py``) makes the same zero. So
+these are the plain derivatives with respect to F.
 
 Images of different sizes: the Gram matrix of each is divided by its own M before the two are compared. Where the sizes
 agree that is the paper's formula.
 
 Arrays lie on the ``device`` given, as (height, width, N_l), channels last, so that "row i of F" is ``F[:, :, i]``.
-Transposes are plain, never conjugate, so that all of this is analytic and can be differentiated by a complex step.
+Transposes are plain, never conjugate: everything stays analytic and can be differentiated by a complex step.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def coarse_to_fine(
 ) -> Generator[tuple[Level, Prepared], Result, None]:
     """Yield each level with what has been prepared for it; what came of it is sent back, and the next begins with that.
 
-    Who takes them runs them, and so decides what is shown, and whether to stop::
+    The caller runs them, and so decides what is shown and whether to stop::
 
         pictures = coarse_to_fine(levels, prepare_level)
         level, job = next(pictures)
@@ -141,6 +141,19 @@ def stylize_coarse_to_fine(
     callback : called after each iteration of each level, and may stop that level; Ctrl-C ends the whole.
 
     Raises ValueError for settings or images that do not fit, and for a level that is too small for the network.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> def nearest(image, height, width):
+    ...     rows, columns = np.arange(height) * image.shape[0] // height, np.arange(width) * image.shape[1] // width
+    ...     return image[rows][:, columns]
+    >>> settings = Settings(iterations=2)
+    >>> stylize_coarse_to_fine(network, photo, painting, settings, resize=nearest, size=64, levels=2).image.shape
+    (51, 64, 3)
     """
     settings = settings or Settings()
     styles = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)

@@ -29,13 +29,24 @@ class Network:
     dtype : of the activations.
     device : where everything between image and gradient is computed.
     content_weight : recommended alpha, see ``engine.vgg.KnownWeights``.
-    rejected : what the file holds and the engine cannot run.
+    rejected : the file's nodes that the engine cannot run.
     convolution : the algorithm of convolutions, as the device takes it.
-    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 where there is none.
+    scales : the factor on the stored features of each layer, see ``engine.scaling``; 1 unless given.
     tf32 : whether float32 numbers are rounded to tf32 where convolutions multiply them.
-    weights : what the weights are, where they are known, see ``engine.vgg.KnownWeights``; else empty, and
+    weights : the name of the weights if they are known, see ``engine.vgg.KnownWeights``; else empty, and
         ``content_weight`` is a guess.
     notes : what is to be known of how the model is run, a sentence each.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> network.shapes(32, 40, ["conv1_1", "conv2_1"])
+    {'conv1_1': (32, 40, 16), 'conv2_1': (16, 20, 32)}
+    >>> plan = network.plan(32, 40, ["conv1_1"])
+    >>> tape = plan.forward(np.zeros((32, 40, 3)))
+    >>> plan.backward(tape, {"conv1_1": np.ones((32, 40, 16))}).shape  # with respect to the image
+    (32, 40, 3)
     """
 
     nodes: tuple[Node, ...]
@@ -91,6 +102,16 @@ class Network:
         Returns
         -------
         By layer, a NumPy array (N_l, H_l, W_l): channels, height, width.
+
+        Raises ValueError for an unknown layer or an image that does not fit.
+
+        Examples
+        --------
+        >>> from engine import load_network
+        >>> network = load_network("tools/models/draft.onnx")
+        >>> features = network.features(np.zeros((32, 40, 3)), ["conv1_1", "conv4_2"])
+        >>> features["conv4_2"].shape
+        (128, 4, 5)
         """
         wanted = [layers] if isinstance(layers, str) else list(layers)
         tape = self.forward(image, wanted)
@@ -140,7 +161,7 @@ class Network:
         return image
 
     def scale_of(self, layer: str) -> float:
-        """Return how many times as large as they are a layer's features are stored."""
+        """Return the scale factor applied to a layer's stored features."""
         return self.scales.get(layer, 1.0)
 
     def placed(self, image: Array) -> Array:

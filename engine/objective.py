@@ -57,19 +57,34 @@ class Objective:
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
-    further_terms : summands beside content and style, see ``engine.terms``.
+    further_terms : summands besides content and style, see ``engine.terms``.
     regions : parts of the picture with styles of their own, see ``engine.regions``; in place of ``style``.
     content_mask : (H, W), 0 and above, how much each position of the content image counts; None counts each once.
     replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
-    small, or when nothing is left to optimise.
+    small, or when nothing is left to optimize.
 
     Attributes
     ----------
     terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l; the
         further terms by their kind and name, without their weights.
     evaluations : how often it was called.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> objective = Objective(network, photo, painting, style_layers={"conv1_1": 0.5, "conv2_1": 0.5})
+    >>> value, gradient = objective(photo)
+    >>> gradient.shape, gradient.dtype
+    ((32, 40, 3), dtype('float64'))
+    >>> objective.terms["content"]  # at the content image itself
+    {'conv4_2': 0.0}
+    >>> sorted(objective.terms["style"])
+    ['conv1_1', 'conv2_1']
     """
 
     def __init__(
@@ -103,12 +118,12 @@ class Objective:
         elif regions:
             self.shape = (*np.shape(regions[0].mask)[:2], 3)
         if not (self.content_layers or self.style_layers or further):
-            raise ValueError("nothing to optimise: give a content or a style image, and at least one layer for it")
+            raise ValueError("nothing to optimize: give a content or a style image, and at least one layer for it")
         alpha, beta = self.content_weight, self.style_weight
         weights = [alpha * weight for weight in self.content_layers.values()]
         weights += [beta * weight for weight in self.style_layers.values()]
         if not any([*weights, *(term.weight for term in further)]):
-            raise ValueError("nothing to optimise: all weights are zero")
+            raise ValueError("nothing to optimize: all weights are zero")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
@@ -159,7 +174,7 @@ class Objective:
         return value, pending.gradient if self.device.holds(image) else self.device.fetch(pending.gradient)
 
     def begin(self, image: Array) -> Pending:
-        """Do all the work of a call, on a GPU without waiting for it: ``finish`` of what is returned does.
+        """Do all the work of a call; on a GPU, ``finish`` of the result waits for it.
 
         Parameters
         ----------
@@ -173,7 +188,7 @@ class Objective:
         return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
 
     def _launch(self, image: Array) -> Evaluation:
-        """Do an evaluation's work, on a GPU without waiting for it."""
+        """Do an evaluation's work; on a GPU, launch it."""
         view = self._view(image)
         terms = self._values(view)
         gradient = self._gradient(view, self.summands)
@@ -247,7 +262,7 @@ class Objective:
         return {"content": self.content_weight, "style": self.style_weight}.get(term.kind, 1.0) * term.weight
 
     def weighted_terms(self) -> dict[str, dict[str, Any]]:
-        """Return the terms of the last call as they stand in the total: times alpha or beta and their weights."""
+        """Return the terms of the last call as they are in the total: times alpha or beta and their weights."""
         if not self.evaluations:
             raise ValueError("the objective has not been called yet, it has no terms")
         weighted = self._by_kind()
@@ -258,8 +273,8 @@ class Objective:
     def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
         """Return the L2 norm of each term's own contribution to the gradient, weights included.
 
-        It tells which term steers the image, which the sizes of the losses do not. Takes one forward pass and one
-        backward pass for each term.
+        This tells which term steers the image; the losses do not. It takes one forward pass, and one backward pass for
+        each term.
         """
         view = self._view(self._checked_size(image))
         norms = self._by_kind()
@@ -269,7 +284,7 @@ class Objective:
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
-        """Return what ``Network.backward`` needs for the gradient of the terms on layers, for what made ``tape``."""
+        """Return the layers' derivatives that ``Network.backward`` needs, at the image that made ``tape``."""
         view = View(self.network, tape)
         return self._layer_gradients(view, [term for term in self.summands if term.layer is not None])
 
@@ -313,7 +328,7 @@ class Objective:
         return [Style(layer, targets[layer], w_l) for layer, w_l in self.style_layers.items()]
 
     def _style_targets(self, style: Styles) -> dict[str, Array]:
-        """Return A / M_a of each style layer, averaged over the paintings by their weights."""
+        """Return A / M_a of each style layer, averaged over the style images by their weights."""
         paintings = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
         if not paintings:
             raise ValueError("the list of style images is empty")
@@ -391,7 +406,7 @@ def _layers_of(terms: Iterable[Term]) -> list[str]:
 
 
 def _check_further(terms: Sequence[Term]) -> None:
-    """Raise ValueError for further terms that cannot stand beside the paper's."""
+    """Raise ValueError for further terms that cannot be added to the paper's."""
     for term in terms:
         if term.kind in _PAPER_KINDS:
             raise ValueError(f"a further term is of the kind {term.kind!r}, which is the paper's: call it otherwise")

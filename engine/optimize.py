@@ -59,7 +59,7 @@ def minimize(
     objective : value and gradient of an image.
     initial : (H, W, 3), RGB, 0..255; it is clipped to the bounds and not changed. Where it lies on a GPU, iterates,
         gradients and corrections stay there, with all methods but ``"l-bfgs-b"``; ``objective`` is an ``Objective``.
-    method : ``"l-bfgs-b"`` (scipy's, the reference), ``"l-bfgs"`` (``engine.lbfgs``, a tenth of the time for itself),
+    method : ``"l-bfgs-b"`` (scipy's, the reference), ``"l-bfgs"`` (``engine.lbfgs``, a tenth of the overhead),
         ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
     iterations : at most.
     bounds : lowest and highest value of the image, or None.
@@ -70,16 +70,28 @@ def minimize(
     momentum : of SGD.
     value_tolerance : L-BFGS has converged when an iteration lowers the loss by less than this fraction of it (of the
         largest element of the first gradient, where the loss is below that).
-        Below the rounding of a float32 network (1e-7), so that a run is not cut short while it still gets on.
+        The default is below the rounding of a float32 network (1e-7), so a run that still makes progress continues.
     gradient_tolerance : L-BFGS has converged when no element of the projected gradient is larger than this fraction
-        of the largest at the start. From noise that can be large: a millionth of it has been seen far from the end.
-    device : where the steps are computed, unless scipy does; None means the objective's ``device``, or else a thread of
-        the CPU. The result does not depend on the number of threads.
+        of the largest at the start. The gradient of noise is large: a millionth of it can still be far from the end.
+    device : where the steps are computed, unless scipy does it; None means the objective's ``device`` or, if it has
+        none, one thread of the CPU. The result does not depend on the number of threads.
 
     A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
     At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.
 
-    Raises ValueError for an argument that does not fit, or where the loss is complex.
+    Raises ValueError for an argument that does not fit, or if the loss is complex.
+
+    Examples
+    --------
+    Any function with a gradient will do, here the squared distance from gray:
+
+    >>> def distance(image):
+    ...     return ((image - 128) ** 2).sum(), 2 * (image - 128)
+    >>> result = minimize(distance, np.zeros((4, 5, 3)), method="l-bfgs", iterations=50)
+    >>> bool(np.allclose(result.image, 128)), result.stop
+    (True, 'converged')
+    >>> minimize(distance, np.zeros((4, 5, 3)), method="adam", iterations=3).stop_reason
+    'reached 3 iterations'
     """
     if method not in METHODS:
         raise ValueError(unknown_name("optimizer", method, METHODS))

@@ -98,7 +98,7 @@ class Plan:
         ----------
         tape : of ``forward``; it is used up.
         gradients : by layer, the derivative with respect to its features, or a function for it. That is called when the
-            backward pass gets there, so that not all of them take up memory at once.
+            backward pass gets there, so not all of them are in memory at once.
 
         Returns
         -------
@@ -166,9 +166,9 @@ class Plan:
 
 
 def joined(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
-    """Return ``nodes`` with neighbors run as one, or so that they share work, where their operators can.
+    """Return ``nodes`` with neighbors fused, or sharing work, where their operators allow it.
 
-    Not where the value between the two is in ``kept``, for a loss may add to its gradient, or is read elsewhere.
+    Not where the value between the two is in ``kept`` (a loss may add to its gradient) or is read elsewhere.
     """
     readers = Counter(name for node in nodes for name in node.inputs)
     result: list[Node] = []
@@ -186,7 +186,7 @@ def joined(nodes: Sequence[Node], kept: Collection[str]) -> tuple[Node, ...]:
 
 
 def _with_gradient(device: Device, given: LayerGradient, flowing: Array | None, features: Array, layer: str) -> Array:
-    """Return what flows into a layer's features together with a derivative of one's own.
+    """Return the gradient that flows into a layer's features plus the given derivative.
 
     Raises ValueError where that has another shape than the features.
     """

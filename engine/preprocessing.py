@@ -62,7 +62,7 @@ def metadata_preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:
     """Return the convention that a model's metadata states, or None when it states none.
 
     Reads ONNX's image metadata (``Image.BitmapPixelFormat``, ``Image.NominalPixelRange``) with ``mean`` and ``std``
-    beside them, both in the network's channel order. Raises ModelError when they contradict themselves.
+    next to them, both in the network's channel order. Raises ModelError when they contradict themselves.
     """
     order, span = metadata.get("Image.BitmapPixelFormat"), metadata.get("Image.NominalPixelRange")
     if order is None and span is None:

@@ -1,8 +1,8 @@
 """What a layer knows of a picture: the paper's Figure 1.
 
-Content reconstruction looks for an image, from white noise, whose responses at a layer are those of a photograph
-("Methods", equations 1 and 2); texture synthesis for one whose Gram matrices are those of a painting (equations 3 to
-6). Both are the paper's total loss without its other half, so that the equations stand in ``engine.losses`` alone.
+Content reconstruction starts from white noise and matches the activations of a content image at a layer ("Methods",
+equations 1 and 2); texture synthesis matches the Gram matrices of a style image (equations 3 to 6). Both minimize the
+paper's total loss without its other half. The equations themselves are in ``engine.losses``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,26 @@ def content_reconstruction(
     settings: Settings | None = None,
     initial: Array | None = None,
 ) -> Job:
-    """Set up the search for an image with a photograph's responses.
+    """Set up the search for an image that has a content image's activations.
 
     Parameters
     ----------
     network : from ``load_network``.
-    photograph : (H, W, 3), RGB, 0..255.
+    photograph : the content image, (H, W, 3), RGB, 0..255.
     layers : usually one; several are matched together.
     settings : seed, iterations, optimizer, learning_rate and history count.
-    initial : the image to begin with, of the photograph's shape; None means uniform noise from the settings' seed.
+    initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
 
     Raises ValueError for layers or images that do not fit.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> photo = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> job = content_reconstruction(network, photo, "conv1_1", Settings(seed=1, iterations=3))
+    >>> psnr(job.run().image, photo) > psnr(job.initial, photo)
+    True
     """
     return _job(Objective(network, photograph, None, layers, content_weight=1.0), photograph, settings, initial)
 
@@ -54,10 +63,19 @@ def texture_synthesis(
     settings: Settings | None = None,
     initial: Array | None = None,
 ) -> Job:
-    """Set up the search for an image of a painting's size with its Gram matrices.
+    """Set up the search for an image that has a style image's size and Gram matrices.
 
     The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given. A
     painting with alpha, (H, W, 4), counts where it is seen, see ``engine.transparency``.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> painting = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> result = texture_synthesis(network, painting, ["conv1_1", "conv2_1"], Settings(seed=1, iterations=3)).run()
+    >>> result.value < result.initial_value
+    True
     """
     colors, _ = split_alpha(painting)
     return _job(Objective(network, None, painting, style_layers=layers), colors, settings, initial)
@@ -80,14 +98,14 @@ def psnr(image: Array, reference: Array) -> float:
 
 
 def feature_errors(network: Network, image: Array, reference: Array, layers: Iterable[str]) -> dict[str, float]:
-    """Return ``||F - P|| / ||P||`` by layer: how far the responses to an image are from those to a reference.
+    """Return ``||F - P|| / ||P||`` by layer: how far an image's activations are from a reference's.
 
     Parameters
     ----------
     image, reference : (H, W, 3), 0..255, of the same shape.
-    layers : names of the network's layers; each is computed on its own, so that one at a time is held.
+    layers : names of the network's layers; each is computed alone, so only one is held at a time.
 
-    Where the reference has no response at all the error is infinite, or 0 if the image has none either.
+    Where the reference's activations are all zero the error is infinite, or 0 if the image's are too.
     """
     errors = {}
     for layer, F, P in _responses(network, image, reference, layers):
@@ -128,7 +146,7 @@ def _job(objective: Objective, reference: Array, settings: Settings | None, init
 def _responses(
     network: Network, image: Array, reference: Array, layers: Iterable[str]
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Yield each layer's responses to both images, (H_l, W_l, N_l)."""
+    """Yield each layer's activations for both images, (H_l, W_l, N_l)."""
     for layer in network.checked(layers):
         F, P = (np.moveaxis(network.features(each, layer)[layer], 0, -1) for each in (image, reference))
         yield layer, F, P

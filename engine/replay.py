@@ -42,7 +42,7 @@ class Replay:
         self._records: dict[tuple[int, ...], _Record | None] = {}
 
     def __call__(self, image: Array) -> Evaluation:
-        """Return what ``launch`` does for an image on the GPU, float64."""
+        """Return the result of ``launch`` for an image on the GPU, float64."""
         if image.shape not in self._records:
             self._records[image.shape] = self._recorded(image)
         record = self._records[image.shape]

@@ -1,8 +1,8 @@
-"""Keeping responses and gradients within the range of 16-bit numbers, by powers of two that change no digit.
+"""Keeping activations and gradients within the range of 16-bit numbers, by exact powers of two.
 
-ReLU, pooling and padding commute with a positive factor, so that only convolutions have to know of it: a weight is
+ReLU, pooling and padding commute with a positive factor, so only convolutions have to know about it: a weight is
 multiplied by the factor of its output over that of its input, a bias by the former. The largest 16-bit number is 65504,
-the smallest with all digits 6e-5; VGG's responses reach thousands.
+the smallest with all digits 6e-5; VGG's activations reach thousands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.ops import Array, AveragePool, Conv, MaxPool, Pad, Relu
 from kernels import Device
 
 LARGEST = 512.0
-"""Responses to the sample picture are stored no larger than this, so that those to others have room above."""
+"""Largest stored activation of the sample picture; other pictures have room above it."""
 
 SAMPLE_SIZE = 128
 
@@ -39,7 +39,7 @@ def scaled_nodes(nodes: Sequence[Node], largest: Mapping[str, float]) -> tuple[t
     Parameters
     ----------
     nodes : in running order.
-    largest : the largest response in some of the values; the others take the power of what they are made from.
+    largest : the largest activation in some of the values; the others take the power of what they are made from.
 
     Raises ValueError for anything but convolutions, ReLU and pooling.
     """

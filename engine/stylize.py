@@ -1,4 +1,4 @@
-"""The whole job on arrays: from a photograph and paintings to the picture."""
+"""The whole job on arrays: from a content image and style images to the picture."""
 
 from __future__ import annotations
 
@@ -30,13 +30,22 @@ REPLAYED_PIXELS = 1 << 20
 
 
 def _by_method(defaults: Mapping[str, float]) -> str:
-    """Return in words which optimiser has which default."""
+    """Return in words which optimizer has which default."""
     return ", ".join(f"{value:g} for {method}" for method, value in defaults.items())
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a picture depends on beside its input images and its network."""
+    """What a picture depends on besides its input images and its network; the command line's defaults are these.
+
+    Examples
+    --------
+    >>> settings = Settings(init="noise", iterations=200)
+    >>> settings.optimizer, settings.content_layers
+    ('l-bfgs', ('conv4_2',))
+    >>> replace(settings, content_weight=1e-3).content_weight
+    0.001
+    """
 
     content_layers: Layers = field(
         default=PAPER_CONTENT_LAYERS, metadata={"help": "layers that keep the photograph's content"}
@@ -62,9 +71,9 @@ class Settings:
     )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
     iterations: int = field(default=100, metadata={"help": "iterations at most, of each size"})
-    optimizer: str = field(default="l-bfgs", metadata={"help": "how the loss is minimised"})
+    optimizer: str = field(default="l-bfgs", metadata={"help": "how the loss is minimized"})
     learning_rate: float | None = field(
-        default=None, metadata={"help": f"step in grey levels (default {_by_method(LEARNING_RATES)})"}
+        default=None, metadata={"help": f"step in gray levels (default {_by_method(LEARNING_RATES)})"}
     )
     history: int | None = field(
         default=None, metadata={"help": f"corrections that L-BFGS keeps (default {_by_method(HISTORIES)})"}
@@ -90,7 +99,7 @@ class Job:
     settings: Settings
 
     def run(self, callback: Callable[[Iteration], bool | None] | None = None) -> Result:
-        """Minimise the objective; see ``engine.optimize.minimize``."""
+        """Minimize the objective; see ``engine.optimize.minimize``."""
         on_device = OPTIMIZERS[self.settings.optimizer].on_device
         return minimize(
             self.objective,
@@ -118,16 +127,28 @@ def prepare(
     Parameters
     ----------
     network : from ``load_network``.
-    content : the photograph, (H, W, 3), RGB, 0..255.
-    style : the painting, or a list of (image, weight), of any size; with an alpha, (H, W, 4), what is transparent does
-        not count, see ``engine.transparency``.
+    content : the content image, (H, W, 3), RGB, 0..255, uint8 or floating.
+    style : the style image, or a list of (image, weight), of any size; with an alpha, (H, W, 4), what is transparent
+        does not count, see ``engine.transparency``.
     settings : by default those of ``Settings``, with the content weight recommended for the network.
-    initial : the image to begin with, of the photograph's shape; None makes it as ``settings.init`` says ("style"
-        needs a painting of the photograph's shape).
+    initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
+        a style image of the content image's shape).
 
     regions, content_mask : as for ``Objective``; with regions, the style is None.
 
     Raises ValueError for settings or images that do not fit.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> job = prepare(network, photo, painting, Settings(init="noise", iterations=2))
+    >>> job.initial.shape, job.objective.layers[-1]
+    ((32, 40, 3), 'conv4_2')
+    >>> job.run().iterations
+    2
     """
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
@@ -164,8 +185,8 @@ def variation_terms(settings: Settings) -> list[Term]:
 def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:
     """Return the content weight at another number of pixels that leaves the balance of content and style as it is.
 
-    The content loss is a sum over the pixels, the style loss is not, for each Gram matrix is divided by its M_l: the
-    weight grows as the pixels become fewer.
+    The content loss is a sum over the pixels. The style loss is not, because each Gram matrix is divided by its M_l.
+    So the weight grows as the number of pixels falls.
 
     Parameters
     ----------
@@ -200,7 +221,7 @@ def first_evaluation(job: Job) -> float:
         raise ValueError(f"{error}: choose smaller weights of the losses, or look into the model") from None
     if not gradient.any():
         raise ValueError(
-            "nothing to optimise: the gradient at the first image is zero, for no layer responds to it, "
+            "nothing to optimize: the gradient at the first image is zero, because no layer responds to it, "
             "the weights are too small, or it fits perfectly already"
         )
     return float(value)
@@ -214,7 +235,20 @@ def stylize(
     initial: Array | None = None,
     callback: Callable[[Iteration], bool | None] | None = None,
 ) -> Result:
-    """Render a photograph in the style of a painting: ``prepare`` and run."""
+    """Render a content image in the style of another: ``prepare`` and run.
+
+    The arguments are those of ``prepare`` and, for ``callback``, of ``minimize``.
+
+    Examples
+    --------
+    >>> from engine import load_network
+    >>> network = load_network("tools/models/draft.onnx")
+    >>> random = np.random.default_rng(0)
+    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> result = stylize(network, photo, painting, Settings(iterations=2))
+    >>> result.image.shape, result.value < result.initial_value
+    ((32, 40, 3), True)
+    """
     return prepare(network, content, style, settings, initial).run(callback)
 
 
@@ -247,7 +281,7 @@ def checked_initial(network: Network, initial: Array, other: str, shape: tuple[i
 def memory(network: Network, height: int, width: int, settings: Settings) -> int:
     """Return the bytes that a run at this size holds at its peak where the network computes, estimated.
 
-    Counted are the network, the losses' targets and the optimiser, unless that has its vectors elsewhere: see
+    Counted are the network, the losses' targets and the optimizer, unless that has its vectors elsewhere: see
     ``optimizer_is_elsewhere``.
     """
     content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
@@ -271,17 +305,17 @@ def replays(network: Network, height: int, width: int) -> bool:
     return network.device.kind == "cuda" and height * width <= REPLAYED_PIXELS
 
 
-# What scipy's optimiser has on the GPU: the image, its gradient, and what becomes of them.
+# What scipy's optimizer has on the GPU: the image, its gradient, and what becomes of them.
 _TRANSFERS = 4
 
 
 def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
-    """Say whether the optimiser's vectors are not where the network computes: scipy's stay on the CPU."""
+    """Say whether the optimizer's vectors are not where the network computes: scipy's stay on the CPU."""
     return network.device.kind == "cuda" and not OPTIMIZERS[settings.optimizer].on_device
 
 
 def optimizer_memory(height: int, width: int, settings: Settings) -> int:
-    """Return the bytes of the optimiser's vectors, estimated."""
+    """Return an estimate of the optimizer's vectors in bytes."""
     return optimizer_of(settings.optimizer, history=settings.history).vectors * height * width * 3 * 8
 
 

@@ -26,7 +26,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A published model file: what it is called, how to recognise it and what it takes.
+    """A published model file: its name, how to recognize it, and its input convention.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def known_file(path: Path) -> KnownFile | None:
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """Published weights, recognised by their first layer in whatever file they come.
+    """Published weights, recognized by their first layer in whatever file they come.
 
     Parameters
     ----------

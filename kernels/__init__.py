@@ -1,4 +1,4 @@
-"""Array functions on one device: ``Cpu`` (NumPy) and ``Cuda`` (CuPy) have them as methods, alike in name and signature.
+"""Array functions on one device: ``Cpu`` (NumPy) and ``Cuda`` (CuPy) have them as methods, name for name.
 
 Shapes: an activation is ``(H, W, C)``, channels last and C-contiguous, for one image; a convolution's weight is
 ``(kernel height, kernel width, input channels / group, output channels)``.

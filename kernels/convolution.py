@@ -43,5 +43,5 @@ class Convolution(ABC):
         return None
 
     def with_reader(self, reader: Convolution) -> tuple[Convolution, Convolution] | None:
-        """Return this and the only convolution that reads its output, so that they share work; None if they cannot."""
+        """Return this and the only convolution that reads its output, sharing work; None if they cannot."""
         return None

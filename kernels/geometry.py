@@ -1,4 +1,4 @@
-"""Where a sliding window goes: output sizes, padding and the reach of each of its taps. Integers only.
+"""Geometry of sliding windows: output sizes, padding and the reach of each tap. Integers only.
 
 A *tap* is one position inside the window; along one axis, tap ``k`` of output ``o`` reads the input at
 ``o * stride + k * dilation - pad``. Source: ONNX operators Conv, AveragePool and MaxPool (opset 22).

@@ -46,7 +46,7 @@ TOLERANCES = {
 # Of the size of the values: linear operators have no truncation error, only rounding / h.
 _DIFFERENCE_STEP = 1e-6
 PIXEL_STEP = 1e-3
-"""Length of the differences in grey levels: about where truncation and rounding are equal, see the step-size study."""
+"""Length of the differences in gray levels: about where truncation and rounding are equal, see the step-size study."""
 
 LayerReference = Callable[[Visit, Array], Array | None]
 """Another program's input gradient of an operator, for the gradient of its output; None where it has none like it."""
@@ -90,7 +90,7 @@ def _check(subject: str, method: str, found: Agreement, factors: Mapping[str, fl
 def check_layers(
     problem: Problem, count: int, random: np.random.Generator, reference: LayerReference | None = None
 ) -> list[Check]:
-    """Check each operator's input gradient where the image has led it.
+    """Check each operator's input gradient at the input that it gets from the image.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def check_operator(
 
 
 def _check_branches(visit: Visit, count: int, random: np.random.Generator, device: Device) -> Check:
-    """Check where branches meet: linear in all of its inputs together."""
+    """Check an operator that joins branches: it is linear in all of its inputs together."""
     operator, g = visit.node.operator, random.standard_normal(visit.output.shape)
     output, saved = operator.forward(device, visit.inputs, True)
     pulled = operator.input_gradients(device, g.copy(), output, saved)
@@ -185,7 +185,7 @@ def _adjoint_agreement(found: float, g: Array, pushed: Array) -> Agreement:
 
 
 def _held_operator(operator: Operator, visit: Visit, device: Device) -> Callable[[Array], Array]:
-    """Return the operator as a function, with the decisions that it took at ``visit`` held."""
+    """Return the operator as a function, with its pattern at ``visit`` frozen."""
     positive: Array | float = visit.output > 0 if operator.ends_in_relu else 1.0
     before = operator
     if isinstance(operator, Conv):

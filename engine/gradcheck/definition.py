@@ -1,8 +1,8 @@
-"""The loss by its definition: every operator and every equation once more, as directly as it can be written.
+"""The loss by its definition: every operator and every equation a second time, written as directly as possible.
 
 Shares nothing with the kernels, the network, the preprocessing and the losses but the numbers they are given: where a
 window goes is worked out here once more. What is wrong there in value and gradient alike, a bias left out, padding on
-the wrong side or colours in another order, shows only against this.
+the wrong side or colors in another order, shows only against this.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def loss_by_definition(problem: Problem) -> Function:
 
 
 def features_by_definition(network: Network, image: Array, layers: Iterable[str]) -> dict[str, Array]:
-    """Return the responses of some layers, (H_l, W_l, N_l)."""
+    """Return the activations of some layers, (H_l, W_l, N_l)."""
     wanted = {network.outputs[name]: name for name in layers}
     values = {network.nodes[0].input: _preprocess(network.preprocessing, image)}
     found = {}

@@ -31,7 +31,7 @@ class GpuPrecision:
 
     @property
     def passed(self) -> bool:
-        """Whether the gradient is as near as it should be; also where there is none."""
+        """Whether the gradient is as close as it should be; true without a GPU result."""
         return self.gradient is None or self.gradient <= LIMITS[self.name]
 
 

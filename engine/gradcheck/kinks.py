@@ -1,4 +1,4 @@
-"""Where the loss has kinks: the decisions of ReLUs and max poolings, and the same network with its decisions held.
+"""The loss's kinks: the activation pattern of ReLUs and max poolings, and the network with that pattern frozen.
 
 Between two images with the same decisions the network is linear. What a difference quotient shows beyond its truncation
 and its rounding comes from decisions that change between x - h d and x + h d.
@@ -25,7 +25,7 @@ from kernels.geometry import Window, reaching, resolved_pads
 
 @dataclass(frozen=True, eq=False)
 class Mask(Operator):
-    """A ReLU with its decisions held: its input times 1 or 0.
+    """A ReLU with its pattern frozen: its input times 1 or 0.
 
     Parameters
     ----------
@@ -40,19 +40,19 @@ class Mask(Operator):
         return shapes[0]
 
     def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
-        """Return what is let through."""
+        """Return the values that pass."""
         return inputs[0] * self.positive, None
 
     def input_gradients(
         self, device: Device, output_gradient: Array, output: Array | None, saved: None
     ) -> Sequence[Array]:
-        """Return the gradient with respect to the input: the same values are let through."""
+        """Return the gradient with respect to the input: the same values pass."""
         return [output_gradient * self.positive]
 
 
 @dataclass(frozen=True, eq=False)
 class Selection(Operator):
-    """A max pooling with its winners held.
+    """A max pooling with its winners frozen.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ Decisions = dict[str, Array]
 
 
 def decisions(network: Network, image: Array, layers: tuple[str, ...]) -> Decisions:
-    """Return all decisions that a forward pass takes."""
+    """Return the activation pattern of a forward pass: all its decisions."""
     taken: Decisions = {}
     for visit in visits(network, image, layers):
         operator = visit.node.operator
@@ -109,7 +109,7 @@ def decisions(network: Network, image: Array, layers: tuple[str, ...]) -> Decisi
 
 
 def held(network: Network, taken: Decisions) -> Network:
-    """Return the network with its decisions held: linear in its input, and equal where the decisions are the same."""
+    """Return the network with its pattern frozen: linear in its input, and equal where the pattern is the same."""
     nodes: list[Node] = []
     for node in network.nodes:
         operator, decided = node.operator, taken.get(node.output)
@@ -127,7 +127,7 @@ def held(network: Network, taken: Decisions) -> Network:
 
 
 def held_objective(problem: Problem) -> Objective:
-    """Return the loss of an image by the network with its decisions held as ``problem.image`` takes them.
+    """Return the loss of an image by the network with its pattern frozen at ``problem.image``.
 
     The targets are those of the network as it is. Near the image it equals the loss; it is smooth everywhere.
     """
@@ -160,7 +160,7 @@ class KinkStep:
 
     Parameters
     ----------
-    step : h, in grey levels a pixel (root mean square).
+    step : h, in gray levels a pixel (root mean square).
     changed : decisions that change in the whole network, mean over the directions.
     error_without, error_with : relative error of the quotients along directions without a change and with at least
         one; None where there is no such direction.
@@ -190,7 +190,7 @@ def kink_ledger(problem: Problem, steps: tuple[float, ...], count: int, random: 
 
     Parameters
     ----------
-    steps : lengths h, in grey levels a pixel.
+    steps : lengths h, in gray levels a pixel.
     count : directions for each of them.
     """
     x = problem.image

@@ -1,4 +1,4 @@
-"""How a gradient is measured: against what it should be, along random directions, by quotients and by complex steps."""
+"""Measures of a gradient: distance from the expected one, random directions, difference quotients, complex steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Function = Callable[[Array], Any]
 """A function of an array with a number as its value."""
 
 COMPLEX_STEP = 1e-30
-"""Length of a complex step: so small that its square vanishes beside any value; nothing is subtracted."""
+"""Length of a complex step: so small that its square vanishes next to any value; nothing is subtracted."""
 
 SIMPLE_FACTORS = {"2": 2.0, "1/2": 0.5, "4": 4.0, "1/4": 0.25, "-1": -1.0, "255": 255.0, "1/255": 1 / 255}
 """Factors that people lose, by how they are written."""
@@ -23,7 +23,7 @@ SIMPLE_FACTORS = {"2": 2.0, "1/2": 0.5, "4": 4.0, "1/4": 0.25, "-1": -1.0, "255"
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far what was found is from what was expected.
+    """The distance of a result from the expected one.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Agreement:
 
         Parameters
         ----------
-        known : names and values to look among beside ``SIMPLE_FACTORS``.
+        known : names and values to try besides ``SIMPLE_FACTORS``.
         """
         if not abs(self.cosine) > 1 - 1e-9 or self.error < 1e-6:
             return None

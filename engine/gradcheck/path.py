@@ -1,6 +1,6 @@
-"""The checks along the path of an optimisation: gradients must be right where a run passes, not only at its start.
+"""The checks along the path of an optimization: gradients must be right where a run passes, not only at its start.
 
-Towards a minimum the terms of a gradient cancel, and what is left carries the rounding of all of them: it is allowed as
+Toward a minimum the terms of a gradient cancel, and what is left carries the rounding of all of them: it is allowed as
 much as at the start, and so more in relation to itself.
 """
 
@@ -47,7 +47,7 @@ def path_study(
     random: np.random.Generator,
     on_step: Callable[[], object] = lambda: None,
 ) -> list[Station]:
-    """Minimise the loss in float32 and repeat the checks at some iterates.
+    """Minimize the loss in float32 and repeat the checks at some iterates.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Precision by depth: what float32 loses layer by layer, on the way up and on the way back."""
+"""Precision by depth: what float32 loses layer by layer, forward and backward."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def precision_study(problem: Problem, on_step: Callable[[], object] = lambda: No
 
 @dataclass(frozen=True, eq=False)
 class _Observed:
-    """One evaluation with everything on the way: outputs by their name, input gradients by their operator's label.
+    """One evaluation with all intermediate values: outputs by their name, input gradients by their operator's label.
 
     A convolution that was merged with what stands behind it keeps its label and its input, and has another output.
     """

@@ -21,9 +21,9 @@ class Problem:
 
     Parameters
     ----------
-    network : in float64; its twins in other precisions are made from it.
-    content, style : photograph and painting, (H, W, 3), RGB, 0..255.
-    image : where the gradient is taken, of the photograph's shape, float64.
+    network : in float64; the same network in other precisions is made from it.
+    content, style : content image and style image, (H, W, 3), RGB, 0..255.
+    image : where the gradient is taken, of the content image's shape, float64.
     content_layers, style_layers : names.
     content_weight, style_weight : alpha and beta.
     variation : a total variation beside them, or None.
@@ -88,7 +88,7 @@ def in_precision(network: Network, dtype: str, convolution: str = "direct") -> N
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """One operator at work during a forward pass: what went in and what came out, (H, W, C) each."""
+    """One operator during a forward pass: its input and output, (H, W, C) each."""
 
     node: Node
     inputs: tuple[Array, ...]

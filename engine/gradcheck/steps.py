@@ -21,7 +21,7 @@ class StepStudy:
     Parameters
     ----------
     name : of the function.
-    steps : the lengths h, in grey levels a pixel (root mean square).
+    steps : the lengths h, in gray levels a pixel (root mean square).
     errors : relative error at each of them, root mean square over the directions.
     truncation, order, rounding : of the fit.
     best_step, best_error : the measured h with the least error, and that error.
@@ -50,14 +50,14 @@ def step_study(
     random: np.random.Generator,
     on_step: Callable[[], object] = lambda: None,
 ) -> list[StepStudy]:
-    """Study the whole objective in float64 and float32, as it is and with its decisions held.
+    """Study the whole objective in float64 and float32, unchanged and with the pattern frozen.
 
     With the decisions held the function is a polynomial of the pixels, and the quotient's error falls as h^2 until
-    rounding takes over. As it is, kinks add an error of their own between the two.
+    rounding takes over. Otherwise kinks add their own error between the two.
 
     Parameters
     ----------
-    steps : lengths h, in grey levels a pixel.
+    steps : lengths h, in gray levels a pixel.
     count : directions.
     on_step : called ``4 * len(steps)`` times.
     """

@@ -19,7 +19,7 @@ Shape = tuple[int, int, int]
 class Operator(ABC):
     """One operator: activations of shape (H, W, C) in, one out.
 
-    What ``forward`` returns besides its output is the least that ``input_gradients`` needs. An operator with parameters
+    Besides its output, ``forward`` returns the least that ``input_gradients`` needs. An operator with parameters
     is a description, in NumPy, until ``placed`` has brought it to a device.
     """
 
@@ -32,7 +32,7 @@ class Operator(ABC):
 
     @abstractmethod
     def forward(self, device: Device, inputs: Sequence[Array], output_is_kept: bool) -> tuple[Array, Any]:
-        """Return the output, an array of its own, and what the input gradients need besides it.
+        """Return the output, a new array, and what else the input gradients need.
 
         ``output_is_kept`` says that the caller holds on to the output and will hand it to ``input_gradients``.
         """
@@ -43,7 +43,7 @@ class Operator(ABC):
     ) -> Sequence[Array]:
         """Return the gradient with respect to each input; ``output_gradient`` may be overwritten, or be one of them.
 
-        No two of them share memory: each goes down a branch of its own, where it may be overwritten.
+        No two of them share memory: each goes down another branch, where it may be overwritten.
 
         ``output`` is the forward pass's output where ``output_is_kept`` was set, else None.
         """

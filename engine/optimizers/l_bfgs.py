@@ -11,7 +11,7 @@ from engine.optimizers.run import Run, converged, stalled
 
 @dataclass(frozen=True)
 class LBFGS:
-    """L-BFGS with bounds, a tenth of the time of scipy's for itself.
+    """L-BFGS with bounds, with a tenth of the overhead of scipy's.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ class Run:
         self.best_image = start
 
     def evaluate(self, image: Array, launch: Callable[[Array], None] | None = None) -> tuple[float, Array]:
-        """Return the scaled value and gradient of an image, which is kept: it must not be changed afterwards.
+        """Return the scaled value and gradient of an image, which is kept: it must not be changed afterward.
 
         ``launch`` is called with the scaled gradient before a GPU is waited for, except that the first gradient is
         fetched for the scale.

@@ -1,4 +1,4 @@
-"""Where branches meet and part."""
+"""Add, concatenate and split branches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 def add(threads: Threads, inputs: Sequence[Array]) -> Array:
-    """Return the sum of arrays of one shape and dtype, taken in their order, as an array of its own."""
+    """Return the sum of arrays of one shape and dtype, added in their order, as a new array."""
     output = np.empty(inputs[0].shape, inputs[0].dtype)
 
     def row(y: int) -> None:

@@ -144,7 +144,7 @@ def conv_scratch_bytes(
     itemsize: int,
     threads: int,
 ) -> int:
-    """Return about how many bytes ``conv`` and its input gradient need beside their arguments and results.
+    """Return about how many bytes ``conv`` and its input gradient need besides their arguments and results.
 
     Parameters
     ----------

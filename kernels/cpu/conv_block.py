@@ -1,7 +1,7 @@
 """A 3x3 convolution with what stands around it in a VGG: bias, ReLU and 2x2 average pooling in one pass over memory.
 
 Forward, a strip of the convolution's output is rectified, its ReLU mask is noted and it is pooled while it is in cache;
-with pooling the unpooled responses are never written to memory. Backward, the output's gradient is spread over the
+with pooling the unpooled activations are never written to memory. Backward, the output's gradient is spread over the
 pooling windows and masked while a strip of it is read. The convolution itself is Winograd's both ways.
 """
 

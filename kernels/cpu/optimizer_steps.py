@@ -28,7 +28,7 @@ def adam_step(
     Parameters
     ----------
     image, gradient : of one shape.
-    mean, square : the running means of gradient and squared gradient, which are brought up to date in place.
+    mean, square : the running means of gradient and squared gradient, updated in place.
     t : number of the step, from 1.
     rate : learning rate.
     bounds : lowest and highest value.

@@ -31,7 +31,7 @@ def count_not_finite(values: Array) -> int:
 
 
 def numbers(sums: Sequence[Any]) -> list[Any]:
-    """Return what the functions above gave as Python numbers: here they are."""
+    """Return the results of the functions above as Python numbers; on the CPU they already are."""
     return list(sums)
 
 

@@ -1,4 +1,4 @@
-"""Scale and shift of each channel, and its input gradient; the twin of ``kernels/cpu/affine.py``."""
+"""Scale and shift of each channel, and its input gradient; the counterpart of ``kernels/cpu/affine.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Where branches meet and part. One thread owns one value of what is written.
+// Add, concatenate and split branches. One thread owns one value of what is written.
 
 // target = a + b; target may be a.
 extern "C" __global__ void add(const REAL* a, const REAL* b, REAL* target, unsigned int count) {

@@ -1,4 +1,4 @@
-"""Where branches meet and part; the twin of ``kernels/cpu/branches.py``."""
+"""Add, concatenate and split branches; the counterpart of ``kernels/cpu/branches.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kernels.cuda.launcher import Array, Launcher
 
 
 def add(gpu: Launcher, inputs: Sequence[Array]) -> Array:
-    """Return the sum of arrays of one shape and dtype, taken in their order, as an array of its own."""
+    """Return the sum of arrays of one shape and dtype, added in their order, as a new array."""
     output = gpu.empty(inputs[0].shape, inputs[0].dtype)
     _copy(gpu, inputs[0], output)
     for other in inputs[1:]:

@@ -1,7 +1,7 @@
 """Convolution in chunks: the patches of some output rows at a time, times the weight as one matrix product.
 
-The twin of ``kernels/cpu/conv.py``. A chunk of patches should stay in the card's second-level cache between the kernel
-that writes it and the product that reads it.
+The counterpart of ``kernels/cpu/conv.py``. A chunk of patches should stay in the card's second-level cache between
+the kernel that writes it and the product that reads it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def conv_scratch_bytes(
     group: int,
     itemsize: int,
 ) -> int:
-    """Return about how many bytes ``conv`` and its input gradient need beside their arguments and results.
+    """Return about how many bytes ``conv`` and its input gradient need besides their arguments and results.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def _chunk_bytes(rows: int, columns: int, bytes_a_pixel: int) -> int:
 
 
 def _parts(gpu: Launcher, matrix: Array, group: int) -> list[Array]:
-    """Return the columns of each group as a matrix of its own."""
+    """Return the columns of each group as a separate matrix."""
     if group == 1:
         return [matrix]
     inner, columns = matrix.shape

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class CupyBackend:
-    """The current CUDA device through CuPy; raises ValueError with the reason where there is none."""
+    """The current CUDA device through CuPy; raises ValueError with the reason if there is none."""
 
     def __init__(self) -> None:
         try:
@@ -73,9 +73,9 @@ class CupyBackend:
     def record(self, function: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
         """Capture a function's launches as a CUDA graph; see ``Backend.record``.
 
-        Everything is captured on a stream of its own, for the default stream cannot be. Memory comes from a pool of its
-        own, so that nobody else is given what the graph writes to: the pool lives as long as the graph does. It is
-        called once before, so that the pool is filled and everything is compiled.
+        Everything is captured on a separate stream, because the default stream cannot be captured. Memory comes from a
+        separate pool, so nobody else is given what the graph writes to; the pool lives as long as the graph. The
+        function is called once beforehand, to fill the pool and compile everything.
         """
         pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
         cupy.cuda.Device().synchronize()

@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm(const REAL* a, const OTHE
 #pragma unroll
         for (int j = 0; j < A_LOADS; j++) {
             int e = thread + 256 * j;
-            // Neighbouring threads read neighbouring values of a.
+            // Neighboring threads read neighboring values of a.
             int k = next + (transposed ? e / TILE_ROWS : e % TILE_INNER);
             int row = first_row + (transposed ? e % TILE_ROWS : e / TILE_INNER);
             long long at = transposed ? (long long)k * rows + row : (long long)row * inner + k;

@@ -15,7 +15,7 @@
 #define A_LOADS (TILE_ROWS * TILE_INNER / 256)
 #define B_LOADS (TILE_COLUMNS * TILE_INNER / 256)
 
-// Two neighbouring values, of which the first is at an even place.
+// Two neighboring values, of which the first is at an even place.
 __device__ __forceinline__ unsigned int pair(const half* values) { return *(const unsigned int*)values; }
 
 // a is (rows, inner), or (inner, rows) where transposed is not 0; b is (inner, columns). Part z of the inner dimension
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gemm_half(const half* a, co
         __syncthreads();  // all have read the last step's tiles
 #pragma unroll 4
         for (int j = 0; j < A_LOADS; j++) {
-            // Neighbouring threads read neighbouring values.
+            // Neighboring threads read neighboring values.
             int e = thread + 256 * j, k = transposed ? e / TILE_ROWS : e % TILE_INNER;
             int row = transposed ? e % TILE_ROWS : e / TILE_INNER;
             bool inside = step + k < end && first_row + row < rows;

@@ -46,7 +46,7 @@ __device__ __forceinline__ void multiply_step(float (&sum)[2][4][4], unsigned in
         if constexpr (FACTORS == MIXED) {
 #pragma unroll
             for (int half_k = 0; half_k < 2; half_k++) {
-                // A thread's two halves of a row are neighbours: their places in the fragments are four apart, in a as in
+                // A thread's two halves of a row are neighbors: their places in the fragments are four apart, in a as in
                 // b, which changes nothing but the order of the sum.
                 unsigned int wide_a[2][4];
 #pragma unroll

@@ -1,4 +1,4 @@
-"""Gram matrices of a layer's features and the product of their gradient; the twin of ``kernels/cpu/gram.py``."""
+"""Gram matrices of a layer's features and the product of their gradient; the counterpart of ``kernels/cpu/gram.py``."""
 
 from __future__ import annotations
 

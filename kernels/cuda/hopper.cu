@@ -45,7 +45,7 @@ struct __align__(64) TensorMap {
 };
 
 #ifdef __CUDACC_RTC__
-// The instructions themselves, each in a function of its own: the rest of this file is C++ that runs anywhere.
+// The instructions themselves, each in a separate function: the rest of this file is C++ that runs anywhere.
 
 __device__ __forceinline__ unsigned int shared_address(const void* pointer) {
     unsigned int address;
@@ -64,7 +64,7 @@ __device__ __forceinline__ void barrier_init(unsigned int barrier, unsigned int 
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-// What this thread has initialised is there for the copy engine too.
+// What this thread has initialized is there for the copy engine too.
 __device__ __forceinline__ void barriers_are_ready() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -239,7 +239,7 @@ struct Items {
 
     __device__ __forceinline__ int count() const { return blocks * across * down * shape.splits; }
 
-    // Neighbours have the tile in common: blocks that run together read the same input.
+    // Neighbors have the tile in common: blocks that run together read the same input.
     __device__ __forceinline__ Item at(int number) const {
         int tile = number / blocks, steps = 3 * (shape.channels / 64), split = tile / (across * down);
         int part = (steps + shape.splits - 1) / shape.splits, first = split * part;

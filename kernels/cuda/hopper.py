@@ -32,7 +32,7 @@ CLOCK_BYTES = 28
 """Bytes from the second-level cache to a multiprocessor in a clock. An estimate: never measured."""
 
 ITEM_CLOCKS, LAUNCH_CLOCKS = 1500, 4000
-"""Clocks that an item takes beside its steps, and another launch. Estimates: never measured."""
+"""Clocks that an item takes besides its steps, and another launch. Estimates: never measured."""
 
 MOST_SPLITS = 8
 """Parts of a sum at most."""
@@ -122,7 +122,7 @@ class PackedWeight:
     _maps: dict[int, Any] = field(default_factory=dict)
 
     def tensor_map(self, gpu: Launcher, block: int) -> Any:
-        """Return the tensor map for blocks of so many filters; made once, for the weight stays where it is."""
+        """Return the tensor map for blocks of so many filters; made once, because the weight stays where it is."""
         if block not in self._maps:
             self._maps[block] = _tensor_map(gpu, self.values, (CHANNELS, block, 1, 3))
         return self._maps[block]

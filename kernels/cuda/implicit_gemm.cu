@@ -8,7 +8,7 @@
 //
 // In shared memory a row is a pixel or a filter: STEP_BYTES of the inner dimension in four pieces, exchanged within the
 // row so that neither the copies nor ldmatrix, which reads the same piece of eight rows, meet in a bank.
-// Source, for three products and sums beside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
+// Source, for three products and for sums outside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
 // accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
 
 #define TILE_PIXELS 128
@@ -18,9 +18,9 @@
 // Rows that are fetched at once, a thread for each of their pieces.
 #define ROWS_AT_ONCE (256 / STEP_PIECES)
 
-// Writes two neighbouring values of a row of filters, together where they lie so; the second may be beyond the row.
+// Writes two neighboring values of a row of filters, together where they lie so; the second may be beyond the row.
 template <class T>
-__device__ __forceinline__ void put_neighbours(T* target, const float (&values)[2], int filter, int filters) {
+__device__ __forceinline__ void put_neighbors(T* target, const float (&values)[2], int filter, int filters) {
     if (filters % 2 == 0) {
         put_two(target, values[0], values[1]);
         return;
@@ -193,7 +193,7 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
                 float values[2] = {sum[m][n][2 * h], sum[m][n][2 * h + 1]};
                 if (gridDim.z > 1) {
                     long long at = ((long long)blockIdx.z * pixels + pixel) * filters + filter;
-                    put_neighbours(parts + at, values, filter, filters);
+                    put_neighbors(parts + at, values, filter, filters);
                     continue;
                 }
 #pragma unroll
@@ -201,7 +201,7 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
                     values[i] += added[i];
                     values[i] = rectify && values[i] <= 0 ? 0.0f : values[i];
                 }
-                put_neighbours(output + (long long)pixel * filters + filter, values, filter, filters);
+                put_neighbors(output + (long long)pixel * filters + filter, values, filter, filters);
             }
     }
 }

@@ -1,4 +1,4 @@
-"""What L-BFGS with bounds needs of the stored vectors; the twin of ``kernels/cpu/lbfgs.py``.
+"""What L-BFGS with bounds needs of the stored vectors; the counterpart of ``kernels/cpu/lbfgs.py``.
 
 The sums stay on the device, so that they are fetched together with the value of the image.
 """

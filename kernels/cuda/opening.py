@@ -10,7 +10,7 @@ from kernels.cuda.device import Cuda
 
 
 def open_cuda() -> Cuda:
-    """Return the current GPU through CuPy; raises ValueError with the reason where there is none to use.
+    """Return the current GPU through CuPy; raises ValueError with the reason if there is none.
 
     The first time, the kernels are compared with the CPU's; a GPU on which they are wrong is not used, and a warning
     says so.
@@ -23,7 +23,7 @@ def open_cuda() -> Cuda:
 
 @cache
 def _opened() -> Cuda | str:
-    """Return the GPU, or why there is none to use."""
+    """Return the GPU, or the reason why none can be used."""
     try:
         from kernels.cuda.cupy_backend import CupyBackend
 
@@ -42,7 +42,7 @@ def _opened() -> Cuda | str:
 
 
 def unavailable() -> str | None:
-    """Return why there is no GPU to use, or None when there is one."""
+    """Return the reason why no GPU can be used, or None if one can."""
     try:
         open_cuda()
     except ValueError as error:

@@ -1,4 +1,4 @@
-// Steps of the first-order optimisers, in double precision. One thread owns one value.
+// Steps of the first-order optimizers, in double precision. One thread owns one value.
 
 extern "C" __global__ void scaled(const double* values, double* output, unsigned int count, double factor) {
     unsigned int i = thread_number();
@@ -10,7 +10,7 @@ extern "C" __global__ void fill(double* output, unsigned int count, double value
     if (i < count) output[i] = value;
 }
 
-// mean and square are brought up to date in place. share_1 and share_2 are 1 - beta^t.
+// mean and square are updated in place. share_1 and share_2 are 1 - beta^t.
 extern "C" __global__ void adam_step(const double* image, const double* gradient, double* mean, double* square,
                                      double* output, unsigned int count, double beta_1, double beta_2, double share_1,
                                      double share_2, double epsilon, double rate, double low, double high) {
@@ -23,7 +23,7 @@ extern "C" __global__ void adam_step(const double* image, const double* gradient
     output[i] = clipped(image[i] - rate * step, low, high);
 }
 
-// velocity is brought up to date in place.
+// velocity is updated in place.
 extern "C" __global__ void momentum_step(const double* image, const double* gradient, double* velocity, double* output,
                                          unsigned int count, double momentum, double rate, double low, double high) {
     unsigned int i = thread_number();

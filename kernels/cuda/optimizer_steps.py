@@ -1,4 +1,4 @@
-"""Steps of the first-order optimizers, in double precision; the twin of ``kernels/cpu/optimizer_steps.py``."""
+"""Steps of the first-order optimizers, in double precision; the counterpart of ``kernels/cpu/optimizer_steps.py``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def adam_step(
     Parameters
     ----------
     image, gradient : of one shape, float64.
-    mean, square : the running means of gradient and squared gradient, which are brought up to date in place.
+    mean, square : the running means of gradient and squared gradient, updated in place.
     t : number of the step, from 1.
     rate : learning rate.
     bounds : lowest and highest value.

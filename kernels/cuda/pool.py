@@ -1,4 +1,4 @@
-"""Average and maximum over a sliding window, and their input gradients; the twin of ``kernels/cpu/pool.py``."""
+"""Average and maximum over a sliding window, and their input gradients; the counterpart of ``kernels/cpu/pool.py``."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ __device__ __forceinline__ double value_of(double x) { return x; }
 __device__ __forceinline__ void put(float* target, float value) { *target = value; }
 __device__ __forceinline__ void put(double* target, double value) { *target = value; }
 
-// Two neighbouring values at once, of which the first lies at an even place.
+// Two neighboring values at once, of which the first lies at an even place.
 struct __align__(8) TwoFloats {
     float first, second;
 };

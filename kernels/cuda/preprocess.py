@@ -1,4 +1,4 @@
-"""From an RGB image to the network's input, and back for the gradient; the twin of ``kernels/cpu/preprocess.py``."""
+"""From RGB image to network input, and back for the gradient; the counterpart of ``kernels/cpu/preprocess.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences and sums of squares, the array work of the losses; the twin of ``kernels/cpu/reductions.py``.
+"""Differences and sums of squares, the array work of the losses; the counterpart of ``kernels/cpu/reductions.py``.
 
 A sum stays on the device, as an array of one number, until ``numbers`` fetches all of them at once.
 """

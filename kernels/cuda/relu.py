@@ -1,4 +1,4 @@
-"""Rectified linear unit, max(x, 0), and its input gradient; the twin of ``kernels/cpu/relu.py``."""
+"""Rectified linear unit, max(x, 0), and its input gradient; the counterpart of ``kernels/cpu/relu.py``."""
 
 from __future__ import annotations
 

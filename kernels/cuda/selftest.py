@@ -101,7 +101,7 @@ CHECKS: Mapping[str, Check] = {
 """What is compared: calls that mean the same for the kernels of both devices."""
 
 HALF_CHECKS = ("conv", "gram", "gram_product")
-"""Those that are compared in float16 too: products, for which there are kernels of their own."""
+"""Those that are compared in float16 too: products, which have separate kernels."""
 
 
 def wrong_kernels(gpu: Cuda) -> dict[str, float]:

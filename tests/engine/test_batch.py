@@ -93,18 +93,18 @@ def test_what_fails_every_time_comes_back_as_its_error_and_stops_nothing_else():
     assert executor.given.count((1,)) == TRIES
 
 
-def test_a_cancelled_task_is_given_out_again():
-    class Cancelling(Immediately):
+def test_a_canceled_task_is_given_out_again():
+    class Canceling(Immediately):
         def submit(self, function, /, *arguments, **keywords):
             future = super().submit(function, *arguments, **keywords)
             if len(self.given) > 1:
                 return future
-            cancelled = Future()
-            cancelled.cancel()
-            cancelled.set_running_or_notify_cancel()
-            return cancelled
+            canceled = Future()
+            canceled.cancel()
+            canceled.set_running_or_notify_cancel()
+            return canceled
 
-    executor = Cancelling()
+    executor = Canceling()
     assert results(abs, [-3], lambda key: (key,), executor, ahead=1) == {-3: 3}
     assert len(executor.given) == 2
 

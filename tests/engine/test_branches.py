@@ -297,6 +297,7 @@ def test_values_are_let_go_after_their_last_reader(name, paths):
         assert at_node[index] <= expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["average", "max"])
 @pytest.mark.parametrize("name", ["residual", "fire", "inception"])
 def test_estimated_memory_is_within_30_percent_of_what_is_allocated(name, pooling, paths):
@@ -315,6 +316,7 @@ def test_estimated_memory_is_within_30_percent_of_what_is_allocated(name, poolin
         assert 0.7 < network.memory(400, 500, layers) / peak < 1.3, (layers, network.memory(400, 500, layers) / peak)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["narrow", "wide"])
 def test_the_estimate_counts_what_waits_for_another_branch(first, tmp_path):
     """A value and, on the way back, its gradient; in the other order two gradients that are about to be added."""
@@ -491,6 +493,7 @@ def test_an_image_whose_branches_come_out_different_is_refused_with_the_node(tmp
 # ---- published architectures ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "junction"), [("squeezenet", 26, Concat), ("resnet50", 49, Add), ("inception_v2", 69, Concat)]
 )
@@ -532,7 +535,7 @@ def test_light_models_load_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fire", "residual"])
-def test_a_picture_can_be_optimised_through_branches(name, paths):
+def test_a_picture_can_be_optimized_through_branches(name, paths):
     network = load_network(paths[name], threads=1)
     layers = network.layers
     objective = Objective(network, models.random_image(16, 16), models.random_image(16, 16, 1), layers[-1:], layers)

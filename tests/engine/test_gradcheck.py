@@ -256,6 +256,7 @@ def test_the_fit_finds_the_law_that_errors_follow():
     assert study.fitted_step == pytest.approx((2e-14 / (2 * 3e-7)) ** (1 / 3), rel=0.3)
 
 
+@pytest.mark.slow
 def test_central_differences_of_the_objective_have_the_second_order_away_from_kinks(problem):
     calls = []
     steps = np.logspace(-10, 2, 25)
@@ -301,6 +302,7 @@ def test_the_checks_are_repeated_along_a_run(problem):
     assert all(check.passed for station in stations for check in station.checks)
 
 
+@pytest.mark.slow
 def test_random_directions_notice_small_faults_by_the_law():
     random = np.random.default_rng(0)
     gradient = random.standard_normal(20_000)
@@ -323,18 +325,21 @@ def rows():
     return {row.name: row for row in fault_study()}
 
 
+@pytest.mark.slow
 def test_every_fault_is_noticed(rows):
     assert len(FAULTS) >= 38
     assert len(rows) == len(FAULTS)
     assert [name for name, row in rows.items() if not row.caught] == []
 
 
+@pytest.mark.slow
 def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
     (row,) = fault_study(faults=(NO_FAULT,))
     assert not row.caught
     assert 0 < row.usual < 0.5
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_value_and_gradient_alike_is_noticed_by_the_definition_only(rows):
     for name in (
         "kernel flipped in both directions",
@@ -345,15 +350,18 @@ def test_what_is_wrong_in_value_and_gradient_alike_is_noticed_by_the_definition_
         assert [check for check, noticed in rows[name].noticed.items() if noticed] == ["whole: definition"]
 
 
+@pytest.mark.slow
 def test_the_usual_check_misses_more(rows):
     assert sum(row.usual < 0.9 for row in rows.values()) >= 8
 
 
+@pytest.mark.slow
 def test_a_wrong_scale_is_named(rows):
     assert rows["scale 1/255 missing in the gradient"].factor == "255"
 
 
-def test_the_engine_is_right_again_afterwards(problem, rows):
+@pytest.mark.slow
+def test_the_engine_is_right_again_afterward(problem, rows):
     right = [getattr(owner, name) for fault in FAULTS for owner, name, _ in fault.places]
     fault_study(faults=FAULTS[:3])
     assert [getattr(owner, name) for fault in FAULTS for owner, name, _ in fault.places] == right
@@ -365,6 +373,7 @@ def test_the_engine_is_right_again_afterwards(problem, rows):
 # ---- the whole study ----
 
 
+@pytest.mark.slow
 def test_a_whole_study_passes_and_can_be_written_as_json(problem):
     plan = Plan(directions=2, steps=tuple(np.logspace(-8, 2, 11)), kink_steps=(1e-3,), iterations=(0, 1), trials=50)
     doing = []

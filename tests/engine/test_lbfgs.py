@@ -40,24 +40,24 @@ def walk(size, pairs, steps, held=0.0, seed=0):
     """
     rng = np.random.default_rng(seed)
     low = -10.0
-    curvature, centre = rng.uniform(0.5, 5.0, size), rng.standard_normal(size)
+    curvature, center = rng.uniform(0.5, 5.0, size), rng.standard_normal(size)
     at_bound = rng.uniform(size=size) < held
-    centre[at_bound] = low - 5
+    center[at_bound] = low - 5
     point, kept = rng.standard_normal(size), []
     history = History(Cpu(2), pairs, point, (low, np.inf))
-    move(history, point, curvature * (point - centre))
+    move(history, point, curvature * (point - center))
     for step in range(steps):
         new = point + rng.standard_normal(size)
         # Values come to the bound and leave it again; in the end they all stand there.
         new[at_bound & ((rng.uniform(size=size) < 0.5) | (step == steps - 1))] = low
         # A place that is not taken leaves no trace.
-        history.propose(point - 1, curvature * (point - 1 - centre))
+        history.propose(point - 1, curvature * (point - 1 - center))
         history.fetch()
-        move(history, new, curvature * (new - centre))
+        move(history, new, curvature * (new - center))
         kept.append((new - point, curvature * (new - point)))
         point = new
     free = ~at_bound if steps else np.ones(size, bool)
-    return history, kept[-pairs:], point, curvature * (point - centre), free
+    return history, kept[-pairs:], point, curvature * (point - center), free
 
 
 @pytest.mark.parametrize("strip", [7, 1 << 16])
@@ -167,14 +167,14 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
 
 def test_same_bits_at_any_thread_count():
     rng = np.random.default_rng(0)
-    curvature, centre = rng.uniform(0.1, 10, (60, 1200, 3)), rng.uniform(-10, 265, (60, 1200, 3))
+    curvature, center = rng.uniform(0.1, 10, (60, 1200, 3)), rng.uniform(-10, 265, (60, 1200, 3))
 
     def quadratic(image):
-        difference = image - centre
+        difference = image - center
         return float((curvature * difference * difference).sum() / 2), curvature * difference
 
     images = {
-        minimize(quadratic, np.full(centre.shape, 100.0), "l-bfgs", 12, device=Cpu(threads)).image.tobytes()
+        minimize(quadratic, np.full(center.shape, 100.0), "l-bfgs", 12, device=Cpu(threads)).image.tobytes()
         for threads in (1, 2, 3)
     }
     assert len(images) == 1
@@ -182,14 +182,14 @@ def test_same_bits_at_any_thread_count():
 
 def test_gets_as_low_as_scipy_in_about_as_many_evaluations_on_an_ill_conditioned_quadratic():
     rng = np.random.default_rng(0)
-    curvature, centre = np.exp(rng.uniform(-3, 3, (20, 20, 3))), rng.uniform(-30, 285, (20, 20, 3))
+    curvature, center = np.exp(rng.uniform(-3, 3, (20, 20, 3))), rng.uniform(-30, 285, (20, 20, 3))
 
     def quadratic(image):
-        difference = image - centre
+        difference = image - center
         return float((curvature * difference * difference).sum() / 2), curvature * difference
 
-    start = np.full(centre.shape, 128.0)
-    lowest = quadratic(np.clip(centre, 0, 255))[0]
+    start = np.full(center.shape, 128.0)
+    lowest = quadratic(np.clip(center, 0, 255))[0]
     ours = minimize(quadratic, start, "l-bfgs", 60)
     scipys = minimize(quadratic, start, "l-bfgs-b", 60)
     assert ours.evaluations <= 1.1 * scipys.evaluations

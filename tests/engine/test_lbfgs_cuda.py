@@ -1,4 +1,4 @@
-"""The optimisers with everything on a GPU, emulated: the same steps as on the CPU, and one wait an evaluation."""
+"""The optimizers with everything on a GPU, emulated: the same steps as on the CPU, and one wait an evaluation."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def bowl(shape, seed=0, spread=2.0):
 
 
 def valley(image):
-    """Rosenbrock's function of neighbouring values, in units of a hundred grey levels: bent, with steps that fail."""
+    """Rosenbrock's function of neighboring values, in units of a hundred gray levels: bent, with steps that fail."""
     x = image.ravel() / 100
     a, b = x[:-1], x[1:]
     value = float((100 * (b - a * a) ** 2 + (1 - a) ** 2).sum())

@@ -87,7 +87,7 @@ OPTIONS = {
     "the model's pooling": {"pooling": "model"},
     "overlapping windows with padding, averaged": {"model": "overlapping", "pooling": "average"},
     "overlapping windows with padding": {"model": "overlapping", "pooling": "max"},
-    "batch normalisation": {"model": "normalised"},
+    "batch normalization": {"model": "normalized"},
     "caffe preprocessing": {"preprocessing": "caffe"},
     "torch preprocessing": {"preprocessing": "torch", "model": "small values", "style_weight": 2.0},
     "unit preprocessing": {"preprocessing": "unit", "model": "small values", "style_weight": 2.0},
@@ -101,7 +101,7 @@ OPTIONS = {
     "device cpu": {"device": "cpu"},
 }
 
-# Settings that say how the loss is minimised and from where, with a value that is not the default.
+# Settings that say how the loss is minimized and from where, with a value that is not the default.
 NO_INFLUENCE = {
     "init": "noise",
     "seed": 7,
@@ -113,11 +113,11 @@ NO_INFLUENCE = {
 
 # Options of the command line that reach the engine as images, another file or a precision: the lines that hold them.
 ELSEWHERE = {
-    "model": ("batch normalisation",),
+    "model": ("batch normalization",),
     "size": ("a size that divides by 16", "odd sizes"),
     "style_size": ("a larger painting", "a smaller painting"),
     "blend": ("several paintings", "a painting of weight zero"),
-    # A painting with other colours is another painting; a smaller picture is one of another size.
+    # A painting with other colors is another painting; a smaller picture is one of another size.
     "colors": ("several paintings",),
     "levels": ("a size that divides by 16", "odd sizes"),
     "dtype": (),  # every line is checked in every precision
@@ -130,8 +130,8 @@ def overlapping_pool(builder, value):
     return builder.node("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)
 
 
-def normalised_conv(builder, value, weight, bias):
-    """Append a convolution with batch normalisation, as a VGG-BN has it."""
+def normalized_conv(builder, value, weight, bias):
+    """Append a convolution with batch normalization, as a VGG-BN has it."""
     rng = np.random.default_rng(len(bias))
     scale, variance = rng.uniform(0.5, 1.5, (2, len(bias)))
     shift, mean = rng.standard_normal((2, len(bias)))
@@ -148,7 +148,7 @@ FILES = {
     "plain": {},
     "small values": {"conv": conv_for_small_values},
     "overlapping": {"pool": overlapping_pool},
-    "normalised": {"conv": normalised_conv},
+    "normalized": {"conv": normalized_conv},
 }
 
 
@@ -280,7 +280,7 @@ def test_what_does_not_belong_together_is_noticed(fault, paths):
         assert_belong_together(lambda image: FAULTS[fault](*objective(image), image), stepped, image_of({}))
 
 
-# ---- what the optimisers are handed ----
+# ---- what the optimizers are handed ----
 
 
 class Quadratic:

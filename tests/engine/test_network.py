@@ -490,6 +490,7 @@ def test_features_are_let_go_as_the_backward_pass_comes_by(model, paths):
         assert seen[f"Conv {name!r}"] in (list(NAMES[:place]), list(NAMES[: place + 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convolution", ["auto", "direct"])
 @pytest.mark.parametrize("pooling", ["average", "max"])
 @pytest.mark.parametrize("layers", [("conv3_1",), ("conv1_1", "conv2_1", "conv3_1")])

@@ -211,7 +211,7 @@ def layers_of(setting):
     return {key: value for key, value in SETTINGS[setting].items() if key.endswith("layers")}
 
 
-def test_the_images_given_may_be_changed_afterwards(load):
+def test_the_images_given_may_be_changed_afterward(load):
     """The targets are their features, not the arrays themselves."""
     content, style = CONTENT.copy(), STYLE.copy()
     objective = make(load(), content=content, style=style, **layers_of("content and style"))
@@ -332,10 +332,10 @@ def test_norms_of_the_terms_gradients_obey_the_triangle_inequality(setting, load
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"content": None, "style": None}, "nothing to optimise: give a content or a style image"),
-        ({"style": None, "content_layers": []}, "nothing to optimise: give a content or a style image"),
-        ({"content_weight": 0, "style_weight": 0}, "nothing to optimise: all weights are zero"),
-        ({"style": None, "content_layers": {"conv1_1": 0}}, "nothing to optimise: all weights are zero"),
+        ({"content": None, "style": None}, "nothing to optimize: give a content or a style image"),
+        ({"style": None, "content_layers": []}, "nothing to optimize: give a content or a style image"),
+        ({"content_weight": 0, "style_weight": 0}, "nothing to optimize: all weights are zero"),
+        ({"style": None, "content_layers": {"conv1_1": 0}}, "nothing to optimize: all weights are zero"),
         ({"content_layers": ["conv9_1"]}, "unknown layer 'conv9_1'; did you mean"),
         ({"style_layers": ["conv1_1", "conv12"]}, "unknown layer 'conv12'; did you mean 'conv1_2'"),
         ({"style_layers": ["conv1_1", "conv1_1"]}, "a style layer is named twice in conv1_1, conv1_1"),

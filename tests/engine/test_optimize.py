@@ -1,4 +1,4 @@
-"""The optimisers: they lower the loss within the bounds, keep the best image, and say why they stopped."""
+"""The optimizers: they lower the loss within the bounds, keep the best image, and say why they stopped."""
 
 import itertools
 import zlib
@@ -40,7 +40,7 @@ class Quadratic:
 
 
 class Valley(Quadratic):
-    """Rosenbrock's bent valley in all neighbouring values, with its minimum at 100: steps are often too long."""
+    """Rosenbrock's bent valley in all neighboring values, with its minimum at 100: steps are often too long."""
 
     def value(self, image):
         z = image.ravel() / 100
@@ -205,12 +205,12 @@ def test_starting_at_the_minimum_stays_there(method):
     assert result.value == result.initial_value == 0
 
 
-# ---- steps in grey levels ----
+# ---- steps in gray levels ----
 
 
 @pytest.mark.parametrize("method", FIRST_ORDER)
 @pytest.mark.parametrize("rate", [0.5, 3.0])
-def test_the_learning_rate_is_in_grey_levels(rate, method):
+def test_the_learning_rate_is_in_gray_levels(rate, method):
     objective = Quadratic(scale=1e-9)
     minimize(objective, START, method, iterations=2, learning_rate=rate, bounds=None)
     step = abs(objective.images[1] - START)
@@ -222,7 +222,7 @@ def test_the_learning_rate_is_in_grey_levels(rate, method):
 
 @pytest.mark.parametrize("method", LINE_SEARCH)
 @pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_the_first_trial_step_is_at_most_one_grey_level(scale, method):
+def test_the_first_trial_step_is_at_most_one_gray_level(scale, method):
     objective = Quadratic(scale=scale)
     minimize(objective, START, method, iterations=1)
     assert 0 < abs(objective.images[1] - START).max() <= 1 + 1e-12
@@ -540,17 +540,17 @@ def test_a_wrong_argument_is_named_before_anything_is_evaluated(arguments, messa
 def test_the_value_reported_is_that_of_the_image_even_where_noise_uses_up_a_search():
     # A case in which a search ends with an earlier point than the last that it tried.
     random = np.random.default_rng(41)
-    curvature, centre = 10 ** random.uniform(-2, 2, (3, 3, 3)), random.uniform(0, 255, (3, 3, 3))
+    curvature, center = 10 ** random.uniform(-2, 2, (3, 3, 3)), random.uniform(0, 255, (3, 3, 3))
     start = random.uniform(0, 255, (3, 3, 3))
-    values, first = {}, (curvature * (start - centre) ** 2).sum() / 2
+    values, first = {}, (curvature * (start - center) ** 2).sum() / 2
 
     def noisy(image):
         key = zlib.crc32(image.tobytes())
         noise = np.random.default_rng(key).standard_normal(image.shape)
-        gradient = curvature * (image - centre)
-        value = float((gradient * (image - centre)).sum() / 2) + 1e-6 * first * (key % 1000) / 1000
+        gradient = curvature * (image - center)
+        value = float((gradient * (image - center)).sum() / 2) + 1e-6 * first * (key % 1000) / 1000
         values[image.tobytes()] = value
-        return value, gradient + 1e-3 * np.abs(curvature * (start - centre)).max() * noise
+        return value, gradient + 1e-3 * np.abs(curvature * (start - center)).max() * noise
 
     seen = []
     minimize(noisy, start, "l-bfgs", 80, callback=seen.append, value_tolerance=1e-300, gradient_tolerance=1e-300)

@@ -135,21 +135,21 @@ def test_contradictory_metadata_is_named(change, message, tmp_path):
 # ---- how a model's convention is found out ----
 
 
-def unlabelled(path, seed=0):
+def unlabeled(path, seed=0):
     return models.save(models.vgg(models.parameters((2,), seed=seed), metadata={}), path / f"model{seed}.onnx")
 
 
 def test_a_model_that_tells_nothing_is_refused_with_the_four_choices(tmp_path):
     message = 'nothing tells which input this model was trained on.*"caffe".*"torch".*"unit".*"raw"'
     with pytest.raises(ModelError, match=message):
-        load_network(unlabelled(tmp_path))
+        load_network(unlabeled(tmp_path))
 
 
 @pytest.mark.parametrize("name", PREPROCESSING)
 def test_the_convention_that_is_given_is_taken(name, tmp_path):
-    assert load_network(unlabelled(tmp_path), preprocessing=name).preprocessing == PREPROCESSING[name]
-    labelled = models.save(models.vgg(models.parameters((2,))), tmp_path / "labelled.onnx")
-    assert load_network(labelled, preprocessing=name).preprocessing == PREPROCESSING[name]
+    assert load_network(unlabeled(tmp_path), preprocessing=name).preprocessing == PREPROCESSING[name]
+    labeled = models.save(models.vgg(models.parameters((2,))), tmp_path / "labeled.onnx")
+    assert load_network(labeled, preprocessing=name).preprocessing == PREPROCESSING[name]
 
 
 def test_the_metadata_is_read(tmp_path):
@@ -160,7 +160,7 @@ def test_the_metadata_is_read(tmp_path):
 
 
 def test_a_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
-    path, other = unlabelled(tmp_path), unlabelled(tmp_path, seed=1)
+    path, other = unlabeled(tmp_path), unlabeled(tmp_path, seed=1)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     entry = KnownFile("test", "vgg16", digest, path.stat().st_size, "torch")
     monkeypatch.setattr(vgg, "KNOWN_FILES", (entry,))
@@ -171,7 +171,7 @@ def test_a_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
 
 
 def test_published_weights_are_known_by_their_first_layer(tmp_path, monkeypatch):
-    path, other = unlabelled(tmp_path), unlabelled(tmp_path, seed=1)
+    path, other = unlabeled(tmp_path), unlabeled(tmp_path, seed=1)
     first = read_onnx(path).nodes[0].operator
     monkeypatch.setitem(KNOWN_WEIGHTS, layer_hash(first), KnownWeights("test", "unit", 0.125))
     network = load_network(path)

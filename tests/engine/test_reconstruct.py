@@ -127,6 +127,7 @@ def test_the_loss_is_that_of_equations_4_and_5_alone(network, other):
     assert job.objective(other)[0] == pytest.approx(0, abs=1e-20)
 
 
+@pytest.mark.slow
 def test_a_texture_has_the_paintings_gram_matrices_and_not_its_pixels(network, photo):
     job = texture_synthesis(network, photo, LAYERS[:2], Settings(iterations=150, optimizer="l-bfgs"))
     before = gram_errors(network, job.initial, photo, LAYERS[:2])

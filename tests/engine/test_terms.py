@@ -164,8 +164,8 @@ def test_a_terms_gradient_of_another_shape_is_refused(network):
         ((Square(), Square()), "two further terms have the same kind and name"),
         ((Square(weight=-1.0),), "the weight of square 'image' must be a finite number of at least 0"),
         ((Square("conv9_1"),), "unknown layer 'conv9_1'"),
-        ((Square(weight=0.0),), "nothing to optimise: all weights are zero"),
-        ((), "nothing to optimise: give a content or a style image"),
+        ((Square(weight=0.0),), "nothing to optimize: all weights are zero"),
+        ((), "nothing to optimize: give a content or a style image"),
     ],
 )
 def test_terms_that_do_not_fit_are_refused(network, terms, message):

@@ -39,7 +39,7 @@ def case(shape=(20, 21, 3), seed=0):
     return Case((images[0], gradients[0]), (images[1], gradients[1]), vectors, free)
 
 
-@pytest.fixture(params=["cpu", "cpu, threads", "cuda"])
+@pytest.fixture(params=["cpu", "cpu, threads", pytest.param("cuda", marks=pytest.mark.slow)])
 def device(request, monkeypatch):
     """Return the kernels and what puts an array there; on the CPU with many short strips."""
     if request.param == "cuda":

@@ -160,7 +160,7 @@ def test_a_map_within_a_map_is_computed_by_the_calling_thread():
         [(item, other) for other in range(3)] for item in range(4)
     ]
     assert all(len({thread for _, _, thread in row}) == 1 for row in results)
-    # Afterwards they share the work again.
+    # Afterward they share the work again.
     together = threading.Barrier(2)
     workers.map(lambda _: together.wait(10), range(2))
 

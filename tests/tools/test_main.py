@@ -17,6 +17,7 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, cwd=where, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_tool_has_a_command_line(tool):
     done = run(tool, "--help")
@@ -24,6 +25,7 @@ def test_every_tool_has_a_command_line(tool):
     assert done.stdout.startswith(f"usage: {tool.replace('-', '_')} ")
 
 
+@pytest.mark.slow
 def test_a_tool_is_run_by_its_name():
     done = run("models", "list", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
@@ -50,5 +52,6 @@ def test_what_is_no_tool_is_told_in_one_line(arguments):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_help_names_all_tools():
     assert all(tool in run("--help").stdout for tool in TOOLS)

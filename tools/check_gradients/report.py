@@ -27,7 +27,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; fon
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; } figure { margin: 1rem 0; }
 """
 
-_COLOURS = ("#0b5fa5", "#d1495b", "#2e8b57", "#e3a018")
+_COLORS = ("#0b5fa5", "#d1495b", "#2e8b57", "#e3a018")
 
 
 def page(study: Study, about: dict[str, str]) -> str:
@@ -110,7 +110,7 @@ def _check_cell(check: Check | None) -> _Cell | str:
 def steps_figure(study: Study) -> str:
     """Return the error of central differences against their length, as SVG."""
     figure, axes = _figure()
-    for color, one in zip(_COLOURS, study.steps, strict=False):
+    for color, one in zip(_COLORS, study.steps, strict=False):
         axes.loglog(one.steps, one.errors, "o-", color=color, label=one.name, markersize=3, linewidth=1)
         if one.name.endswith("held"):
             axes.loglog(one.steps, [one.fitted(step) for step in one.steps], "--", color=color, linewidth=0.8)
@@ -191,7 +191,7 @@ def _kinks(study: Study) -> str:
 def precision_figure(study: Study) -> str:
     """Return the distance of float32 from float64 by depth, as SVG."""
     figure, axes = _figure(height=4.2)
-    for color, one in zip(_COLOURS, study.precision, strict=False):
+    for color, one in zip(_COLORS, study.precision, strict=False):
         for kind, line in (("forward", "-"), ("backward", "--")):
             errors = [getattr(layer, kind) for layer in one.layers]
             places = [index for index, error in enumerate(errors) if error]
@@ -252,9 +252,9 @@ def confidence_figure(study: Study) -> str:
     figure, axes = _figure(height=3.4)
     fractions = [one.fraction for one in study.detection]
     for values, line, color, label in (
-        ([one.one_direction for one in study.detection], "-", _COLOURS[0], "one direction"),
-        ([one.simulated for one in study.detection], "o", _COLOURS[0], "one direction, simulated"),
-        ([one.one_coordinate for one in study.detection], "--", _COLOURS[1], "one coordinate"),
+        ([one.one_direction for one in study.detection], "-", _COLORS[0], "one direction"),
+        ([one.simulated for one in study.detection], "o", _COLORS[0], "one direction, simulated"),
+        ([one.one_coordinate for one in study.detection], "--", _COLORS[1], "one coordinate"),
     ):
         axes.semilogx(fractions, values, line, color=color, label=label)
     axes.set_xlabel("share of the gradient's coordinates that are wrong")

@@ -239,7 +239,7 @@ def exclusive(lock: Path, holder: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 lock.unlink()
         else:
-            # Removed while still locked: afterwards it could be the next process' lock.
+            # Removed while still locked: afterward it could be the next process' lock.
             with contextlib.suppress(OSError):
                 lock.unlink()
             os.close(handle)

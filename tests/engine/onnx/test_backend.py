@@ -136,6 +136,7 @@ def check(case):
     return max(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTED)
 def test_case(name):
     assert name in cases(), f"onnx {onnx.__version__} has no such case, or it has new operators"
@@ -155,6 +156,7 @@ def test_the_manifest_is_complete():
     assert len(LISTED) == COUNTS.get(INSTALLED, COUNTS[NEWEST])
 
 
+@pytest.mark.slow
 def test_each_case_of_our_operators_is_listed_or_excluded():
     names = set(cases())
     patterns = [re.compile(pattern) for pattern in EXCLUDED]
@@ -181,6 +183,7 @@ def test_each_operator_of_ours_has_a_case():
     assert set(OPERATORS) - of_cases == set()
 
 
+@pytest.mark.slow
 def test_onnx_s_own_runner_agrees(tmp_path, monkeypatch):
     """It runs the same cases and the whole models, skips the rest, and counts as many as the manifest lists."""
     monkeypatch.setenv("ONNX_HOME", str(tmp_path))
@@ -243,6 +246,7 @@ def last_of_equals(max_pool):
     return mutant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "mutant", "of_one_node", "of_models"),
     [
@@ -273,6 +277,7 @@ def test_a_wrong_kernel_is_noticed(kernel, mutant, of_one_node, of_models, monke
 # ---- whole models ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", light_names())
 def test_a_light_model_gives_the_stored_output(name):
     """All their weights are alike, so that this tests that the model can be read and run, and little else."""
@@ -284,6 +289,7 @@ def test_a_light_model_gives_the_stored_output(name):
     np.testing.assert_allclose(output, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_a_light_model_with_random_weights_gives_what_onnx_s_reference_gives(name):
     model = with_random_weights(light_model(name)[0])
@@ -295,6 +301,7 @@ def test_a_light_model_with_random_weights_gives_what_onnx_s_reference_gives(nam
     assert output.std() > 0.1 * np.abs(output).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["squeezenet", "shufflenet", "resnet50", "inception_v1", "inception_v2", "densenet121"]
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels.cuda.source import FOLDER, TENSOR_MAP, TENSOR_MAP_BYTES, Kernel, program
+from tests.sharing import alone
 
 SHIMS = [Path(__file__).with_name(name) for name in ("shim.cpp", "shim_warp.cpp")]
 FURTHER_SHIMS = {"hopper.cu": Path(__file__).with_name("shim_hopper.cpp")}
@@ -189,8 +190,9 @@ class Emulator:
         if key not in self._libraries:
             name = "_".join([kernel.file.replace(".", "_"), *(f"{macro}_{dtype}" for macro, dtype in kernel.types)])
             library = self.folder / f"{name}.so"
-            if not library.exists():
-                self._compile(kernel, library)
+            with alone(library.with_suffix(".lock")):
+                if not library.exists():
+                    self._compile(kernel, library)
             self._libraries[key] = ctypes.CDLL(str(library))
             self._libraries[key].launch_fault.restype = ctypes.c_char_p
             self._libraries[key].fault_of_launch.restype = ctypes.c_char_p

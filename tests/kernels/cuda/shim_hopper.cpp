@@ -59,7 +59,7 @@ static void waited() { waits[thread()] = {}; }
 // Barriers.
 
 struct Barrier {
-    unsigned number, arrivals, pending, initialiser;
+    unsigned number, arrivals, pending, initializer;
     unsigned long meetings;
     unsigned phase;
     long bytes;
@@ -69,10 +69,10 @@ static std::map<unsigned, Barrier> barriers;
 
 static Barrier& barrier_at(unsigned address) {
     auto found = barriers.find(address);
-    require(found != barriers.end(), "a barrier is used that is not initialised");
+    require(found != barriers.end(), "a barrier is used that is not initialized");
     Barrier& b = found->second;
-    require(b.initialiser == thread() || b.meetings < fibers::meetings,
-            "a barrier is used that may not be initialised: its thread has not met this one since");
+    require(b.initializer == thread() || b.meetings < fibers::meetings,
+            "a barrier is used that may not be initialized: its thread has not met this one since");
     return b;
 }
 
@@ -144,7 +144,7 @@ static void begin_copy(unsigned target, const TensorMap& given, unsigned barrier
     std::copy(origin.begin(), origin.end(), copy.origin);
     copy.target = target;
     copy.barrier = barrier;
-    require(barrier_at(barrier).ready, "a barrier of a copy is initialised, but not for the copy engine");
+    require(barrier_at(barrier).ready, "a barrier of a copy is initialized, but not for the copy engine");
     for (const Copy& other : copies)
         require(other.target + other.map.bytes() <= target || target + copy.map.bytes() <= other.target,
                 "two copies are under way to the same memory");
@@ -400,9 +400,9 @@ static int uniform(int number) { return number; }
 
 static void barrier_init(unsigned address, unsigned arrivals) {
     using namespace hopper;
-    require(address % 8 == 0 && arrivals > 0 && arrivals < 1 << 20, "a barrier cannot be initialised like this");
+    require(address % 8 == 0 && arrivals > 0 && arrivals < 1 << 20, "a barrier cannot be initialized like this");
     Barrier made{(unsigned)barriers.size(), arrivals, arrivals, thread(), fibers::meetings};
-    require(barriers.emplace(address, made).second, "a barrier is initialised twice");
+    require(barriers.emplace(address, made).second, "a barrier is initialized twice");
 }
 
 static void barriers_are_ready() {

@@ -10,7 +10,7 @@ from tests.kernels.devices import cuda, to_device, to_host
 FAULTY = """// Faults, one thread a value.
 extern "C" __global__ void beyond(float* output, int count) { output[thread_number()] = 1; }
 
-extern "C" __global__ void neighbour(const float* input, float* output) {
+extern "C" __global__ void neighbor(const float* input, float* output) {
     __shared__ float values[64];
     values[threadIdx.x] = input[threadIdx.x];
     BARRIER
@@ -74,7 +74,7 @@ def test_a_missing_barrier_shows_in_one_of_the_two_orders(faulty, barrier):
     for descending in (False, True):
         emulated = Emulator(folder, descending)
         output = cuda.empty((64,), np.float32)
-        kernel = source.Kernel("faulty.cu", "neighbour", ())
+        kernel = source.Kernel("faulty.cu", "neighbor", ())
         emulated.run(kernel, (1, 1, 1), (64, 1, 1), (to_device(values), output))
         found.append(np.array_equal(to_host(output), np.roll(values, -1)))
     assert all(found) == bool(barrier)

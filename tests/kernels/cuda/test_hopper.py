@@ -190,7 +190,7 @@ FAULTS = {
         "written again before it was read",
     ),
     "both warpgroups meet at one barrier": ("warpgroup_barrier(1 + own)", "warpgroup_barrier(1)", "a store reads"),
-    "barriers are used before they are initialised": ("    __syncthreads();\n", "", "may not be initialised"),
+    "barriers are used before they are initialized": ("    __syncthreads();\n", "", "may not be initialized"),
     "one warpgroup is enough to free a stage": ("&empty[s]), 8)", "&empty[s]), 4)", "too many arrivals"),
     "a stage is full without its bytes": ("arrive_expecting(barrier, STAGE_BYTES)", "arrive(barrier)", "two copies"),
     "a block ends before its stores": (

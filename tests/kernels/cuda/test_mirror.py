@@ -40,6 +40,7 @@ def test_the_signatures_are_the_same(name, emulator):
         assert (one.kind, one.default) == (other.kind, other.default) or one.name == "algorithm", one
 
 
+@pytest.mark.slow
 def test_loading_them_loads_no_cupy():
     program = "import sys, kernels.cuda, engine; assert not [name for name in sys.modules if name.startswith('cupy')]"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.0.*'"
 )
 
-# Turing, Ampere (data centre and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
+# Turing, Ampere (data center and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
 ARCHITECTURES = ["75", "80", "86", "89", "90", "90a", "120"]
 TYPES = {
     "REAL": [np.float32, np.float16],

@@ -364,6 +364,7 @@ def test_the_peak_is_that_since_it_was_forgotten():
     assert memory._resident_memory() - resident < 10e6
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch, tmp_path):
     # Neither the memory held here nor the current folder makes a difference there.
     ballast = np.ones(25_000_000)
@@ -381,6 +382,7 @@ def test_the_memory_of_pytorch_is_measured_too():
     assert one.estimate is None
 
 
+@pytest.mark.slow
 def test_a_measuring_process_that_fails_says_why():
     with pytest.raises(ValueError, match=r"the memory of engine at 8 pixels cannot be measured: .*too small") as caught:
         measure_memory(SMALL, 8, ENGINE)
@@ -489,6 +491,7 @@ def test_everything_at_once(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_model_from_a_file(tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert models.main(["random", "vgg19", "--width", "0.1", "-o", str(path), "-q"]) == 0

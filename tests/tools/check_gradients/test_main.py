@@ -33,6 +33,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("tools.check_gradients.study.fault_study", lambda seed, faults=None: [row])
 
 
+@pytest.mark.slow
 def test_passes_on_the_engine_as_it_is(quick, capsys):
     assert main(SMALL) == 0
     output = capsys.readouterr().out
@@ -72,6 +73,7 @@ def test_what_a_gpu_cannot_compute_in_is_said(quick, capsys, emulator):
     assert "tf32: dtype 'tf32' needs compute capability 8.0 or later, the GPU has 7.5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_writes_one_page_and_the_numbers(quick, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "report"
@@ -94,6 +96,7 @@ def test_writes_one_page_and_the_numbers(quick, tmp_path, capsys):
     assert "index.html" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_takes_pictures_and_layers(quick, tmp_path, capsys):
     random = np.random.default_rng(0)
     for name, size in (("photo.png", (40, 30)), ("painting.png", (25, 50))):
@@ -121,6 +124,7 @@ def test_takes_pictures_and_layers(quick, tmp_path, capsys):
     assert "MaxPool" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

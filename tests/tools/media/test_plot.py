@@ -60,6 +60,7 @@ def test_the_loss_and_each_term_are_drawn_on_a_log_scale(tmp_path):
         assert line[1][0] - line[0][0] == pytest.approx(line[2][0] - line[1][0], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_file(tmp_path):
     for name in ("a.svg", "b.svg", "a.png", "b.png"):
         plot_losses(tmp_path / name, NAMES, CURVE, "A run")
@@ -69,6 +70,7 @@ def test_the_same_run_gives_the_same_file(tmp_path):
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "curve",
     [
@@ -101,6 +103,7 @@ def test_next_to_nothing_does_not_flatten_the_rest(tmp_path):
     assert abs(loss[2][1] - loss[0][1]) > 60
 
 
+@pytest.mark.slow
 def test_many_layers_all_get_a_line_and_an_entry(tmp_path):
     names = [f"content conv{index}" for index in range(20)] + [f"style conv{index}" for index in range(40)]
     plot_losses(tmp_path / "losses.svg", names, [[index, *([9.0 - index] * 61)] for index in range(4)], "A run")
@@ -109,6 +112,7 @@ def test_many_layers_all_get_a_line_and_an_entry(tmp_path):
         assert f"<!-- {name} -->" in (tmp_path / "losses.svg").read_text()
 
 
+@pytest.mark.slow
 def test_names_of_any_kind_are_taken_as_they_are(tmp_path):
     odd = "$x_$ \\frac _under 雪 <b> a.jpg"
     plot_losses(tmp_path / "losses.svg", NAMES, CURVE, odd)
@@ -119,6 +123,7 @@ def test_names_of_any_kind_are_taken_as_they_are(tmp_path):
 # ---- a grid ----
 
 
+@pytest.mark.slow
 def test_each_cell_has_axes_of_its_own_with_its_terms(tmp_path):
     plot_grid(tmp_path / "grid.svg", grid(3, 4))
     assert len(lines(tmp_path / "grid.svg")) == 3 * 4 * 3
@@ -127,6 +132,7 @@ def test_each_cell_has_axes_of_its_own_with_its_terms(tmp_path):
         assert f"<!-- {label} -->" in text
 
 
+@pytest.mark.slow
 def test_failed_and_missing_cells_are_shown_as_such(tmp_path):
     some = grid(1, 3)
     records = {(0, 0): record(), (0, 1): record(failed="it went wrong")}
@@ -137,6 +143,7 @@ def test_failed_and_missing_cells_are_shown_as_such(tmp_path):
     assert len(lines(tmp_path / "grid.svg")) == len(some.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (5, 1), (4, 30), (30, 4), (120, 1), (1, 120), (13, 12)])
 def test_grids_of_any_shape_show_every_cell(tmp_path, rows, columns):
     names = {"row_name": "" if rows == 1 else "seed", "column_name": "" if columns == 1 else "size"}
@@ -145,6 +152,7 @@ def test_grids_of_any_shape_show_every_cell(tmp_path, rows, columns):
     assert len(lines(tmp_path / "grid.svg")) == rows * columns * each
 
 
+@pytest.mark.slow
 def test_an_empty_sweep_is_drawn_too(tmp_path):
     for columns in (3, 100):
         plot_grid(tmp_path / "grid.svg", grid(2, columns, records={}))

@@ -450,6 +450,7 @@ def test_a_hanging_server_is_left(site, target, hang):
     assert f"no answer within 0.05 s, {TRIES} tries" in message
 
 
+@pytest.mark.slow
 def test_what_came_before_a_hang_is_kept(site, target):
     fetch(target, site.at("/m", serve(stop_at=1_000, hang=True), serve()), timeout=0.5)
     assert site.seen == [("/m", None), ("/m", "bytes=1000-")]

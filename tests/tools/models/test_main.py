@@ -577,6 +577,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(cache, tmp_path, call, argument
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "tools.models", "inspect", "vgg19", "--cache", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(tools.models.__file__).parents[2])

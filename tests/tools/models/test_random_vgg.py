@@ -10,6 +10,7 @@ from kernels.geometry import Window
 from tools.models.random_vgg import random_vgg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "convolutions", "last"), [("vgg16", 13, "conv5_3"), ("vgg19", 16, "conv5_4")])
 def test_a_random_vgg_has_the_full_size_and_he_s_variance(name, convolutions, last):
     nodes = random_vgg(name)

@@ -49,6 +49,7 @@ def assert_reach_is_the_gradient_s(nodes: list[Node], path: Path, size: int) -> 
     return [row.field for row in rows if row.is_layer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

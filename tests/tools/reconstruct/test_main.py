@@ -81,6 +81,7 @@ def stamps(path: Path) -> dict[str, int]:
 # ---- the pictures ----
 
 
+@pytest.mark.slow
 def test_without_flags_both_rows_of_the_papers_figure_are_made(folder, call):
     call(*SMALL)
     expected = {f"content-{name}.png" for name in PAPER}
@@ -88,6 +89,7 @@ def test_without_flags_both_rows_of_the_papers_figure_are_made(folder, call):
     assert {path.name for path in (folder / "out").iterdir()} == {*expected, "sheet.png", "table.csv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "files"),
     [
@@ -123,6 +125,7 @@ def test_a_picture_is_what_the_engine_makes_of_the_files(folder, call):
     assert measured["errors"] == gram_errors(network, style.image, photo, network.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["model", "vgg16"])
 def test_pooling_counts_behind_the_first_pooling_only(folder, call, model):
     made = []
@@ -219,6 +222,7 @@ def stands_in(sheet: np.ndarray, shown: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y, x in places.tolist() if np.array_equal(sheet[y : y + height, x : x + width], shown)]
 
 
+@pytest.mark.slow
 def test_the_sheet_has_all_pictures_in_the_papers_order(folder, call):
     call(*SMALL)
     made = pictures(folder / "out")
@@ -279,6 +283,7 @@ def interrupt(monkeypatch, target: str, after: int) -> None:
     monkeypatch.setattr(tools.reconstruct.__main__._Pictures, "_run", run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_there_is_and_goes_on_to_the_same_result(folder, call, monkeypatch):
     asked = ("--content", "conv1_1,conv2_1,conv3_1", "--style", "conv1_1")
     call(*SMALL, *asked, "-o", "{}/unbroken")
@@ -357,9 +362,9 @@ def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(fold
     assert rows(folder / "out" / "table.csv")[1]["failed"] == ""
 
 
-def test_nothing_to_optimise_is_said(call):
+def test_nothing_to_optimize_is_said(call):
     _, said = call(*SMALL, "--init", "{}/photo.png", "--content", "conv1_1", code=2)
-    assert "content conv1_1: failed: nothing to optimise" in said
+    assert "content conv1_1: failed: nothing to optimize" in said
 
 
 # ---- what is said ----
@@ -425,6 +430,7 @@ def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -113,6 +113,7 @@ def test_an_address_in_place_of_a_picture_is_named_as_one(call, place):
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_weights_of_two_paintings_count(folder, call):
     paintings = ("{}/photo.png", "{}/painting.png", "{}/other.png", *WITH_MODEL[2:], "--init", "content")
     pictures = []
@@ -163,6 +164,7 @@ def drawn_lines(text: str) -> list[str]:
     return sorted(re.findall(r'id="line2d_\d+">\s*<path d="([^"]*)" clip-path', text), key=len, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_plot_shows_the_loss_and_each_term_of_all_iterations(folder, call):
     pytest.importorskip("matplotlib")
     said = call(*WITH_MODEL, "--plot", "{}/losses.svg", "--style-layers", "conv1_1,conv2_1")
@@ -173,6 +175,7 @@ def test_the_plot_shows_the_loss_and_each_term_of_all_iterations(folder, call):
     assert opened(folder / "losses.png").width > 500
 
 
+@pytest.mark.slow
 def test_the_picture_does_not_depend_on_the_plot(folder, call):
     pytest.importorskip("matplotlib")
     call(*WITH_MODEL)
@@ -267,6 +270,7 @@ def test_a_picture_that_is_made_is_not_lost_to_an_interruption_at_the_end(folder
     assert facts(folder / "out.png", "Result")["iterations"] == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_draws_the_losses_so_far(folder, call, monkeypatch):
     pytest.importorskip("matplotlib")
     interrupt(monkeypatch, 3)
@@ -307,6 +311,7 @@ def test_the_draft_network_has_the_papers_layers_and_takes_the_papers_weight():
 # ---- the defaults, and the paper's settings instead ----
 
 
+@pytest.mark.slow
 def test_paper_is_what_the_paper_says(folder, call):
     call(*WITH_MODEL, "--paper")
     found = facts(folder / "out.png", "Settings")
@@ -352,6 +357,7 @@ def test_the_content_weight_keeps_its_balance_at_any_size(folder, call, size):
     assert settings["content_weight"] == pytest.approx(recommended * (512 / size) ** 2)
 
 
+@pytest.mark.slow
 def test_a_content_weight_that_is_a_guess_is_said_to_be_one(folder, call):
     guess = "the content weight is a guess as for the original VGG-19; find one that suits with: python -m tools.sweep"
     assert guess in call(*WITH_MODEL)
@@ -422,6 +428,7 @@ def test_an_interrupted_preview_is_written_and_nothing_else(folder, call, monkey
     assert sorted(path.name for path in folder.glob("out*")) == ["out-preview.png"]
 
 
+@pytest.mark.slow
 def test_a_preview_that_would_be_the_picture_itself_is_left_out_and_that_is_said(folder, call, monkeypatch):
     said = call(*SMALL, "--preview")
     assert "no preview: the picture itself is by the draft network" in said

@@ -73,6 +73,7 @@ def entries(folder: Path, name: str = "out") -> list[dict[str, Any]]:
 # ---- the grid ----
 
 
+@pytest.mark.slow
 def test_by_default_the_grid_is_the_papers_figure_3(folder, call):
     said = call(*PAIR[:4], "-o", "{}/out", "-s", 48, "-n", 1)
     assert "20 of 20 cells made" in said
@@ -85,6 +86,7 @@ def test_by_default_the_grid_is_the_papers_figure_3(folder, call):
     assert all(list(entry["settings"]["style_layers"]) == [f"conv{n}_1" for n in range(1, 6)] for entry in found[-4:])
 
 
+@pytest.mark.slow
 def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     call(*TWO_BY_TWO, "--init", "noise")
     network = load_network(folder / "model.onnx", threads=1)
@@ -101,6 +103,7 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
             assert record["facts"]["evaluations"] == result.evaluations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axis",
     [
@@ -131,6 +134,7 @@ def test_any_setting_can_be_an_axis_and_makes_a_difference(folder, call, axis):
     assert len(set(losses)) == len(losses), losses
 
 
+@pytest.mark.slow
 def test_a_folder_of_photographs_meets_a_folder_of_paintings(folder, call):
     for name, pictures in {"photos": ("photo", "other"), "paintings": ("painting", "photo", "other")}.items():
         (folder / name).mkdir()
@@ -144,6 +148,7 @@ def test_a_folder_of_photographs_meets_a_folder_of_paintings(folder, call):
     assert [line["style"] for line in table(folder, "row")] == ["other", "painting", "photo"]
 
 
+@pytest.mark.slow
 def test_one_axis_is_a_row_or_a_column(folder, call):
     call(*PAIR, "--rows", "seed=0..2")
     assert sorted(cells(folder)) == ["1-1.png", "2-1.png", "3-1.png"]
@@ -195,6 +200,7 @@ def test_a_picture_carries_its_settings(folder, call):
     assert result["stop"] == "iterations"
 
 
+@pytest.mark.slow
 def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     said = call(*TWO_BY_TWO, "--verbose")
     assert len(re.findall(r"sweep: [01], 1e-[23]: loss \S+ -> \S+, reached 3 iterations, ", said)) == 4
@@ -202,6 +208,7 @@ def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     assert call(*TWO_BY_TWO[:4], "-o", "{}/quiet", *TWO_BY_TWO[6:], "--quiet") == ""
 
 
+@pytest.mark.slow
 def test_there_are_a_sheet_a_page_and_if_asked_for_a_plot(folder, call):
     call(*TWO_BY_TWO)
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
@@ -272,6 +279,7 @@ def test_a_pair_that_fails_everywhere_is_an_error_at_once(folder, call):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_keeps_what_it_has_and_goes_on(folder, call, monkeypatch):
     call(*TWO_BY_TWO[:4], "-o", "{}/whole", *TWO_BY_TWO[6:])
     real, count = sweep.make_cell, 0
@@ -297,6 +305,7 @@ def command(folder: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "tools.sweep", *(str(part).replace("{}", str(folder)) for part in arguments)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_killed_in_the_middle_goes_on_where_it_was(folder, call, workers):
     grid = (*PAIR[:4], "-s", 48, "-n", 60, "--optimizer", "l-bfgs")
@@ -413,6 +422,7 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, call, arguments, messag
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_sweeps_folder_is_refused(folder, call):
     write_onnx(folder / "other.onnx", random_vgg("vgg16", width=0.05), preprocessing_metadata(PREPROCESSING["caffe"]))
     call(*TWO_BY_TWO)
@@ -440,6 +450,7 @@ def test_another_sweeps_folder_is_refused(folder, call):
     assert cells(folder) == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call, monkeypatch):
     call(*TWO_BY_TWO)
     (folder / "out" / "cells" / "1-1.png").unlink()
@@ -448,6 +459,7 @@ def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call
     assert call(*TWO_BY_TWO, code=2).startswith(f"sweep: cannot write '{folder}/out/cells/1-1.png': ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["seed=0,1", "model={}/model.onnx", "init={}/other.png,noise"])
 def test_a_file_by_another_name_is_the_same_sweep(folder, call, monkeypatch, axis):
     grid = (*PAIR, "--init", "{}/other.png") if axis.startswith("seed") else PAIR
@@ -482,6 +494,7 @@ def test_of_two_sweeps_that_begin_together_in_a_new_folder_one_is_told_so(folder
     assert len(cells(folder)) == 3
 
 
+@pytest.mark.slow
 def test_sweeps_that_really_begin_together_leave_one_whole_plan(folder, call):
     grids = [(*PAIR, "--rows", f"seed={seed},{seed + 1}") for seed in range(3)]
     running = [subprocess.Popen(command(folder, *grid), cwd=ROOT, stderr=subprocess.PIPE, text=True) for grid in grids]
@@ -543,6 +556,7 @@ def test_suggested_weights_go_from_the_painting_to_the_photograph(folder, call, 
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -569,6 +583,7 @@ def test_absurd_weights_are_told_instead_of_suggesting_others(folder, capsys, ar
     assert message in said
 
 
+@pytest.mark.slow
 def test_a_style_weight_moves_the_suggested_weights_along(folder, capsys):
     arguments = [str(part).replace("{}", str(folder)) for part in (*PAIR, "--suggest", "--init", "content")]
     tables = [called(main, capsys, [*arguments, "-b", weight], 0)[0] for weight in ("1", "1e-20", "1e20")]

@@ -73,6 +73,7 @@ def test_the_cores_are_shared_out_among_workers():
         assert workers.threads == 5
 
 
+@pytest.mark.slow
 def test_tasks_run_in_processes_of_their_own_which_are_kept(tmp_path):
     executor = LocalProcesses(2)
     try:
@@ -89,6 +90,7 @@ def test_tasks_run_in_processes_of_their_own_which_are_kept(tmp_path):
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_loses_its_own_task_only(tmp_path):
     executor = LocalProcesses(2)
     try:
@@ -112,6 +114,7 @@ def kill_first_then_let_all_go(folder: Path) -> None:
     (folder / "go").touch()
 
 
+@pytest.mark.slow
 def test_a_batch_survives_a_killed_process(tmp_path):
     executor = LocalProcesses(2)
     try:
@@ -129,6 +132,7 @@ def test_a_batch_survives_a_killed_process(tmp_path):
         executor.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
     executor = LocalProcesses(1)
     future = executor.submit(work_until, str(tmp_path), "long", "never")
@@ -139,6 +143,7 @@ def test_shutting_down_ends_processes_in_the_middle_of_their_tasks(tmp_path):
     assert isinstance(future.exception(0), WorkerDiedError)
 
 
+@pytest.mark.slow
 def test_a_killed_parent_takes_its_processes_along(tmp_path):
     code = (
         "from tests.tools.sweep.test_workers import work_until\n"
@@ -169,6 +174,7 @@ def test_what_is_no_address_is_refused_at_once(address):
         pass
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_an_error_within_ten_seconds():
     pytest.importorskip("distributed")
     began = time.monotonic()

@@ -231,7 +231,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if name != "collections.OrderedDict":
         raise TypeError
     found: dict[Any, Any] = {}
-    # Python 2 gives the entries right here, Python 3 adds them afterwards.
+    # Python 2 gives the entries right here, Python 3 adds them afterward.
     for pairs in arguments:
         _set(found, (_is(list | tuple, pair) for pair in _is(list, pairs)))
     return found

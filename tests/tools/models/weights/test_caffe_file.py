@@ -234,6 +234,7 @@ def test_damaged_fields_are_refused(file, data):
     assert settles(read_caffe, file, data) or data.endswith(b"\x80")
 
 
+@pytest.mark.slow
 def test_more_fields_than_any_network_has_are_refused(file):
     for data in (
         number(3, 0) * 100_000,

@@ -129,6 +129,7 @@ def call(capsys) -> Callable[..., tuple[str, str]]:
     return call
 
 
+@pytest.mark.slow
 def test_features_equal_those_of_the_onnx_route_to_the_bit(weights, onnx_route, tmp_path, call):
     output, _ = call("convert", weights, "-o", tmp_path / "out.onnx")
     assert output.endswith("VGG-19, conv1_1 to conv5_4, of this test\n")

@@ -294,6 +294,7 @@ def test_nesting_without_end_is_passed_over(file):
     assert list(read(file, data)) == ["a/0"]
 
 
+@pytest.mark.slow
 def test_more_arrays_than_any_network_has_are_refused(file):
     nothing = struct.pack("<II", 14, 0)
     cell = array(1, (1, 15_000), nothing * 15_000)
@@ -307,6 +308,7 @@ def test_more_arrays_than_any_network_has_are_refused(file):
     assert "it has 3,000,000,000 arrays where" in settles(read_matconvnet, file, header() + structs)
 
 
+@pytest.mark.slow
 def test_more_numbers_are_not_kept_than_any_network_has(file):
     """Arrays just small enough to be kept; compressed they would be nothing."""
     weights = array(1, (1, 1100), *[numbers(np.zeros((1, 16_000), np.float32))] * 1100)
@@ -365,6 +367,7 @@ def test_a_file_cut_off_anywhere_says_so(file, compressed):
         assert settles(read_matconvnet, file, piece) or len(piece) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compressed", "generation"), [(True, "new"), (False, "new"), (False, "oldest")])
 def test_damaged_bytes_give_a_value_or_a_sentence(file, compressed, generation):
     data = matconvnet({"a": [floats(1, 1, 2, 2), floats(1, 2)]}, COLOR, generation, compressed)
@@ -372,6 +375,7 @@ def test_damaged_bytes_give_a_value_or_a_sentence(file, compressed, generation):
     assert any(said)
 
 
+@pytest.mark.slow
 def test_damaged_data_within_sound_compression_give_a_value_or_a_sentence(file):
     weight = numbers(floats(3, 3, 32, 64))
     variable = array(1, (1, 1), layer(weight), name=b"layers")

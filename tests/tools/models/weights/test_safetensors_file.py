@@ -181,6 +181,7 @@ def test_a_file_that_was_cut_short_is_refused(path):
         assert refusal(path, data)
 
 
+@pytest.mark.slow
 def test_damaged_files_give_a_value_or_one_sentence(path):
     for data in damaged(FILE, 300):
         settles(read_safetensors, path, data)

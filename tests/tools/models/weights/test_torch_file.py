@@ -396,6 +396,7 @@ BIG = (1 << 47) - 1
 TWICE = b"}(" + text("a") + b"h\0" + text("b") + b"h\0uq\0"
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     "saved",
@@ -528,6 +529,7 @@ def test_a_file_that_was_cut_short_is_refused(path, write):
     assert "is cut short: a zip archive without its directory" in refusal(path, FILES[zipped][:-30])
 
 
+@pytest.mark.slow
 @both
 def test_damaged_files_give_a_value_or_one_sentence(path, write):
     for data in damaged(FILES[write], 300):
