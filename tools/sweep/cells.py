@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import tempfile
 import threading
@@ -35,6 +36,7 @@ from tools.cli.rendering import (
     rendering,
 )
 from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
+from tools.media.files import sha256_of
 from tools.media.images import Picture, load_image
 from tools.models.loading import load
 from tools.sweep.axes import FIXED
@@ -188,9 +190,18 @@ class _File:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """Give a path to read it from; where there is none, a temporary one with the same suffix."""
+        """Give a path to read it from; where there is none, a temporary one with the same suffix.
+
+        Raises ValueError where it is not, or is no longer at the end, the file that it was when the sweep began.
+        """
+        self._check()
         if isinstance(self.content, Path):
-            yield self.content
+            try:
+                yield self.content
+            except ValueError:  # what is wrong with it may be that it is another, or half of one
+                self._check()
+                raise
+            self._check()
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(self.name).name
@@ -199,6 +210,18 @@ class _File:
                 yield path
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), self.name)) from None
+
+    def _check(self) -> None:
+        content = self.content
+        try:
+            found = sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        except OSError as error:
+            raise ValueError(f"cannot read {self.name!r} any more: {error.strerror or error}") from None
+        if found != self.sha256:
+            raise ValueError(
+                f"{self.name!r} has changed since the sweep began: put the former file back and give the same command, "
+                "or give another --output"
+            )
 
 
 @functools.lru_cache(maxsize=2)

@@ -266,6 +266,35 @@ def test_a_failed_cell_is_shown_and_stops_nothing_else_and_is_tried_again(folder
     assert "1 failed, the first for this reason: cannot read" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [("photo.png", "seed=0..2"), ("painting.png", "seed=0..2"), ("second.onnx", "model={}/model.onnx,{}/second.onnx")],
+)
+def test_no_cell_is_made_of_a_file_that_was_exchanged_while_the_sweep_ran(folder, call, monkeypatch, name, axis):
+    """Its hash stands in the records; with the former file put back, what is missing is made."""
+    nodes = random_vgg("vgg19", seed=1, width=0.05)
+    write_onnx(folder / "second.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
+    line = (*PAIR[:4], "-s", 48, "-n", 3, *NOISE, "--columns", axis)
+    former, make_cell, calls = (folder / name).read_bytes(), sweep.make_cell, []
+
+    def exchanging(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            other = {".png": "other.png", ".onnx": "model.onnx"}[Path(name).suffix]
+            (folder / name).write_bytes((folder / other).read_bytes())
+        return make_cell(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "make_cell", exchanging)
+        said = call(*line, "-o", "{}/out", code=2)
+    assert f"{name}' has changed since the sweep began" in said
+    assert len(cells(folder)) == 1
+    (folder / name).write_bytes(former)
+    call(*line, "-o", "{}/out")
+    call(*line, "-o", "{}/undisturbed")
+    assert cells(folder) == cells(folder, "undisturbed")
+
+
 def test_a_pair_that_fails_everywhere_is_an_error_at_once(folder, call):
     (folder / "photo.png").write_text("no picture at all")
     assert "it is not a PNG" in call(*TWO_BY_TWO, code=2)
