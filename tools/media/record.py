@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import platform
 import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
@@ -37,3 +39,32 @@ def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
 def origin(tool: str) -> dict[str, str]:
     """Return what every picture says of itself: the program, and how it was called."""
     return {"Software": PROJECT, "Command": shlex.join(["python", "-m", f"tools.{tool}", *sys.argv[1:]])}
+
+
+def parsed_json(text: str) -> Any:
+    """Return what a text in JSON stands for, or None where it is damaged, or nested more deeply than any record."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Tell whether something out of JSON has a form.
+
+    Parameters
+    ----------
+    form : a type, where ``float`` is any number that a float can hold; ``[form]``, a list of such; ``{str: form}``,
+        such under any names; ``{"name": form, ...}``, these names and perhaps others.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(one, form[0]) for one in value)
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return False
+        if str in form:
+            return all(fits(one, form[str]) for one in value.values())
+        return all(name in value and fits(value[name], part) for name, part in form.items())
+    if form is float:
+        return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 63)
+    return type(value) is form

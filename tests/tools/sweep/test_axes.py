@@ -11,6 +11,7 @@ from tools.sweep.axes import (
     Axis,
     axis_names,
     distinct_names,
+    file_names,
     number_axis,
     number_label,
     parse_axis,
@@ -152,3 +153,22 @@ def test_numbers_are_written_as_people_write_them(number, label):
 def test_every_option_but_the_device_can_be_an_axis():
     assert {"model", "size", "iterations", "content", "style", "init", "seed", "pooling"} <= set(axis_names())
     assert "device" not in axis_names()
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (("conv1_1", "conv1_1 to conv2_1"), ["x=conv1_1", "x=conv1_1-to-conv2_1"]),
+        (("one/a", "../b", "Ü"), ["x=one-a", "x=b", "x=Ü"]),
+        (("A.png", "a.png"), ["x=1-A.png", "x=2-a.png"]),
+        (("\udcff", "?"), ["x=1-", "x=2-"]),
+        (("y" * 60 + "1", "漢" * 60), ["x=" + "y" * 50, "x=" + "漢" * 16]),
+    ],
+)
+def test_a_value_is_called_in_file_names_so_that_any_disk_takes_it(labels, names):
+    assert file_names("x", labels) == names
+    assert file_names("", ("",)) == [""]
+
+
+def test_an_axis_in_file_names_leads_to_no_other_folder():
+    assert file_names("../up", ("1",)) == ["up=1"]
