@@ -27,6 +27,21 @@ def check_free(device: Device | None, needed: int, size: tuple[int, int], advice
         )
 
 
+def peak_memory(device: Device, needed: int, decoded: int) -> int:
+    """Return the bytes that this process will have held at its peak, on a GPU those that it will have held there.
+
+    Parameters
+    ----------
+    needed : bytes that the work is going to take on the device.
+    decoded : bytes of the pictures that have been read; counted where the system does not tell what is in use.
+    """
+    if isinstance(device, Cuda):
+        return needed
+    status = Path("/proc/self/status")
+    in_use, most = (kernel_bytes(status, key) for key in ("VmRSS", "VmHWM"))
+    return needed + decoded if in_use is None or most is None else max(in_use + needed, most)
+
+
 def available_memory(system: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Return the bytes that can still be allocated without swapping, or None where the system does not tell.
 

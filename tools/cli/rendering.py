@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.color import match_colors
@@ -37,7 +37,7 @@ def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> l
 
 
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
-    """Return the bytes that making the picture takes; raise ValueError when there are fewer."""
+    """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
     needed = memory(network, *size, options)
     check_free(network.device, needed, size, "choose a smaller --size")
     if optimizer_is_elsewhere(network, options):
@@ -47,7 +47,24 @@ def check_memory(network: Network, options: Options, size: Size, style_sizes: Se
     for style_size in style_sizes:
         of_style = network.memory(*style_size, style_layers)
         check_free(network.device, of_style, style_size, "choose a smaller --style-size")
+        needed = max(needed, of_style + network.weight_bytes(style_layers))
     return needed
+
+
+def decoded_bytes(sizes: Iterable[Size]) -> int:
+    """Return the bytes of pictures of these sizes, (height, width), that have been read."""
+    return sum(height * width * 3 * 4 for height, width in sizes)
+
+
+def work(network: Network, options: Options, content: Size) -> float:
+    """Return the multiplications of all forward passes that making a picture takes, in all its sizes."""
+    layers = dict.fromkeys([*options.content_layers, *options.style_layers])
+    return float(
+        sum(
+            options.iterations * network.multiply_adds(*picture_size(content, at_level(options, level)), layers)
+            for level in picture_levels(options, network)
+        )
+    )
 
 
 def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None:

@@ -13,12 +13,12 @@ from engine.optimize import Iteration, Result
 from engine.stylize import Job
 from tools.cli.command_line import describe
 from tools.cli.curve import Curve
+from tools.cli.estimate import seconds_of_run
 from tools.cli.progress import Progress, duration
 from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
 from tools.media.images import Picture, save_image
 from tools.media.plot import plot_losses
 from tools.stylize.account import NAME, Entries, settings_of, texts
-from tools.stylize.estimate import seconds_of_run
 from tools.stylize.task import Task
 
 

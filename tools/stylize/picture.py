@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from engine.multiscale import Level, coarse_to_fine
 from engine.optimize import Result
 from engine.stylize import Job
+from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import picture_levels
+from tools.cli.rendering import at_level, painting_sizes, picture_levels
 from tools.cli.session import Bar, Facts, Session, follow
 from tools.media.files import Lines
 from tools.media.images import Picture, resize, save_image
 from tools.stylize.account import NAME, Entries, Log, settings_of, start_of_log, texts
-from tools.stylize.estimate import seconds_of_evaluation, seconds_of_run
 from tools.stylize.listeners import Pictures, Plot, Report
 from tools.stylize.task import Task
 
@@ -64,8 +64,10 @@ def _make_small(task: Task, session: Session, log: Log, level: Level, photograph
     with Progress(iterations, "iterations", f"level {level.number}", quiet=task.arguments.quiet) as progress:
         _, seconds = seconds_of_evaluation(job)
         took = seconds_of_run(job, job.settings, seconds, 0)
-        # An evaluation takes four times as long from level to level.
-        remaining = took * sum(4**more for more in range(level.count - level.number + 1))
+        # An evaluation takes four times as long from level to level, and so does a look at the paintings.
+        sizes = painting_sizes([style.size for style in task.styles], at_level(task.options, level), (height, width))
+        looked = seconds_of_paintings(job, sizes, seconds)
+        remaining = took + sum((took + looked) * 4**more for more in range(1, level.count - level.number + 1))
         progress.write(
             f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(took)} for {iterations} "
             f"iterations, about {duration(remaining)} to the end"

@@ -11,6 +11,7 @@ from engine.multiscale import Level
 from engine.network import Network
 from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
+from tools.cli.memory import peak_memory
 from tools.cli.options import Options, check_blend, levels_of
 from tools.cli.progress import byte_count
 from tools.cli.rendering import (
@@ -18,6 +19,7 @@ from tools.cli.rendering import (
     at_level,
     check_layers,
     check_memory,
+    decoded_bytes,
     first_picture,
     painting_sizes,
     picture_size,
@@ -43,7 +45,7 @@ class Task:
     content, styles : the photograph and the paintings, at their own sizes.
     first : the picture to begin with, from ``first_picture``.
     size : (height, width) of the picture to make.
-    needed : bytes that this takes, estimated.
+    needed : bytes that the program holds at its peak, estimated.
     """
 
     arguments: argparse.Namespace
@@ -105,6 +107,11 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     check_not_written(arguments, Path(str(options.model)))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
     check_layers(network, options)
-    needed = check_memory(network, options, size, painting_sizes(style_shapes, options, size))
+    pictures = [content, *styles, *([] if first is None or options.init == "style" else [first])]
+    needed = peak_memory(
+        network.device,
+        check_memory(network, options, size, painting_sizes(style_shapes, options, size)),
+        decoded_bytes(picture.size for picture in pictures),
+    )
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
     return Task(arguments, options, model, network, content, styles, first, size, needed)

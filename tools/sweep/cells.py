@@ -10,7 +10,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
 from engine.optimize import Result
 from engine.stylize import Job, first_evaluation
+from tools.cli import estimate
 from tools.cli.command_line import describe
 from tools.cli.curve import Curve
 from tools.cli.options import Options, network_part
@@ -116,6 +117,19 @@ def make_cell(
     return Outcome(None, None, {"seconds": seconds_since(began)}, reason)
 
 
+def seconds_of_evaluation(cell: Cell, files: Mapping[str, Content], threads: int) -> float | None:
+    """Return how long an evaluation of a cell's loss takes here at its last size, or None where that cannot be told.
+
+    Parameters
+    ----------
+    cell, files, threads : as in ``make_cell``.
+    """
+    with contextlib.suppress(ValueError, OSError, ArithmeticError, MemoryError), _LOCK:
+        levels, prepared = _prepare(cell, files, threads)
+        return estimate.seconds_of_evaluation(prepared(levels[-1], None)[1])[1]
+    return None
+
+
 def _make(
     cell: Cell,
     files: Mapping[str, Content],
@@ -123,6 +137,20 @@ def _make(
     listeners: Sequence[Listener],
     began: float,
 ) -> Outcome:
+    pictures = coarse_to_fine(*_prepare(cell, files, threads))
+    level, (photograph, job) = next(pictures)
+    while not level.is_last:
+        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
+    first_evaluation(job)
+    result, facts = _whole(job, [_Account(), *listeners], began)
+    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
+    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+
+
+def _prepare(
+    cell: Cell, files: Mapping[str, Content], threads: int
+) -> tuple[list[Level], Callable[[Level, NDArray[np.float32] | None], tuple[Picture, Job]]]:
+    """Return a cell's sizes, and what gives the photograph and the job of each, from the picture of the one before."""
     options = cell.options
 
     def part(name: str) -> _File:
@@ -150,14 +178,7 @@ def _make(
         start = first if image is None else Picture(image, None)
         return rendering(network, at_level(options, level), content, styles, start)
 
-    pictures = coarse_to_fine(picture_levels(options, network), prepared)
-    level, (photograph, job) = next(pictures)
-    while not level.is_last:
-        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
-    first_evaluation(job)
-    result, facts = _whole(job, [_Account(), *listeners], began)
-    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
-    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+    return picture_levels(options, network), prepared
 
 
 class _Account(Curve):

@@ -2,30 +2,33 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from engine import load_network
+from kernels import Cpu
 from tests.engine import models
 from tests.kernels.devices import cuda
 from tools.cli import memory, rendering
-from tools.cli.memory import available_memory, check_free
+from tools.cli.memory import available_memory, check_free, peak_memory
 from tools.cli.options import Options
+from tools.models.cache import DRAFT_FILE
 
 
 def test_too_little_memory_is_one_sentence_with_advice(emulator, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 5_000_000)
     emulator.memory = 7_000_000
-    check_free("cpu", 5_000_000, (30, 40), "do less")
-    check_free("cuda", 7_000_000, (30, 40), "do less")
+    check_free(Cpu(1), 5_000_000, (30, 40), "do less")
+    check_free(emulator.device, 7_000_000, (30, 40), "do less")
     with pytest.raises(ValueError, match=r"^40x30 pixels need about 6.0 MB of memory, 5.0 MB are available: do less$"):
-        check_free("cpu", 6_000_000, (30, 40), "do less")
+        check_free(Cpu(1), 6_000_000, (30, 40), "do less")
     with pytest.raises(ValueError, match=r"^40x30 pixels need about 8.0 MB of the GPU's memory, 7.0 MB are available"):
-        check_free("cuda", 8_000_000, (30, 40), "do less")
+        check_free(emulator.device, 8_000_000, (30, 40), "do less")
 
 
 def test_a_system_that_does_not_tell_is_trusted(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
-    check_free("cpu", 1 << 60, (30, 40), "do less")
+    check_free(Cpu(1), 1 << 60, (30, 40), "do less")
 
 
 OPTIONS = dataclasses.replace(Options(), content_layers=("conv3_1",), style_layers=("conv1_1", "conv3_1"))
@@ -95,3 +98,15 @@ def test_a_container_has_its_own_limit_and_file_cache_does_not_count_as_used(sys
     assert available_memory(system, group) == 350_000
     (group / "memory.max").write_text("5000000\n")
     assert available_memory(system, group) == 600 * 1024
+
+
+def test_the_peak_counts_what_the_process_holds_already():
+    """Decoded pictures, libraries, weights: an announcement without them is too small."""
+    held = np.ones(40_000_000, np.uint8)
+    assert peak_memory(Cpu(1), 1_000_000_000, held.nbytes) > 1_000_000_000 + held.nbytes
+
+
+def test_a_painting_larger_than_the_picture_counts_in_the_memory():
+    network = load_network(DRAFT_FILE)
+    needed = [rendering.check_memory(network, OPTIONS, (32, 32), [(side, side)]) for side in (32, 512)]
+    assert needed[1] > 10 * needed[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -8,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tools.models.random_vgg import random_vgg
 from tools.sweep import __main__ as sweep
 from tools.sweep.__main__ import main
 from tools.sweep.folder import Folder
+from tools.sweep.workers import Workers
 
 
 @pytest.fixture
@@ -436,6 +439,33 @@ def test_a_worker_of_the_cluster_that_is_killed_costs_no_cell(folder, call, clus
     assert "8 of 8 cells made" in said
     call(*grid, "-o", "{}/whole")
     assert cells(folder) == cells(folder, "whole")
+
+
+def test_a_scheduler_that_falls_silent_ends_the_sweep_with_a_line(folder, call, monkeypatch):
+    """It has been stopped: nothing comes back, and nothing fails."""
+
+    class Silent(Executor):
+        def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
+            return Future()
+
+    def alive() -> bool:
+        raise ConnectionError("the scheduler at 'tcp://x:1' does not answer any more")
+
+    @contextlib.contextmanager
+    def silent(address: str, threads: int | None) -> Iterator[Workers]:
+        yield Workers(Silent(), 2, 1, 1, lambda sha256, path: path, alive, "1 Dask worker")
+
+    monkeypatch.setattr(sweep, "dask_workers", silent)
+    monkeypatch.setattr(sweep, "ASK_SECONDS", 0.5)
+    said = call(*TWO_BY_TWO, "--scheduler", "tcp://x:1", code=2)
+    assert "the scheduler at 'tcp://x:1' does not answer any more, 0 of 4 cells made; the same command goes on" in said
+
+
+def test_memory_and_time_are_said_before_the_first_cell(folder, call):
+    said = call(*TWO_BY_TWO, "--verbose", "--init", "noise").splitlines()
+    assert re.fullmatch(r"sweep: 4 cells; 1 worker with \d+ threads?, about [\d.]+ MB of memory", said[0])
+    assert re.fullmatch(r"sweep: [\d.e-]+ s an evaluation: about .* for what is to be made", said[1])
+    assert not any("an evaluation" in line for line in call(*TWO_BY_TWO, "--init", "noise").splitlines()), "all is made"
 
 
 def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
