@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import socket
 import ssl
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from tools.cli.disk import check_space
 from tools.cli.progress import byte_count
 from tools.media.files import check_writable, digest_of, exclusive
 
@@ -394,15 +394,6 @@ def _complete_already(part: Path, remote: RemoteFile, progress: Report | None) -
     if progress is not None:
         progress(remote.size, remote.size)
     return True
-
-
-def check_space(folder: Path, name: str, needed: int) -> None:
-    """Raise ValueError where a folder's disk has less than the bytes needed for what ``name`` says."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(
-            f"not enough disk space in {str(folder)!r} for {name}: {byte_count(needed)} needed, {byte_count(free)} free"
-        )
 
 
 def _difference(path: Path, remote: RemoteFile) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from tools.cli.command_line import (
     run,
     tell,
 )
+from tools.cli.disk import check_space, picture_bytes
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
 from tools.cli.rendering import check_memory, picture_size
@@ -128,6 +130,7 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
     folder = Folder(arguments.output, arguments.image, model, options, network)
     folder.claim()
+    check_space(arguments.output, "the pictures", 2 * len(targets) * picture_bytes(math.prod(size)))
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
 
     small = resize(image, *size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.network import Network
 from tools.cli.options import Options
-from tools.media.files import check_folder, check_writable, make_folder, sha256_of
+from tools.media.files import check_folder, check_writable, make_folder, remove_unfinished, sha256_of
 from tools.media.images import read_text, save_image
 from tools.media.record import fits, origin, parsed_json, versions
 from tools.reconstruct.target import KINDS, Target
@@ -68,6 +68,7 @@ class Folder:
     def claim(self) -> None:
         """Make the folder."""
         make_folder(self.path)
+        remove_unfinished(self.path)
         check_writable(self.path / TABLE)
 
     def settings(self, target: Target) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from tools.cli.command_line import (
     run,
     tell,
 )
+from tools.cli.disk import check_space, picture_bytes
 from tools.cli.memory import available_memory
 from tools.cli.options import (
     Options,
@@ -180,6 +181,9 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         if "model" not in (rows.setting, columns.setting):
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
         sweep = _Sweep(arguments, options, folder, files, workers, costs)
+        # The page and the sheet have the pictures once more.
+        pictures = sum(picture_bytes(costs.pixels.get(key, 0), 4) for key in sweep.todo)
+        check_space(arguments.output, "the pictures", 3 * pictures)
         session.keep = lambda: sweep.stopped("interrupted")
         lost = sweep.make()
     return sweep.finish(lost)

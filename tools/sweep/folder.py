@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, sha256_of, write_text
+from tools.media.files import (
+    UNFINISHED,
+    check_folder,
+    check_writable,
+    creating,
+    make_folder,
+    remove_unfinished,
+    sha256_of,
+    write_text,
+)
 from tools.media.grid import Grid, Record
 from tools.media.images import save_image
 from tools.media.record import PROJECT, fits, parsed_json, versions
@@ -66,6 +75,8 @@ class Folder:
                 temporary.write_text(json.dumps(self._plan), "utf-8")
         self._take(_json(plan))
         make_folder(self.path / "cells")
+        for folder in (self.path, self.path / "cells"):
+            remove_unfinished(folder)
         for path in (self.path / "sheet.png", self._file(next(iter(self.cells)), ".png")):
             check_writable(path)
 
