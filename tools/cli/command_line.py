@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tools.cli import starting
 from tools.media.record import PROJECT, own_version
 
 EXIT_ERROR = 2
@@ -100,10 +101,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             last = now
             raise KeyboardInterrupt
 
-    # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
-    # A closed terminal and a scheduler's limit shall keep the best picture just as well.
+    # From here on a Ctrl-C is an exception that the tool can take: see tools/cli/starting.py.
+    # A closed terminal and a scheduler's limit shall keep the best picture just as well; nohup shall be heeded.
+    starting.end()
     for signal_name in SIGNALS:
-        if hasattr(signal, signal_name):
+        if hasattr(signal, signal_name) and not (signal_name == "SIGHUP" and _is_ignored(signal_name)):
             signal.signal(getattr(signal, signal_name), interrupt)
     module = main.__module__
     if module == "__main__":
@@ -124,6 +126,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except (ValueError, OSError, ArithmeticError) as error:
         tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        tell(f"{name}: the system allows no further threads: give fewer --threads, or raise the limit (ulimit -u)")
+        code = EXIT_ERROR
     if main.__module__ == "__main__":  # the program ends: one more Ctrl-C shall not change how
         for signal_name in SIGNALS:
             if hasattr(signal, signal_name):
@@ -135,6 +142,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             # Python would try once more when it closes the stream, complain, and leave with a code of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def _is_ignored(signal_name: str) -> bool:
+    return signal.getsignal(getattr(signal, signal_name)) == signal.SIG_IGN
 
 
 def tell(line: str) -> None:
