@@ -271,6 +271,7 @@ class _Files:
         self.paths: dict[str, Path] = {}
         self.names: dict[str, str] = {}
 
+    @functools.cache  # noqa: B019  # as long as the sweep
     def model(self, name: str) -> str:
         """Return the SHA-256 of the file to load for a model's name or path."""
         path = resolve_model(name, self._cache)
