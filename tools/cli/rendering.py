@@ -38,14 +38,21 @@ def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> l
 
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
     """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
-    needed = memory(network, *size, options)
+    try:
+        needed = memory(network, *size, options)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose a larger --size") from None
     check_free(network.device, needed, size, "choose a smaller --size")
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice)
     style_layers = layer_names(options.style_layers)
     for style_size in style_sizes:
-        of_style = network.memory(*style_size, style_layers)
+        try:
+            of_style = network.memory(*style_size, style_layers)
+        except ValueError as error:
+            option = "--size" if options.style_size is None else "--style-size"
+            raise ValueError(f"a painting: {error}; choose a larger {option}") from None
         check_free(network.device, of_style, style_size, "choose a smaller --style-size")
         needed = max(needed, of_style + network.weight_bytes(style_layers))
     return needed
@@ -104,10 +111,10 @@ def with_fitting_levels(
     """
     while True:
         try:
-            check_levels(network, options, content, styles)
+            _check_levels(network, options, content, styles)
         except ValueError:
             if asked is not None:
-                raise
+                check_levels(network, options, content, styles)
             options = dataclasses.replace(options, levels=levels_of(options) - 1)
         else:
             return options
@@ -115,6 +122,15 @@ def with_fitting_levels(
 
 def check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
     """Raise ValueError when the smallest picture, or a painting beside it, is too small for the network."""
+    try:
+        _check_levels(network, options, content, styles)
+    except ValueError as error:
+        fewer = dataclasses.replace(options, levels=levels_of(options) - 1)
+        fitting = with_fitting_levels(fewer, network, content, styles, None)
+        raise ValueError(f"{error}; give at most --levels {levels_of(fitting)}") from None
+
+
+def _check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
     if levels_of(options) == 1:
         return
     divided = 1 << (levels_of(options) - 1)

@@ -35,6 +35,7 @@ from tools.cli.command_line import (
     tell,
 )
 from tools.cli.disk import check_space, picture_bytes
+from tools.cli.notes import idle_options, idle_threads
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
 from tools.cli.rendering import check_memory, picture_size
@@ -45,7 +46,7 @@ from tools.media.images import Picture, load_image, resize, save_image
 from tools.media.record import origin
 from tools.media.sheet import Tile
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.reconstruct.folder import INITS, SHEET, TABLE, Folder, finished
 from tools.reconstruct.sheet import draw
 from tools.reconstruct.table import listing, measures, table
@@ -132,6 +133,9 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
     folder.claim()
     check_space(arguments.output, "the pictures", 2 * len(targets) * picture_bytes(math.prod(size)))
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+    notes = [*idle_options(options, 1), *idle_threads(arguments.threads), *about_preprocessing(options, model)]
+    for note in notes if not arguments.quiet else ():
+        tell(f"{NAME}: {note}")
 
     small = resize(image, *size)
     initial = None if first is None else resize(first, *size).pixels

@@ -12,6 +12,7 @@ from engine.network import Network
 from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
 from tools.cli.memory import peak_memory
+from tools.cli.notes import about_pictures, check_style, idle_options, idle_threads
 from tools.cli.options import Options, check_blend, levels_of
 from tools.cli.progress import byte_count
 from tools.cli.rendering import (
@@ -28,7 +29,7 @@ from tools.cli.rendering import (
 )
 from tools.media.images import Picture, load_image
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.stylize.account import NAME
 from tools.stylize.outputs import check_not_written
 
@@ -46,6 +47,7 @@ class Task:
     first : the picture to begin with, from ``first_picture``.
     size : (height, width) of the picture to make.
     needed : bytes that the program holds at its peak, estimated.
+    notes : what the user should know of what was given.
     """
 
     arguments: argparse.Namespace
@@ -57,6 +59,7 @@ class Task:
     first: Picture | None
     size: Size
     needed: int
+    notes: Sequence[str]
 
     @property
     def begins_small(self) -> bool:
@@ -97,6 +100,7 @@ class Task:
 def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     """Read the inputs and the network; raises ValueError for what does not fit together."""
     check_blend(options, len(arguments.style))
+    check_style(options)
     content = load_image(arguments.content)
     styles = [load_image(path) for path in arguments.style]
     first = first_picture(options, styles)
@@ -114,4 +118,12 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
         decoded_bytes(picture.size for picture in pictures),
     )
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
-    return Task(arguments, options, model, network, content, styles, first, size, needed)
+    notes = [
+        *idle_options(options, len(styles)),
+        *idle_threads(arguments.threads),
+        *about_pictures(options, content, styles, size),
+        *about_preprocessing(options, model),
+    ]
+    if arguments.save_every is not None and arguments.save_every >= options.iterations:
+        notes.append(f"--save-every {arguments.save_every} writes nothing: there are {options.iterations} iterations")
+    return Task(arguments, options, model, network, content, styles, first, size, needed, notes)

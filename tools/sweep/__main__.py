@@ -36,6 +36,7 @@ from tools.cli.command_line import (
 )
 from tools.cli.disk import check_space, picture_bytes
 from tools.cli.memory import available_memory
+from tools.cli.notes import check_style, idle_options, idle_threads
 from tools.cli.options import (
     Options,
     add_options,
@@ -62,7 +63,7 @@ from tools.media.files import sha256_of, write_text
 from tools.media.images import load_image, open_file, save_image
 from tools.media.plot import check_matplotlib, plot_grid
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.sweep.axes import (
     NO_AXIS,
     Axis,
@@ -180,6 +181,9 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         folder.claim()
         if "model" not in (rows.setting, columns.setting):
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+        for note in _notes(cells, files, arguments.threads if arguments.scheduler is None else None):
+            if not arguments.quiet:
+                tell(f"{NAME}: {note}")
         sweep = _Sweep(arguments, options, folder, files, workers, costs)
         # The page and the sheet have the pictures once more.
         pictures = sum(picture_bytes(costs.pixels.get(key, 0), 4) for key in sweep.todo)
@@ -306,6 +310,7 @@ def _cells(
             chosen = dataclasses.replace(options, **changes)
             check_history(chosen)
             check_blend(chosen, len(styles))
+            check_style(chosen)
             parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
             parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
             if chosen.init not in INITS:
@@ -374,6 +379,19 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files) -> _Costs
     if len(broken) == len(cells):
         raise broken[0]
     return _Costs(needed, devices, works, pixels)
+
+
+def _notes(cells: Mapping[tuple[int, int], Cell], files: _Files, threads: int | None) -> list[str]:
+    """Return what is to be known: of options that do nothing in any cell, and inputs that contradict a model."""
+    of_cells = []
+    for cell in cells.values():
+        of_cells.append(idle_options(cell.options, sum(part.startswith("style ") for part in cell.files)))
+    everywhere = [note for note in of_cells[0] if all(note in others for others in of_cells)]
+    models = {(cell.options.preprocessing, cell.files["model"]): cell for cell in cells.values()}
+    contradictions = [
+        note for cell in models.values() for note in about_preprocessing(cell.options, files.paths[cell.files["model"]])
+    ]
+    return list(dict.fromkeys([*everywhere, *idle_threads(threads), *contradictions]))
 
 
 def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:

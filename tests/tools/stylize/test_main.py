@@ -504,6 +504,36 @@ def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(folder, call):
         assert sorted(folder.glob(".unfinished-*")) == [in_use]
 
 
+# ---- what is said of what was given ----
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "unsaid"),
+    [
+        (("-a", 1e30), "so change -a or -b, or begin elsewhere (--init)", "l-bfgs-b"),
+        (("-a", 1e30, "--optimizer", "adam"), "try a smaller --learning-rate, or --optimizer l-bfgs", "change -a"),
+        (("--save-every", 4), "--save-every 4 writes nothing: there are 4 iterations", "snapshot"),
+        (("--learning-rate", 3), "--learning-rate does nothing", "never fell"),
+    ],
+)
+def test_advice_is_something_else_than_what_is_in_use(folder, call, given, said, unsaid):
+    text = call(*WITH_MODEL, *given)
+    assert said in text
+    assert unsaid not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        (("-s", 10, "--levels", 1), "choose a larger --size"),
+        (("--style-size", 4, "--levels", 1), "choose a larger --style-size"),
+        (("--levels", 9), "give at most --levels 2"),
+    ],
+)
+def test_a_size_that_is_too_small_comes_with_a_remedy(folder, call, given, remedy):
+    assert call(*WITH_MODEL, *given, code=2).endswith(f"; {remedy}\n")
+
+
 # ---- wrong input ----
 
 
