@@ -45,6 +45,8 @@ def about_pictures(options: Options, content: Picture, styles: Sequence[Picture]
     (height, width), (own_height, own_width) = size, content.size
     if max(own_height, own_width) < max(height, width):
         notes.append(f"the photograph has {own_width}x{own_height} pixels, it is enlarged to {width}x{height}")
+    if content.alpha is not None and not content.alpha.any():
+        notes.append("the photograph is wholly transparent, and so will the picture be")
     same = len(styles) == 1 and styles[0].size == content.size and np.array_equal(styles[0].pixels, content.pixels)
     if same and options.init != "noise":
         notes.append("photograph and painting are the same picture, and so will be what is made of them")

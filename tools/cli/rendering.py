@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from engine.color import match_colors
@@ -38,24 +39,30 @@ def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> l
 
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
     """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
-    try:
+    with remedied("--size"):
         needed = memory(network, *size, options)
-    except ValueError as error:
-        raise ValueError(f"{error}; choose a larger --size") from None
     check_free(network.device, needed, size, "choose a smaller --size")
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice)
     style_layers = layer_names(options.style_layers)
     for style_size in style_sizes:
-        try:
+        with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
             of_style = network.memory(*style_size, style_layers)
-        except ValueError as error:
-            option = "--size" if options.style_size is None else "--style-size"
-            raise ValueError(f"a painting: {error}; choose a larger {option}") from None
         check_free(network.device, of_style, style_size, "choose a smaller --style-size")
         needed = max(needed, of_style + network.weight_bytes(style_layers))
     return needed
+
+
+@contextlib.contextmanager
+def remedied(option: str, of_what: str = "") -> Iterator[None]:
+    """Add to the ValueError for an image that is too small which option makes it larger, and what it is before it."""
+    try:
+        yield
+    except ValueError as error:
+        if "too small" not in str(error):
+            raise
+        raise ValueError(f"{of_what}{error}; choose a larger {option}") from None
 
 
 def decoded_bytes(sizes: Iterable[Size]) -> int:

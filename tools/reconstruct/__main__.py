@@ -38,7 +38,7 @@ from tools.cli.disk import check_space, picture_bytes
 from tools.cli.notes import idle_options, idle_threads
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_memory, picture_size
+from tools.cli.rendering import check_memory, picture_size, remedied
 from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
 from tools.cli.value_lists import layer_sets, listed_values
 from tools.media.files import write_text
@@ -126,7 +126,8 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
     targets, cut = targets_of({kind: getattr(arguments, kind) for kind in KINDS}, network)
     size = picture_size(image.size, options)
     for target in targets:
-        network.shapes(*size, target.layers)
+        with remedied("--size"):
+            network.shapes(*size, target.layers)
         content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
     folder = Folder(arguments.output, arguments.image, model, options, network)

@@ -91,7 +91,7 @@ def _exit_code(result: Result, arguments: argparse.Namespace) -> int:
     """Return the exit code, having said what was wrong with a run."""
     if result.stop != "interrupted" and not result.value < result.initial_value and not arguments.quiet:
         advice = (
-            "try a smaller --learning-rate, or --optimizer l-bfgs"
+            "try another --learning-rate, or --optimizer l-bfgs"
             if arguments.optimizer in LEARNING_RATES
             else "with these weights it is as good as it gets, so change -a or -b, or begin elsewhere (--init)"
         )

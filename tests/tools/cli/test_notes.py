@@ -55,6 +55,11 @@ def test_a_photograph_that_is_enlarged_is_said_to_be():
     assert about_pictures(OPTIONS, picture(96, 128), styles, (48, 64)) == []
 
 
+def test_a_photograph_that_nobody_sees_is_said_to_be_none():
+    clear = Picture(np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), np.float32))
+    assert "wholly transparent" in about_pictures(OPTIONS, clear, [picture(9, 9, 2.0)], (9, 9))[0]
+
+
 def test_a_photograph_that_is_its_own_painting_is_said_to_be():
     same, other = picture(9, 9, 1.0), picture(9, 9, 2.0)
     assert "are the same picture" in about_pictures(OPTIONS, same, [picture(9, 9, 1.0)], (9, 9))[0]

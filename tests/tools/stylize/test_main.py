@@ -511,7 +511,7 @@ def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(folder, call):
     ("given", "said", "unsaid"),
     [
         (("-a", 1e30), "so change -a or -b, or begin elsewhere (--init)", "l-bfgs-b"),
-        (("-a", 1e30, "--optimizer", "adam"), "try a smaller --learning-rate, or --optimizer l-bfgs", "change -a"),
+        (("-a", 1e30, "--optimizer", "adam"), "try another --learning-rate, or --optimizer l-bfgs", "change -a"),
         (("--save-every", 4), "--save-every 4 writes nothing: there are 4 iterations", "snapshot"),
         (("--learning-rate", 3), "--learning-rate does nothing", "never fell"),
     ],
