@@ -35,7 +35,8 @@ MAX_COUNT = 1_000_000_000
 MAX_SHOWN = 60
 """Characters of a wrong number that its error repeats."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that a disk, or what a user may have of it, is full."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -166,7 +167,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         if error.filename:
             return f"{error.filename}: {error.strerror}"
-        if error.errno in _FULL:  # files are named where they are written: what is left is standard output
+        if error.errno in FULL:  # files are named where they are written: what is left is standard output
             return f"cannot write the output: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 

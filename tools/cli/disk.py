@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tools.cli.command_line import FULL
 from tools.cli.progress import byte_count
 from tools.media.files import unfinished
 from tools.media.images import save_image
@@ -54,15 +55,12 @@ class Space:
         target = Path(os.path.realpath(path))
         try:
             handle, _ = self._kept.enter_context(unfinished(target))
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, needed)
-            else:
+            if not _allocated(handle, needed):
                 check_space(target.parent, path.name, needed)
         except OSError as error:
             self.release()
-            raise ValueError(
-                f"cannot write {str(path)!r}: its disk has no {byte_count(needed)} for it, {error.strerror or error}"
-            ) from None
+            no_room = f"its disk has no {byte_count(needed)} for it, " if error.errno in FULL else ""
+            raise ValueError(f"cannot write {str(path)!r}: {no_room}{error.strerror or error}") from None
         except ValueError:
             self.release()
             raise
@@ -76,6 +74,19 @@ class Space:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+def _allocated(handle: int, needed: int) -> bool:
+    """Allocate bytes for a file; return False where disk or system cannot do that, other than for being full."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(handle, 0, needed)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return False
+    return True
 
 
 def save_somewhere(path: Path, pixels: NDArray[Any], alpha: NDArray[Any] | None, text: Mapping[str, str]) -> None:
