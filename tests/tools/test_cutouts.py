@@ -66,7 +66,7 @@ def test_what_is_hidden_does_not_change_a_cell_or_a_suggestion(cutouts, capsys):
         pair = [cutouts / "photo.png", cutouts / f"{name}.png", "-m", cutouts / "model.onnx", "-s", 48, "-n", 2]
         called(sweep.main, capsys, [*pair, "--rows", "seed=0", "-o", cutouts / name], 0)
         said.append(called(sweep.main, capsys, [*pair, "--suggest", "-q"], 0))
-    np.testing.assert_array_equal(*(pixels(cutouts / name / "cells" / "1-1.png") for name in HIDDEN))
+    np.testing.assert_array_equal(*(pixels(cutouts / name / "cells" / "seed=0.png") for name in HIDDEN))
     assert said[0] == said[1]
 
 

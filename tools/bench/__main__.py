@@ -38,6 +38,7 @@ from tools.cli.command_line import (
 from tools.cli.machine import cpu_name, measured_versions
 from tools.cli.memory import check_free
 from tools.cli.progress import Progress
+from tools.cli.rendering import remedied
 from tools.media.files import check_writable, write_text
 from tools.models.subject import LAYERS, Setup, add_network, build_network, description, pictures, resolved, setup_from
 from tools.models.torch_vgg import import_torch
@@ -172,7 +173,8 @@ def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
 def _check_sizes(network: Network, arguments: argparse.Namespace) -> None:
     """Raise ValueError for a size that is too small for the network or too large for the memory."""
     for size in arguments.size:
-        network.shapes(size, size, LAYERS)
+        with remedied("--size"):
+            network.shapes(size, size, LAYERS)
         needed = network.memory(size, size, LAYERS) + network.weight_bytes(LAYERS)
         # Float64 takes twice as much; autograd keeps all that the engine recomputes or stores as bits.
         needed *= 2 if arguments.precision or arguments.against else 1

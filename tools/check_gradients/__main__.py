@@ -38,7 +38,7 @@ from tools.cli.machine import cpu_name, measured_versions
 from tools.cli.memory import check_free
 from tools.cli.options import Options
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_layers
+from tools.cli.rendering import check_layers, remedied
 from tools.cli.text_table import aligned
 from tools.media.files import check_folder, check_writable, write_text
 from tools.media.images import load_image
@@ -156,7 +156,8 @@ def build_problem(arguments: argparse.Namespace, setup: Setup) -> Problem:
     if arguments.style is not None:
         style = _picture(arguments.style, arguments.size)
     for picture in (content, style):
-        network.shapes(picture.shape[0], picture.shape[1], layers)
+        with remedied("--size"):
+            network.shapes(picture.shape[0], picture.shape[1], layers)
     problem = Problem(
         in_precision(network, "float64"),
         content,

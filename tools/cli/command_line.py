@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tools.cli import starting
 from tools.media.record import PROJECT, own_version
 
 EXIT_ERROR = 2
@@ -35,7 +36,8 @@ MAX_COUNT = 1_000_000_000
 MAX_SHOWN = 60
 """Characters of a wrong number that its error repeats."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that a disk, or what a user may have of it, is full."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,10 +114,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             last = now
             raise KeyboardInterrupt
 
-    # From here on a Ctrl-C is an exception that the tool can take: see tools/__init__.py.
-    # A closed terminal and a scheduler's limit shall keep the best picture just as well.
+    # From here on a Ctrl-C is an exception that the tool can take: see tools/cli/starting.py.
+    # A closed terminal and a scheduler's limit shall keep the best picture just as well; nohup shall be heeded.
+    starting.end()
     for signal_name in SIGNALS:
-        if hasattr(signal, signal_name):
+        if hasattr(signal, signal_name) and not (signal_name == "SIGHUP" and _is_ignored(signal_name)):
             signal.signal(getattr(signal, signal_name), interrupt)
     module = main.__module__
     if module == "__main__":
@@ -136,6 +139,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except (ValueError, OSError, ArithmeticError) as error:
         tell(f"{name}: {describe(error)}")
         code = EXIT_ERROR
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        tell(f"{name}: the system allows no further threads: give fewer --threads, or raise the limit (ulimit -u)")
+        code = EXIT_ERROR
     if main.__module__ == "__main__":  # the program ends: one more Ctrl-C shall not change how
         for signal_name in SIGNALS:
             if hasattr(signal, signal_name):
@@ -147,6 +155,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             # Python would try once more when it closes the stream, complain, and leave with a code of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def _is_ignored(signal_name: str) -> bool:
+    return signal.getsignal(getattr(signal, signal_name)) == signal.SIG_IGN
 
 
 def tell(line: str) -> None:
@@ -167,7 +179,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         if error.filename:
             return f"{error.filename}: {error.strerror}"
-        if error.errno in _FULL:  # files are named where they are written: what is left is standard output
+        if error.errno in FULL:  # files are named where they are written: what is left is standard output
             return f"cannot write the output: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kernels import Cuda, Device
 from tools.media.files import byte_count
-from tools.media.memory import available_memory
+from tools.media.memory import available_memory, kernel_bytes
 
 
 def check_free(device: Device | None, needed: int, size: tuple[int, int], advice: str) -> None:
@@ -24,3 +26,18 @@ def check_free(device: Device | None, needed: int, size: tuple[int, int], advice
             f"{width}x{height} pixels need about {byte_count(needed)} of {memory}, {byte_count(free)} are available: "
             f"{advice}"
         )
+
+
+def peak_memory(device: Device, needed: int, decoded: int) -> int:
+    """Return the bytes that this process will have held at its peak, on a GPU those that it will have held there.
+
+    Parameters
+    ----------
+    needed : bytes that the work is going to take on the device.
+    decoded : bytes of the pictures that have been read; counted where the system does not tell what is in use.
+    """
+    if isinstance(device, Cuda):
+        return needed
+    status = Path("/proc/self/status")
+    in_use, most = (kernel_bytes(status, key) for key in ("VmRSS", "VmHWM"))
+    return needed + decoded if in_use is None or most is None else max(in_use + needed, most)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from engine.color import match_colors
@@ -40,17 +41,47 @@ def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> l
 
 
 def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
-    """Return the bytes that making the picture takes; raise ValueError when there are fewer."""
-    needed = memory(network, *size, options)
+    """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
+    with remedied("--size"):
+        needed = memory(network, *size, options)
     check_free(network.device, needed, size, "choose a smaller --size")
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice)
     style_layers = layer_names(options.style_layers)
     for style_size in style_sizes:
-        of_style = network.memory(*style_size, style_layers)
+        with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
+            of_style = network.memory(*style_size, style_layers)
         check_free(network.device, of_style, style_size, "choose a smaller --style-size")
+        needed = max(needed, of_style + network.weight_bytes(style_layers))
     return needed
+
+
+@contextlib.contextmanager
+def remedied(option: str, of_what: str = "") -> Iterator[None]:
+    """Add to the ValueError for an image that is too small which option makes it larger, and what it is before it."""
+    try:
+        yield
+    except ValueError as error:
+        if "too small" not in str(error):
+            raise
+        raise ValueError(f"{of_what}{error}; choose a larger {option}") from None
+
+
+def decoded_bytes(sizes: Iterable[Size]) -> int:
+    """Return the bytes of pictures of these sizes, (height, width), that have been read."""
+    return sum(height * width * 3 * 4 for height, width in sizes)
+
+
+def work(network: Network, options: Options, content: Size) -> float:
+    """Return the multiplications of all forward passes that making a picture takes, in all its sizes."""
+    layers = dict.fromkeys([*options.content_layers, *options.style_layers])
+    return float(
+        sum(
+            options.iterations * network.multiply_adds(*picture_size(content, at_level(options, level)), layers)
+            for level in picture_levels(options, network)
+        )
+    )
 
 
 def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None:
@@ -96,10 +127,10 @@ def with_fitting_levels(
     """
     while True:
         try:
-            check_levels(network, options, content, styles)
+            _check_levels(network, options, content, styles)
         except ValueError:
             if asked is not None:
-                raise
+                check_levels(network, options, content, styles)
             options = dataclasses.replace(options, levels=levels_of(options) - 1)
         else:
             return options
@@ -107,6 +138,15 @@ def with_fitting_levels(
 
 def check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
     """Raise ValueError when the smallest picture, or a painting beside it, is too small for the network."""
+    try:
+        _check_levels(network, options, content, styles)
+    except ValueError as error:
+        fewer = dataclasses.replace(options, levels=levels_of(options) - 1)
+        fitting = with_fitting_levels(fewer, network, content, styles, None)
+        raise ValueError(f"{error}; give at most --levels {levels_of(fitting)}") from None
+
+
+def _check_levels(network: Network, options: Options, content: Size, styles: Sequence[Size]) -> None:
     if levels_of(options) == 1:
         return
     divided = 1 << (levels_of(options) - 1)

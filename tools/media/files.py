@@ -97,16 +97,10 @@ def _finished_by(finish: Callable[[Path, Path], None], path: Path) -> Iterator[P
     check_writable(path)
     target = Path(os.path.realpath(path))  # a link stays, the file that it names is replaced
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED, suffix=target.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with unfinished(target) as (_, temporary):
             yield temporary
             temporary.chmod(_rights_of(target))
             finish(temporary, target)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
     except FileExistsError:
         raise
     except OSError as error:
@@ -123,6 +117,61 @@ def _rights_of(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+@contextlib.contextmanager
+def unfinished(target: Path) -> Iterator[tuple[int, Path]]:
+    """Give the handle and the path of an empty file beside ``target``, which is removed in the end if still there.
+
+    It is locked, so that ``remove_unfinished`` tells it from what a program that was killed has left. On Windows the
+    handle is closed already: there others could not write to it.
+    """
+    handle, temporary = _locked_file(target)
+    while handle is None:
+        handle, temporary = _locked_file(target)
+    try:
+        yield handle, temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if sys.platform != "win32":
+            os.close(handle)
+
+
+def _locked_file(target: Path) -> tuple[int | None, Path]:
+    """Return an empty file beside ``target``; None for its handle where another process took it for a dead one's."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED, suffix=target.suffix)
+    temporary = Path(name)
+    if sys.platform == "win32":
+        os.close(handle)
+        return handle, temporary
+    with contextlib.suppress(OSError):  # a disk without locks: nobody will take it
+        try:
+            _lock_handle(handle)
+            if os.path.samestat(os.fstat(handle), temporary.stat()):
+                return handle, temporary
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(handle)
+        return None, temporary
+    return handle, temporary
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that programs have left in a folder which were killed while they wrote."""
+    if sys.platform == "win32":  # nothing tells there whether one is in use
+        return
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{UNFINISHED}*"):
+            with contextlib.suppress(OSError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    continue
+                handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+                try:
+                    _lock_handle(handle)
+                    path.unlink()
+                finally:
+                    os.close(handle)
 
 
 def _linked(temporary: Path, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,3 +72,32 @@ def _is_path(text: str) -> bool:
     with contextlib.suppress(OSError):  # a name that is too long is none
         return path.is_absolute() or text.startswith(("~", ".")) or path.parent.exists()
     return False
+
+
+def parsed_json(text: str) -> Any:
+    """Return what a text in JSON stands for, or None where it is damaged, or nested more deeply than any record."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Tell whether something out of JSON has a form.
+
+    Parameters
+    ----------
+    form : a type, where ``float`` is any number that a float can hold; ``[form]``, a list of such; ``{str: form}``,
+        such under any names; ``{"name": form, ...}``, these names and perhaps others.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(one, form[0]) for one in value)
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return False
+        if str in form:
+            return all(fits(one, form[str]) for one in value.values())
+        return all(name in value and fits(value[name], part) for name, part in form.items())
+    if form is float:
+        return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 63)
+    return type(value) is form

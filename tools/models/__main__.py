@@ -38,9 +38,11 @@ from tools.models.cache import (
     DRAFT_FILE,
     cache_entry,
     fetch_whole,
+    is_as_recorded,
     is_foreign,
     model_file,
     model_names,
+    record,
     resolve_model,
 )
 from tools.models.folder import default_cache
@@ -175,7 +177,9 @@ def _fetch(arguments: argparse.Namespace) -> None:
         raise ValueError(unknown_name("model", arguments.name, model_names()))
     cache = arguments.cache or default_cache()
     target = cache_entry(name, cache)
-    there = target.is_file()
+    there = target.is_file() and _is_fetched(name, target)
+    if target.is_file() and not there:
+        _say(arguments, f"{target} is not what was fetched as {name}: fetching it once more")
     rounded = there and read_onnx(target).metadata.get("precision", "exact") != "exact"
     if there and not (arguments.exact and rounded):
         which = ", in 8-bit tables; --exact gets the published weights" if rounded else ""
@@ -184,9 +188,31 @@ def _fetch(arguments: argparse.Namespace) -> None:
     original = next((one for one in ORIGINALS if one.name == name), None)
     if original is not None:
         source = fetch_original(original, target, exact=arguments.exact, urls=arguments.url, quiet=arguments.quiet)
+        record(target)
         _say(arguments, f"{name}: {target} ({byte_count(target.stat().st_size)}), from {source.title}")
     else:
         _fetch_published(arguments, next(file for file in KNOWN_FILES if file.name == name), cache)
+
+
+def _is_fetched(name: str, target: Path) -> bool:
+    """Tell whether the cache's file of a name is what was fetched; where nothing was recorded, by what is in it."""
+    recorded = is_as_recorded(target)
+    if recorded is not None:
+        return recorded
+    try:
+        graph = read_onnx(target)
+    except ValueError:
+        return False
+    known = next((file for file in KNOWN_FILES if file.name == name), None)
+    if known is not None:
+        is_it = known.sha256 in graph.metadata.get("source", "")
+    else:
+        names = list(layer_names(graph.nodes))
+        architecture_there = architecture(names).replace("-", "").casefold() if names else ""
+        is_it = known_weights(graph.nodes) is not None and architecture_there.startswith(name)
+    if is_it:
+        record(target)
+    return is_it
 
 
 def _fetch_published(arguments: argparse.Namespace, file: KnownFile, cache: Path) -> None:
@@ -195,6 +221,7 @@ def _fetch_published(arguments: argparse.Namespace, file: KnownFile, cache: Path
     whole = fetch_whole(file, cache, arguments.url, arguments.quiet)
     graph = read_onnx(whole)
     write_part(graph, whole, target, f"{file.name}.onnx")
+    record(target)
     if not arguments.keep:
         whole.unlink()
     _say(arguments, f"{file.name}: {target} ({byte_count(target.stat().st_size)})")

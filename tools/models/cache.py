@@ -20,6 +20,7 @@ from engine.onnx.reader import read_onnx
 from engine.vgg import KNOWN_FILES, KnownFile
 from tools.cli.command_line import tell
 from tools.cli.progress import Progress
+from tools.media.files import sha256_of, write_text
 from tools.models.download import RemoteFile, download, verify
 from tools.models.folder import default_cache, make_cache
 from tools.models.originals import ORIGINALS, ZOO_ADDRESSES
@@ -80,11 +81,7 @@ def is_foreign(path: Path) -> bool:
 
 def default_model(cache: Path | None = None) -> str:
     """Return the model to use when none is named: ``vgg19`` where it has been fetched, else ``draft``."""
-    try:
-        model_file("vgg19", cache)
-    except ValueError:
-        return DRAFT
-    return "vgg19"
+    return "vgg19" if cache_entry("vgg19", cache or default_cache()).is_file() else DRAFT
 
 
 def announce_draft(tool: str, named: str | None, chosen: str | None, quiet: bool) -> None:
@@ -108,11 +105,13 @@ def model_file(name_or_path: str, cache: Path | None) -> Path:
     name = name_or_path.removesuffix(".onnx")
     if name in model_names():
         cached = cache_entry(name, cache or default_cache())
-        if cached.is_file():
-            return cached
         command = f"python -m tools.models fetch {name_or_path}"
         if cache is not None:
             command += f" --cache {shlex.quote(str(cache))}"
+        if cached.is_file():
+            if is_as_recorded(cached) is False:
+                raise ValueError(f"{cached} is not the file that was fetched, fetch it once more with: {command}")
+            return cached
         raise ValueError(f"the model {name_or_path!r} is not in the cache, fetch it with: {command}")
     if name_or_path and path.exists():
         # A folder or a device: the reader says what is wrong with it.
@@ -132,6 +131,24 @@ def model_names() -> list[str]:
 def cache_entry(name: str, cache: Path) -> Path:
     """Return where the cache has the convolution part of a published model, or would have it."""
     return cache / f"{name}.onnx"
+
+
+def record(path: Path) -> None:
+    """Write down the SHA-256 of a file that the cache has just got, beside it, as ``sha256sum`` does."""
+    write_text(_record_of(path), f"{sha256_of(path)}  {path.name}\n")
+
+
+def is_as_recorded(path: Path) -> bool | None:
+    """Tell whether a file in the cache is still the one that ``record`` saw; None where it saw none."""
+    try:
+        recorded = _record_of(path).read_text("utf-8", errors="replace").split()
+    except OSError:
+        return None
+    return bool(recorded) and recorded[0] == sha256_of(path)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def fetch_whole(file: KnownFile, cache: Path, urls: Sequence[str], quiet: bool) -> Path:
@@ -170,7 +187,7 @@ def _cached_part(path: Path, cache: Path) -> Path:
     """Return the convolution part of a file, from the cache if it is there and the file has not changed since."""
     path = path.resolve()
     part = _kept_for(path, cache / "parts")
-    if part.is_file():
+    if part.is_file() and is_as_recorded(part):
         return part
     graph = read_onnx(path)
     if graph.left_out:
@@ -178,6 +195,7 @@ def _cached_part(path: Path, cache: Path) -> Path:
         return path
     part.parent.mkdir(parents=True, exist_ok=True)
     write_part(graph, path, part, path.name)
+    record(part)
     _remove_outdated(path, part)
     return part
 
@@ -186,10 +204,11 @@ def _converted(path: Path, cache: Path | None) -> Path:
     """Return a weight file as ONNX, from the cache if it is there and the file has not changed since."""
     path = path.resolve()
     target = _kept_for(path, (cache or default_cache()) / "converted")
-    if target.is_file():
+    if target.is_file() and is_as_recorded(target):
         return target
     make_cache(target.parent)
     convert(path, target)
+    record(target)
     _remove_outdated(path, target)
     return target
 
@@ -207,7 +226,7 @@ def _key(path: Path) -> str:
 
 def _remove_outdated(path: Path, kept: Path) -> None:
     """Remove what was made of earlier states of a file."""
-    for outdated in kept.parent.glob(f"{_key(path)}-*.onnx"):
-        if outdated != kept:
+    for outdated in kept.parent.glob(f"{_key(path)}-*"):
+        if outdated not in (kept, _record_of(kept)):
             with contextlib.suppress(OSError):
                 outdated.unlink()

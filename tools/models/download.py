@@ -7,9 +7,10 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import socket
 import ssl
+import stat
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -19,10 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from tools.cli.disk import check_space
 from tools.media.files import byte_count, check_writable, digest_of, exclusive
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait before each further try at the same address."""
+
+SLOWEST = 1000
+"""Bytes a second; a server that is slower is left."""
 
 _ALGORITHMS = {"sha256": (64, "SHA-256"), "md5": (32, "MD5")}
 _CHUNK = 1 << 18
@@ -133,6 +138,7 @@ def download(
     check_writable(destination)
     part = destination.with_name(destination.name + ".part")
     with exclusive(part.with_name(part.name + ".lock"), f"another download of {remote.name}"):
+        _make_own(part)
         if _present(part) > remote.size:
             part.unlink()
         if not _complete_already(part, remote, progress):
@@ -154,6 +160,21 @@ def verify(path: Path, remote: RemoteFile) -> None:
     difference = _difference(path, remote)
     if difference:
         raise ValueError(f"{str(path)!r} is not {remote.name}: {difference}")
+
+
+def _make_own(part: Path) -> None:
+    """Remove a partial file that is a link, or has another name: what it leads to would be written over.
+
+    Raises ValueError for what is no file.
+    """
+    try:
+        there = part.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(there.st_mode) or (stat.S_ISREG(there.st_mode) and there.st_nlink > 1):
+        part.unlink()
+    elif not stat.S_ISREG(there.st_mode):
+        raise ValueError(f"{str(part)!r} is in the way, and is no file: remove it")
 
 
 def _fetch(
@@ -297,6 +318,7 @@ def _receive(
     done = start
     if progress is not None:
         progress(done, remote.size)
+    since, then = time.monotonic(), done
     # Unbuffered: nothing is left to be written, and to fail a second time, when the file is closed.
     with part.open("ab" if start else "wb", buffering=0) as file:
         while chunk := _read(response, _CHUNK, timeout):
@@ -311,6 +333,11 @@ def _receive(
             done += len(chunk)
             if progress is not None:
                 progress(done, remote.size)
+            # A server that sends a byte now and then is never silent, and never done.
+            if (passed := time.monotonic() - since) > timeout:
+                if done < remote.size and done - then < SLOWEST * passed:
+                    raise _LostError(f"only {_exactly(done - then)} in {passed:.0f} s")
+                since, then = time.monotonic(), done
         if done == remote.size:
             with _naming(part):
                 os.fsync(file.fileno())
@@ -368,14 +395,64 @@ def _raise_failure(error: BaseException, timeout: float) -> NoReturn:
     raise _LostError(f"its answer is not proper HTTP, {type(error).__name__}") from None
 
 
+class _Watched(http.client.HTTPConnection):
+    """A connection whose answer has to be there, with its headers, before the time for a silence is over."""
+
+    def connect(self) -> None:
+        with self._watched():
+            super().connect()
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        with self._watched():
+            return super().getresponse()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        late = threading.Event()
+
+        def cut() -> None:
+            late.set()
+            if self.sock is not None:
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self.timeout or 0, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, http.client.HTTPException):
+            if late.is_set():
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise TimeoutError
+
+
+class _WatchedSecure(_Watched, http.client.HTTPSConnection):
+    pass
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Watched, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_WatchedSecure, req)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Return urllib's usual opener without ftp:, file: and data:, to which a redirect or a mirror could lead."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _Http(),
+        _Https(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -393,15 +470,6 @@ def _complete_already(part: Path, remote: RemoteFile, progress: Report | None) -
     if progress is not None:
         progress(remote.size, remote.size)
     return True
-
-
-def check_space(folder: Path, name: str, needed: int) -> None:
-    """Raise ValueError where a folder's disk has less than the bytes needed for what ``name`` says."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(
-            f"not enough disk space in {str(folder)!r} for {name}: {byte_count(needed)} needed, {byte_count(free)} free"
-        )
 
 
 def _difference(path: Path, remote: RemoteFile) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tools.media.files import make_folder
+from tools.media.files import make_folder, remove_unfinished
 
 
 def default_cache() -> Path:
@@ -33,5 +33,6 @@ def make_cache(cache: Path) -> None:
     """Make the folder of the cache where there is none; raises ValueError where that cannot be."""
     try:
         make_folder(cache)
+        remove_unfinished(cache)
     except ValueError as error:
         raise ValueError(f"the cache, choose another with --cache: {error}") from None

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from engine.vgg import known_weights
 from tools.cli.command_line import describe
+from tools.cli.disk import check_space
 from tools.cli.progress import Progress
 from tools.media.files import byte_count, check_writable, exclusive
-from tools.models.download import RemoteFile, check_space, download, verify
+from tools.models.download import RemoteFile, download, verify
 from tools.models.folder import make_cache
 from tools.models.weights.convert import Vgg, convert, is_original_vgg19
 from tools.models.weights.places import found_weights

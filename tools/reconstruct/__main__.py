@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,9 +35,11 @@ from tools.cli.command_line import (
     run,
     tell,
 )
+from tools.cli.disk import check_space, picture_bytes
+from tools.cli.notes import idle_options, idle_threads
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_memory, picture_size, tell_notes
+from tools.cli.rendering import check_memory, picture_size, remedied, tell_notes
 from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
 from tools.cli.value_lists import layer_sets, listed_values
 from tools.media.files import write_text
@@ -47,7 +50,7 @@ from tools.media.record import origin
 from tools.media.saving import save_image
 from tools.media.sheet import Tile
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.reconstruct.folder import INITS, SHEET, TABLE, Folder, finished
 from tools.reconstruct.sheet import draw
 from tools.reconstruct.table import listing, measures, table
@@ -129,12 +132,17 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
     targets, cut = targets_of({kind: getattr(arguments, kind) for kind in KINDS}, network)
     size = picture_size(image.size, options)
     for target in targets:
-        network.shapes(*size, target.layers)
+        with remedied("--size"):
+            network.shapes(*size, target.layers)
         content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
         check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
     folder = Folder(arguments.output, arguments.image, model, options, network, arguments.record_paths)
     folder.claim()
+    check_space(arguments.output, "the pictures", 2 * len(targets) * picture_bytes(math.prod(size)))
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
+    notes = [*idle_options(options, 1), *idle_threads(arguments.threads), *about_preprocessing(options, model)]
+    for note in notes if not arguments.quiet else ():
+        tell(f"{NAME}: {note}")
 
     small = resize(image, *size)
     styled = any(target.kind == "style" for target in targets)

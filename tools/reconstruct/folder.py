@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from engine.network import Network
 from tools.cli.options import Options
-from tools.media.files import check_folder, check_writable, make_folder, sha256_of
+from tools.media.files import check_folder, check_writable, make_folder, remove_unfinished, sha256_of
 from tools.media.images import read_text
-from tools.media.record import file_name, origin, versions
+from tools.media.record import file_name, fits, origin, parsed_json, versions
 from tools.media.saving import save_image
 from tools.reconstruct.target import KINDS, Target
 
@@ -26,6 +26,12 @@ INITS = ("noise", "gray")
 """What a picture can begin with that is no file."""
 
 SHEET, TABLE = "sheet.png", "table.csv"
+
+_FACTS: dict[str, Any] = {
+    **dict.fromkeys(("loss", "initial_loss", "seconds"), float),
+    **dict.fromkeys(("iterations", "evaluations"), int),
+    **dict.fromkeys(("stop", "stop_reason"), str),
+}
 
 
 class Folder:
@@ -67,6 +73,7 @@ class Folder:
     def claim(self) -> None:
         """Make the folder."""
         make_folder(self.path)
+        remove_unfinished(self.path)
         check_writable(self.path / TABLE)
 
     def settings(self, target: Target) -> dict[str, Any]:
@@ -79,7 +86,9 @@ class Folder:
         if text is None or text.get("Settings") != self.settings(target):
             return None
         facts: dict[str, Any] = text.get("Result", {})
-        return facts if {"stop", "psnr", "errors"} <= facts.keys() else None
+        errors = dict.fromkeys(target.layers, float)
+        whole = fits(facts, _FACTS | {"errors": {str: float}}) and fits(facts["errors"], errors)
+        return facts if whole and (facts.get("psnr") is None or fits(facts["psnr"], float)) else None
 
     def save(self, target: Target, image: NDArray[np.float64], facts: Mapping[str, Any]) -> None:
         """Keep a picture with what came of it."""
@@ -97,10 +106,10 @@ class Folder:
         pictures = sorted(path for kind in KINDS for path in self.path.glob(f"{kind}-*.png"))
         for path in pictures:
             text = _texts(path)
-            if text is None or not isinstance(text.get("Settings"), dict):
+            if text is None or not fits(text, {"Settings": {"files": {str: str}}}):
                 raise ValueError(f"{str(path)!r} was not made by this tool: give another --output")
             found, problem = text["Settings"], f"{str(self.path)!r} holds reconstructions"
-            files, names = found.get("files", {}), text.get("Names") or {}
+            files, names = found["files"], text.get("Names") or {}
             for part, sha256 in self.shared["files"].items():
                 if files.get(part) != sha256:
                     what = {"image": "of another image", "model": "by another model"}.get(part, "from another start")
@@ -126,6 +135,6 @@ def _texts(path: Path) -> dict[str, Any] | None:
     """Return what a picture says of itself, or None where there is none that can be read."""
     with contextlib.suppress(ValueError):
         text = read_text(path)
-        found = {name: json.loads(text[name]) for name in ("Settings", "Names", "Result") if name in text}
+        found = {name: parsed_json(text[name]) for name in ("Settings", "Names", "Result") if name in text}
         return {name: value for name, value in found.items() if isinstance(value, dict)}
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from engine.optimize import Result
+from engine.optimize import LEARNING_RATES, Result
 from tools.cli.command_line import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -90,6 +90,8 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
 
 def _announce(task: Task) -> None:
     """Say what is known before anything is computed; of one size, that is said with the time that it takes."""
+    for note in task.notes:
+        task.say(note)
     if task.options.content_weight is None and not task.network.weights:
         task.say(
             "the model's weights are not known, the content weight is a guess as for the original VGG-19; "
@@ -103,8 +105,13 @@ def _announce(task: Task) -> None:
 
 def _exit_code(result: Result, arguments: argparse.Namespace) -> int:
     """Return the exit code, having said what was wrong with a run."""
-    if result.iterations and not result.value < result.initial_value and not arguments.quiet:
-        tell(f"{NAME}: the loss never fell below that of the first image: try a smaller --learning-rate, or l-bfgs-b")
+    if result.stop != "interrupted" and not result.value < result.initial_value and not arguments.quiet:
+        advice = (
+            "try another --learning-rate, or --optimizer l-bfgs"
+            if arguments.optimizer in LEARNING_RATES
+            else "with these weights it is as good as it gets, so change -a or -b, or begin elsewhere (--init)"
+        )
+        tell(f"{NAME}: the loss never fell below that of the first image: {advice}")
     if result.stop == "non-finite":
         tell(f"{NAME}: {result.stop_reason}; wrote the best image before that")
         return EXIT_ERROR

@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from engine.optimize import Iteration, Result
 from engine.stylize import Job
 from tools.cli.command_line import describe
 from tools.cli.curve import Curve
+from tools.cli.disk import Space, save_somewhere
+from tools.cli.estimate import seconds_of_run
 from tools.cli.progress import Progress, duration
 from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
 from tools.media.picture import Picture
 from tools.media.plot import plot_losses
 from tools.media.saving import save_image
 from tools.stylize.account import NAME, Entries, texts
-from tools.stylize.estimate import seconds_of_run
 from tools.stylize.task import Task
 
 
@@ -41,11 +39,16 @@ class Plot(Curve):
 
 
 class Pictures(Listener):
-    """Writes the picture and its snapshots."""
+    """Writes the picture and its snapshots.
 
-    def __init__(self, task: Task, content: Picture, progress: Progress, began: float) -> None:
+    Parameters
+    ----------
+    space : on the disk, kept for the picture.
+    """
+
+    def __init__(self, task: Task, content: Picture, progress: Progress, began: float, space: Space) -> None:
         self._arguments, self._options = task.arguments, task.filled
-        self._alpha, self._progress, self._began = content.alpha, progress, began
+        self._alpha, self._progress, self._began, self._space = content.alpha, progress, began, space
 
     def iteration(self, state: Iteration) -> None:
         """Write a snapshot, where one is due."""
@@ -54,14 +57,14 @@ class Pictures(Listener):
             output: Path = self._arguments.output
             path = output.with_stem(f"{output.stem}-{state.iteration:0{len(str(last))}d}")
             try:
-                self._save(path, state.image, None)
+                save_image(path, state.image, self._alpha, self._texts(None))
             except ValueError as error:  # a full disk shall not cost the picture itself
                 self._progress.write(f"{NAME}: snapshot left out: {describe(error)}")
 
     def end(self, result: Result, facts: Facts) -> None:
         """Write the picture, and say how it ended."""
         if is_made(result):
-            self._save(self._arguments.output, result.image, facts)
+            self._save(result, facts)
             self._progress.write(
                 f"{NAME}: {result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in "
                 f"{result.evaluations} evaluations, {duration(time.perf_counter() - self._began)}; wrote "
@@ -70,11 +73,15 @@ class Pictures(Listener):
 
     def save_again(self, result: Result, facts: Facts) -> str:
         """Write the picture where the end was interrupted; return what to say of it."""
-        self._save(self._arguments.output, result.image, facts)
+        self._save(result, facts)
         return f"interrupted at the end; wrote {self._arguments.output}"
 
-    def _save(self, path: Path, image: NDArray[Any], facts: Facts | None) -> None:
-        save_image(path, image, self._alpha, texts(self._arguments, self._options, facts))
+    def _save(self, result: Result, facts: Facts) -> None:
+        self._space.release()
+        save_somewhere(self._arguments.output, result.image, self._alpha, self._texts(facts))
+
+    def _texts(self, facts: Facts | None) -> dict[str, str]:
+        return texts(self._arguments, self._options, facts)
 
 
 class Report(Bar):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import unknown_name
 from engine.stylize import INITS
-from tools.media.files import check_lines
+from tools.media.files import check_lines, remove_unfinished
 from tools.media.picture_files import address
 from tools.media.plot import check_plot
 from tools.media.saving import check_output
@@ -17,6 +17,7 @@ from tools.media.saving import check_output
 def check_outputs(arguments: argparse.Namespace) -> None:
     """Raise ValueError for an output that cannot be written, before anything is computed."""
     check_output(arguments.output)
+    remove_unfinished(arguments.output.parent)
     if arguments.preview:
         check_output(preview_path(arguments.output))
     kept = [] if arguments.keep is None else [arguments.keep]

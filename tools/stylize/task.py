@@ -12,12 +12,15 @@ from engine.network import Network
 from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
 from tools.cli.masks import Masks, load_masks
+from tools.cli.memory import peak_memory
+from tools.cli.notes import about_pictures, check_style, idle_options, idle_threads
 from tools.cli.options import Options, check_blend, levels_of
 from tools.cli.rendering import (
     Size,
     at_level,
     check_layers,
     check_memory,
+    decoded_bytes,
     first_picture,
     painting_sizes,
     picture_size,
@@ -29,7 +32,7 @@ from tools.media.files import byte_count
 from tools.media.images import load_image, load_painting
 from tools.media.picture import Picture
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.stylize.account import NAME
 from tools.stylize.outputs import check_not_written
 
@@ -47,7 +50,8 @@ class Task:
     first : the picture to begin with, from ``first_picture``.
     masks : where each painting goes, and where the photograph is kept.
     size : (height, width) of the picture to make.
-    needed : bytes that this takes, estimated.
+    needed : bytes that the program holds at its peak, estimated.
+    notes : what the user should know of what was given.
     """
 
     arguments: argparse.Namespace
@@ -60,6 +64,7 @@ class Task:
     masks: Masks
     size: Size
     needed: int
+    notes: Sequence[str]
 
     @property
     def begins_small(self) -> bool:
@@ -101,6 +106,7 @@ class Task:
 def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     """Read the inputs and the network; raises ValueError for what does not fit together."""
     check_blend(options, len(arguments.style))
+    check_style(options)
     content = load_image(arguments.content)
     styles = [load_painting(path) for path in arguments.style]
     first = first_picture(options, styles)
@@ -113,9 +119,22 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     check_not_written(arguments, Path(str(options.model)))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
     options = check_layers(network, options)
-    needed = check_memory(network, options, size, painting_sizes(style_shapes, options, size))
+    pictures = [content, *styles, *([] if first is None or options.init == "style" else [first])]
+    needed = peak_memory(
+        network.device,
+        check_memory(network, options, size, painting_sizes(style_shapes, options, size)),
+        decoded_bytes(picture.size for picture in pictures),
+    )
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
-    return Task(arguments, options, model, network, content, styles, first, masks, size, needed)
+    notes = [
+        *idle_options(options, len(styles)),
+        *idle_threads(arguments.threads),
+        *about_pictures(options, content, styles, size),
+        *about_preprocessing(options, model),
+    ]
+    if arguments.save_every is not None and arguments.save_every >= options.iterations:
+        notes.append(f"--save-every {arguments.save_every} writes nothing: there are {options.iterations} iterations")
+    return Task(arguments, options, model, network, content, styles, first, masks, size, needed, notes)
 
 
 def read_masks(arguments: argparse.Namespace, content: Size) -> Masks:

@@ -11,7 +11,10 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from tools.cli.command_line import (
     run,
     tell,
 )
+from tools.cli.disk import check_space, picture_bytes
+from tools.cli.notes import check_style, idle_options, idle_threads
 from tools.cli.options import (
     Options,
     add_options,
@@ -46,10 +51,12 @@ from tools.cli.rendering import (
     check_layers,
     check_levels,
     check_memory,
+    decoded_bytes,
     first_picture,
     painting_sizes,
     picture_size,
     tell_notes,
+    work,
 )
 from tools.cli.session import Bar, Session
 from tools.media.files import byte_count, sha256_of, write_text
@@ -58,7 +65,7 @@ from tools.media.memory import available_memory
 from tools.media.plot import check_matplotlib, plot_grid
 from tools.media.saving import save_image
 from tools.models.cache import announce_draft, resolve_model
-from tools.models.loading import load, with_model
+from tools.models.loading import about_preprocessing, load, with_model
 from tools.sweep.axes import (
     NO_AXIS,
     Axis,
@@ -70,7 +77,7 @@ from tools.sweep.axes import (
     pictures_in,
     style_depth_axis,
 )
-from tools.sweep.cells import Cell, Outcome, make_cell
+from tools.sweep.cells import Cell, Outcome, make_cell, seconds_of_evaluation
 from tools.sweep.folder import Folder
 from tools.sweep.page import sweep_page
 from tools.sweep.suggest import suggest
@@ -87,6 +94,9 @@ MANY_CELLS = 10_000
 
 PAPER_RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
 """alpha / beta of the paper's Figure 3; other networks than the original VGG-19 take them in proportion."""
+
+ASK_SECONDS = 10.0
+"""A cluster that has had nothing to tell for so long is asked whether it is still there."""
 
 PROCESS_BYTES = 100_000_000
 """What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
@@ -161,22 +171,26 @@ def _sweep(arguments: argparse.Namespace, options: Options, session: Session) ->
         raise ValueError(f"{len(rows.values)} rows and {len(columns.values)} columns are {count:,} cells: give --yes")
     files = _Files(arguments.cache)
     cells = _cells(arguments, options, rows, columns, files)
-    needed, devices, notes = _check_cells(cells, files, arguments.quiet)
-    if "cuda" in devices and (arguments.workers or 1) > 1:
+    costs = _check_cells(cells, files, arguments.quiet)
+    if "cuda" in costs.devices and (arguments.workers or 1) > 1:
         raise ValueError(
             "a GPU makes one cell at a time: leave out --workers, or give --scheduler a worker for each GPU"
         )
     folder = Folder(arguments.output, rows, columns, cells)
     with _workers(arguments, count) as workers:
         if arguments.scheduler is None and workers.count > 1:
-            _check_available(needed, workers.count)
+            _check_available(costs.needed, workers.count)
         folder.claim()
         if "model" not in (rows.setting, columns.setting):
             announce_draft(NAME, arguments.model, options.model, arguments.quiet)
-        if not arguments.quiet:
-            for note in notes:
+        idle = _notes(cells, files, arguments.threads if arguments.scheduler is None else None)
+        for note in (*costs.notes, *idle):
+            if not arguments.quiet:
                 tell(f"{NAME}: {note}")
-        sweep = _Sweep(arguments, options, folder, files, workers)
+        sweep = _Sweep(arguments, options, folder, files, workers, costs)
+        # The page and the sheet have the pictures once more.
+        pictures = sum(picture_bytes(costs.pixels.get(key, 0), 4) for key in sweep.todo)
+        check_space(arguments.output, "the pictures", 3 * pictures)
         session.keep = lambda: sweep.stopped("interrupted")
         lost = sweep.make()
     return sweep.finish(lost)
@@ -265,6 +279,7 @@ class _Files:
         self.paths: dict[str, Path] = {}
         self.names: dict[str, str] = {}
 
+    @functools.cache  # noqa: B019  # as long as the sweep
     def model(self, name: str) -> str:
         """Return the SHA-256 of the file to load for a model's name or path."""
         path = resolve_model(name, self._cache)
@@ -299,6 +314,7 @@ def _cells(
             chosen = dataclasses.replace(options, **changes)
             check_history(chosen)
             check_blend(chosen, len(styles))
+            check_style(chosen)
             parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
             parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
             if chosen.init not in INITS:
@@ -307,8 +323,28 @@ def _cells(
     return cells
 
 
-def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bool) -> tuple[int, set[str], list[str]]:
-    """Return the bytes that the largest cell takes, the devices for the cells here, and what is to be known of models.
+@dataclass(frozen=True)
+class _Costs:
+    """What the cells take.
+
+    Parameters
+    ----------
+    needed : bytes of memory of the largest.
+    devices : those that they would be made on here.
+    work, pixels : of each cell: multiplications, by ``tools.cli.rendering.work``, and the number of its picture's
+        pixels.
+    notes : what is to be known of the models.
+    """
+
+    needed: int
+    devices: set[str]
+    work: Mapping[tuple[int, int], float]
+    pixels: Mapping[tuple[int, int], int]
+    notes: Sequence[str]
+
+
+def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bool) -> _Costs:
+    """Return what the cells take; one that cannot be made takes nothing.
 
     Raises ValueError for what is wrong with every cell, and for layers that a model lacks. One picture of several that
     cannot be read or is too small is its cells' affair, and shown there.
@@ -329,8 +365,10 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bo
     needed = 0
     devices: set[str] = set()
     notes: dict[str, None] = {}
+    works: dict[tuple[int, int], float] = {}
+    pixels: dict[tuple[int, int], int] = {}
     broken: list[ValueError] = []
-    for cell in cells.values():
+    for key, cell in cells.items():
         options = cell.options
         network = loaded(network_part(options), files.paths[cell.files["model"]])
         devices.add(network.device.kind)
@@ -338,17 +376,32 @@ def _check_cells(cells: Mapping[tuple[int, int], Cell], files: _Files, quiet: bo
         options = check_layers(network, options)
         try:
             sizes = {part: size(part.split()[0], sha) for part, sha in cell.files.items() if part != "model"}
-            styles = [pixels for part, pixels in sizes.items() if part.startswith("style ")]
+            styles = [style for part, style in sizes.items() if part.startswith("style ")]
             cell_size = picture_size(sizes["content"], options)
-            needed = max(needed, check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size)))
+            takes = check_memory(network, options, cell_size, painting_sizes(styles, options, cell_size))
             check_levels(network, options, sizes["content"], styles)
+            needed = max(needed, takes + decoded_bytes(sizes.values()))
+            works[key], pixels[key] = work(network, options, sizes["content"]), math.prod(cell_size)
         except ValueError as error:
             if one_pair:
                 raise
             broken.append(error)
     if len(broken) == len(cells):
         raise broken[0]
-    return needed, devices, list(notes)
+    return _Costs(needed, devices, works, pixels, list(notes))
+
+
+def _notes(cells: Mapping[tuple[int, int], Cell], files: _Files, threads: int | None) -> list[str]:
+    """Return what is to be known: of options that do nothing in any cell, and inputs that contradict a model."""
+    of_cells = []
+    for cell in cells.values():
+        of_cells.append(idle_options(cell.options, sum(part.startswith("style ") for part in cell.files)))
+    everywhere = [note for note in of_cells[0] if all(note in others for others in of_cells)]
+    models = {(cell.options.preprocessing, cell.files["model"]): cell for cell in cells.values()}
+    contradictions = [
+        note for cell in models.values() for note in about_preprocessing(cell.options, files.paths[cell.files["model"]])
+    ]
+    return list(dict.fromkeys([*everywhere, *idle_threads(threads), *contradictions]))
 
 
 def _workers(arguments: argparse.Namespace, cells: int) -> contextlib.AbstractContextManager[Workers]:
@@ -379,13 +432,21 @@ class _Sweep:
     """A sweep as its user sees it."""
 
     def __init__(
-        self, arguments: argparse.Namespace, options: Options, folder: Folder, files: _Files, workers: Workers
+        self,
+        arguments: argparse.Namespace,
+        options: Options,
+        folder: Folder,
+        files: _Files,
+        workers: Workers,
+        costs: _Costs,
     ) -> None:
         self.arguments = arguments
         self.folder = folder
         self.files = files
         self.workers = workers
+        self.costs = costs
         self.title = _title(arguments, options, folder)
+        self._heard = time.monotonic()
         # What failed is tried again: the reason may be gone.
         self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
 
@@ -395,32 +456,60 @@ class _Sweep:
         with Progress(total, "iterations", NAME, quiet=self.arguments.quiet) as progress:
             there = len(self.folder.cells) - len(self.todo)
             already = f", {there} of them there already" if there else ""
-            progress.write(f"{NAME}: {len(self.folder.cells)} cells{already}; {self.workers.description}")
+            memory = f"about {byte_count(self.costs.needed + PROCESS_BYTES)} of memory"
+            each = memory if self.workers.working == 1 else f"{memory} each"
+            progress.write(f"{NAME}: {len(self.folder.cells)} cells{already}; {self.workers.description}, {each}")
             bar = Bar(progress)
             try:
+                if not self.arguments.quiet and self.todo:
+                    self._announce_time(progress)
                 for key, outcome in self._outcomes(bar):
                     self._finish(key, outcome, bar)
             except ConnectionError as error:
                 return str(error)
         return None
 
+    def _announce_time(self, progress: Progress) -> None:
+        """Say how long it will take, from an evaluation of the first cell's loss by a worker."""
+        work = self.costs.work
+        key = next((key for key in self.todo if work.get(key)), None)
+        if key is None:
+            return
+        workers, options = self.workers, self.folder.cells[key].options
+        seconds = None
+        batch = run_batch(seconds_of_evaluation, [key], self._arguments, workers.executor, 1, self._check_answer)
+        for _, found in batch:
+            seconds = None if isinstance(found, BaseException) else found
+        if seconds is not None:
+            # Of a picture in several sizes the last has this share of the work.
+            shares = sum(0.25**level for level in range(levels_of(options)))
+            whole = seconds * options.iterations * shares
+            takes = whole * sum(work.get(other, 0.0) for other in self.todo) / work[key]
+            takes /= min(workers.working, len(self.todo))
+            progress.write(f"{NAME}: {seconds:.2g} s an evaluation: about {duration(takes)} for what is to be made")
+
+    def _check_answer(self) -> None:
+        """Now and then, raise ConnectionError where there is nobody left who works."""
+        if time.monotonic() - self._heard > ASK_SECONDS:
+            if not self.workers.alive():
+                raise ConnectionError("the cluster has no workers left")
+            self._heard = time.monotonic()
+
+    def _arguments(self, key: tuple[int, int]) -> tuple[Any, ...]:
+        cell, workers = self.folder.cells[key], self.workers
+        files = {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names}
+        return cell, files, workers.threads
+
     def _outcomes(self, bar: Bar) -> Iterator[tuple[tuple[int, int], Outcome]]:
-        cells, workers = self.folder.cells, self.workers
+        workers = self.workers
         # The cells that are made here are followed iteration by iteration.
         function: Any = functools.partial(make_cell, listeners=[bar]) if workers.count == 1 else make_cell
 
-        def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
-            cell = cells[key]
-            return (
-                cell,
-                {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names},
-                workers.threads,
-            )
-
         def waiting() -> None:
             bar.progress.update(0)
+            self._check_answer()
 
-        batch = run_batch(function, self.todo, arguments, workers.executor, workers.count, waiting)
+        batch = run_batch(function, self.todo, self._arguments, workers.executor, workers.count, waiting)
         for key, outcome in batch:
             if isinstance(outcome, BaseException):
                 if not workers.alive():

@@ -31,6 +31,9 @@ DECADES = ("content_weight", "style_weight", "learning_rate")
 MAX_RANGE = 100_000
 """Longer ranges of seeds are taken for a slip."""
 
+NAME_BYTES = 50
+"""Of a cell's file name, what stands for the name or the value of a setting at most: together less than 255."""
+
 FIXED = ("device",)
 """Options that change where the pictures are made, and not the pictures."""
 
@@ -86,7 +89,11 @@ def parse_axis(text: str) -> Axis:
     if setting in FILES:
         _check_commas(listed)
     found = listed_values(text, listed, functools.partial(_values, setting))
-    return picture_axis(setting, [path for path, _ in found]) if setting in PICTURES else _axis(setting, found)
+    if setting in PICTURES:
+        return picture_axis(setting, [path for path, _ in found])
+    if setting in FILES:  # the folders of a file tell nothing, and not everybody should know them
+        return Axis(setting, tuple(value for value, _ in found), distinct_names([Path(label) for _, label in found]))
+    return _axis(setting, found)
 
 
 def picture_axis(setting: str, paths: Sequence[Path]) -> Axis:
@@ -124,6 +131,25 @@ def number_label(number: float) -> str:
         return f"{number:g}"
     mantissa, exponent = f"{number:.5e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
+
+
+@functools.cache
+def file_names(axis: str, labels: tuple[str, ...]) -> list[str]:
+    """Return what stands for each value in the names of its cells' files, on any disk; nothing where there is no axis.
+
+    Parameters
+    ----------
+    axis, labels : an axis' name and its values' labels, of any characters.
+    """
+    if not axis:
+        return ["" for _ in labels]
+    axis, *short = (
+        re.sub(r"[^\w.+-]+", "-", text).strip("-.").encode()[:NAME_BYTES].decode(errors="ignore")
+        for text in (axis, *labels)
+    )
+    if len({name.casefold() for name in short}) < len(short):  # on some disks a.png is A.png
+        short = [f"{index}-{name}" for index, name in enumerate(short, 1)]
+    return [f"{axis}={name}" for name in short]
 
 
 def style_depth_axis(first: str, last: str) -> Axis:

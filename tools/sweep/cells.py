@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
 from engine.optimize import Result
 from engine.stylize import Job, first_evaluation
+from tools.cli import estimate
 from tools.cli.command_line import describe
 from tools.cli.curve import Curve
 from tools.cli.options import Options, network_part
@@ -35,6 +37,7 @@ from tools.cli.rendering import (
     rendering,
 )
 from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
+from tools.media.files import sha256_of
 from tools.media.images import load_image, load_painting
 from tools.media.picture import Picture
 from tools.media.record import file_name
@@ -120,6 +123,19 @@ def make_cell(
     return Outcome(None, None, {"seconds": seconds_since(began)}, reason)
 
 
+def seconds_of_evaluation(cell: Cell, files: Mapping[str, Content], threads: int) -> float | None:
+    """Return how long an evaluation of a cell's loss takes here at its last size, or None where that cannot be told.
+
+    Parameters
+    ----------
+    cell, files, threads : as in ``make_cell``.
+    """
+    with contextlib.suppress(ValueError, OSError, ArithmeticError, MemoryError), _LOCK:
+        levels, prepared = _prepare(cell, files, threads)
+        return estimate.seconds_of_evaluation(prepared(levels[-1], None)[1])[1]
+    return None
+
+
 def _make(
     cell: Cell,
     files: Mapping[str, Content],
@@ -127,6 +143,20 @@ def _make(
     listeners: Sequence[Listener],
     began: float,
 ) -> Outcome:
+    pictures = coarse_to_fine(*_prepare(cell, files, threads))
+    level, (photograph, job) = next(pictures)
+    while not level.is_last:
+        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
+    first_evaluation(job)
+    result, facts = _whole(job, [_Account(), *listeners], began)
+    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
+    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+
+
+def _prepare(
+    cell: Cell, files: Mapping[str, Content], threads: int
+) -> tuple[list[Level], Callable[[Level, NDArray[np.float32] | None], tuple[Picture, Job]]]:
+    """Return a cell's sizes, and what gives the photograph and the job of each, from the picture of the one before."""
     options = cell.options
 
     def part(name: str) -> _File:
@@ -154,14 +184,7 @@ def _make(
         start = first if image is None else Picture(image, None)
         return rendering(network, at_level(options, level), content, styles, start)
 
-    pictures = coarse_to_fine(picture_levels(options, network), prepared)
-    level, (photograph, job) = next(pictures)
-    while not level.is_last:
-        level, (photograph, job) = pictures.send(_whole(job, listeners, began)[0])
-    first_evaluation(job)
-    result, facts = _whole(job, [_Account(), *listeners], began)
-    head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
-    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+    return picture_levels(options, network), prepared
 
 
 class _Account(Curve):
@@ -194,9 +217,18 @@ class _File:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """Give a path to read it from; where there is none, a temporary one with the same suffix."""
+        """Give a path to read it from; where there is none, a temporary one with the same suffix.
+
+        Raises ValueError where it is not, or is no longer at the end, the file that it was when the sweep began.
+        """
+        self._check()
         if isinstance(self.content, Path):
-            yield self.content
+            try:
+                yield self.content
+            except ValueError:  # what is wrong with it may be that it is another, or half of one
+                self._check()
+                raise
+            self._check()
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(self.name).name
@@ -205,6 +237,18 @@ class _File:
                 yield path
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), self.name)) from None
+
+    def _check(self) -> None:
+        content = self.content
+        try:
+            found = sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        except OSError as error:
+            raise ValueError(f"cannot read {self.name!r} any more: {error.strerror or error}") from None
+        if found != self.sha256:
+            raise ValueError(
+                f"{self.name!r} has changed since the sweep began: put the former file back and give the same command, "
+                "or give another --output"
+            )
 
 
 @functools.lru_cache(maxsize=2)

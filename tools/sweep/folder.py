@@ -10,17 +10,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.media.files import UNFINISHED, check_folder, check_writable, creating, make_folder, sha256_of, write_text
+from tools.media.files import (
+    UNFINISHED,
+    check_folder,
+    check_writable,
+    creating,
+    make_folder,
+    remove_unfinished,
+    sha256_of,
+    write_text,
+)
 from tools.media.grid import Grid, Record
-from tools.media.record import PROJECT, versions
+from tools.media.record import PROJECT, fits, parsed_json, versions
 from tools.media.saving import save_image
-from tools.sweep.axes import Axis
+from tools.sweep.axes import Axis, file_names
 from tools.sweep.cells import Cell, Outcome
 
 PLAN = "sweep.json"
 
 LONGEST = 60
 """Characters of a difference that are shown."""
+
+_STANDING = {name: {"content": {str: float}, "style": {str: float}} for name in ("terms", "loss_shares")}
+_STANDING["gradient_shares"] = _STANDING["terms"]
+_FACTS = {
+    **dict.fromkeys(("loss", "initial_loss", "content_weight", "seconds"), float),
+    **dict.fromkeys(("iterations", "evaluations"), int),
+    **dict.fromkeys(("stop", "stop_reason"), str),
+    "terms": [str],
+    "curve": [[float]],
+}
 
 
 class Folder:
@@ -37,8 +56,9 @@ class Folder:
             "cells": [cell.settings() for cell in cells.values()],
         }
         check_folder(path)
+        self._plan_there = self._plan
         if (path / PLAN).exists():
-            self._check_same(_json(path / PLAN))
+            self._take(_json(path / PLAN))
         elif path.is_dir() and any(not file.name.startswith(UNFINISHED) for file in path.iterdir()):
             raise ValueError(f"{str(path)!r} has other files in it: give another --output")
 
@@ -53,27 +73,32 @@ class Folder:
         if not plan.exists():
             with contextlib.suppress(FileExistsError), creating(plan) as temporary:
                 temporary.write_text(json.dumps(self._plan), "utf-8")
-        self._check_same(_json(plan))
+        self._take(_json(plan))
         make_folder(self.path / "cells")
+        for folder in (self.path, self.path / "cells"):
+            remove_unfinished(folder)
         for path in (self.path / "sheet.png", self._file(next(iter(self.cells)), ".png")):
             check_writable(path)
 
     def record(self, key: tuple[int, int]) -> Record | None:
         """Return what came of a cell, or None where it is yet to be made."""
-        found = _json(self._file(key, ".json"))
+        # Before cells were called by their settings they were by row and column.
+        return self._record(key, self._name(key)) or self._record(key, self._place(key))
+
+    def _record(self, key: tuple[int, int], name: str) -> Record | None:
+        found = _json(self.path / "cells" / f"{name}.json")
         settings = self.cells[key].settings()
-        if not isinstance(found, dict) or not isinstance(found.get("facts"), dict):
+        if not isinstance(found, dict) or _by_content(found.get("settings")) != _by_content(settings):
             return None
-        if _by_content(found.get("settings")) != _by_content(settings):
-            return None
+        facts: Any = found.get("facts")
         failed = found.get("failed")
-        if failed is not None:
-            return Record(None, found["facts"], settings, str(failed))
-        picture = self._file(key, ".png")
-        # A file that was damaged or exchanged is not the cell's picture.
-        if not picture.is_file() or found.get("sha256") != sha256_of(picture):
+        if isinstance(failed, str):
+            return Record(None, facts, settings, failed) if fits(facts, {"seconds": float}) else None
+        picture = self.path / "cells" / f"{name}.png"
+        # A file that was damaged or exchanged is not the cell's picture, nor are its facts what came of the cell.
+        if failed is not None or not _are_facts(facts) or not picture.is_file():
             return None
-        return Record(picture, found["facts"], settings, None)
+        return Record(picture, facts, settings, None) if found.get("sha256") == sha256_of(picture) else None
 
     def save(self, key: tuple[int, int], outcome: Outcome) -> None:
         """Keep what came of a cell; the record is written last and says that the cell is done."""
@@ -99,9 +124,25 @@ class Folder:
         return Grid(title, row_name, column_name, self.rows.labels, self.columns.labels, records)
 
     def _file(self, key: tuple[int, int], suffix: str) -> Path:
+        return self.path / "cells" / (self._name(key) + suffix)
+
+    def _name(self, key: tuple[int, int]) -> str:
+        """Return what a cell's files are called: ``seed=1,content-weight=1e-3``.
+
+        The plan's labels count, as they were when the sweep began: its files may be called otherwise now.
+        """
+        axes = (self._plan_there[part] for part in ("rows", "columns"))
+        parts = [file_names(axis["axis"], tuple(axis["labels"]))[index] for axis, index in zip(axes, key, strict=True)]
+        return ",".join(filter(None, parts)) or "picture"
+
+    def _place(self, key: tuple[int, int]) -> str:
         digits = [len(str(len(axis.values))) for axis in (self.rows, self.columns)]
-        name = "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
-        return self.path / "cells" / (name + suffix)
+        return "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
+
+    def _take(self, found: Any) -> None:
+        """Go on with the plan that is there; raises ValueError where it is another sweep's."""
+        self._check_same(found)
+        self._plan_there = found
 
     def _check_same(self, found: Any) -> None:
         """Raise ValueError, with the first difference, unless ``found`` is this sweep's plan.
@@ -114,9 +155,10 @@ class Folder:
             axes = {part: _axis_text(found[part]) for part in ("rows", "columns")}
             shape = [len(found[part]["labels"]) for part in axes]
             cells = [_by_content(cell) for cell in found["cells"]]
+            plain = [part for axis in (found["rows"], found["columns"]) for part in (axis["axis"], *axis["labels"])]
         except (LookupError, TypeError):
             raise ValueError(damaged) from None
-        if None in cells or len(cells) != math.prod(shape):
+        if not fits(plain, [str]) or None in cells or len(cells) != math.prod(shape):
             raise ValueError(damaged)
         here = [_by_content(cell.settings()) for cell in self.cells.values()]
         if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
@@ -152,6 +194,18 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return "other files"
 
 
+def _are_facts(facts: Any) -> bool:
+    """Tell whether facts are those of a cell that was made: whole, and each of its kind."""
+    if not fits(facts, _FACTS):
+        return False
+    standings = [facts[when] for when in ("start", "end") if facts.get(when) is not None]
+    return (
+        all(fits(standing, _STANDING) for standing in standings)
+        and all(" " in name for name in facts["terms"])
+        and all(len(point) == 2 + len(facts["terms"]) for point in facts["curve"])
+    )
+
+
 def _axis_text(axis: Mapping[str, Any]) -> str:
     return f"{axis['axis']}={','.join(axis['labels'])}" if axis["axis"] else "none"
 
@@ -171,6 +225,6 @@ def _there_and_here(there: str, here: str) -> str:
 def _json(path: Path) -> Any:
     """Return what a file holds, or None where it is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parsed_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None

@@ -24,6 +24,9 @@ from tools.media.record import versions
 ANSWER_SECONDS = 8.0
 """How long a Dask scheduler, or its first worker, may take to answer."""
 
+SILENT_SECONDS = 20.0
+"""A scheduler that does not answer for so long in the middle of the work is given up."""
+
 Sharing = Callable[[str, Path], Any]
 """Takes a file's SHA-256 and path; returns what reaches ``make_cell`` as its path or its content."""
 
@@ -35,15 +38,17 @@ class Workers:
     Parameters
     ----------
     executor : runs them.
-    count : how many at a time.
+    count : how many are given out at a time.
+    working : how many are worked on at a time.
     threads : of each.
     share : gives the workers a file, each worker once.
-    alive : tells whether there are any left.
+    alive : tells whether there are any left; raises ConnectionError where nothing answers any more.
     description : for the user.
     """
 
     executor: Executor
     count: int
+    working: int
     threads: int
     share: Sharing
     alive: Callable[[], bool]
@@ -66,7 +71,7 @@ def local_workers(count: int, threads: int | None) -> Iterator[Workers]:
     described = f"{count} worker{'' if count == 1 else 's'} with {each} thread{'' if each == 1 else 's'}"
     executor = InThisProcess() if count == 1 else LocalProcesses(count)
     try:
-        yield Workers(executor, count, each, lambda sha256, path: path, lambda: True, described)
+        yield Workers(executor, count, count, each, lambda sha256, path: path, lambda: True, described)
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -250,11 +255,22 @@ def dask_workers(address: str, threads: int | None) -> Iterator[Workers]:
             client.get_executor(pure=False),
             # A worker gets its next cell while it is at the last one.
             2 * len(found),
+            len(found),
             each,
             _Scattered(client),
-            lambda: client.status == "running" and bool(client.scheduler_info(n_workers=1)["workers"]),
+            lambda: _has_workers(client, address),
             f"{len(found)} Dask worker{'' if len(found) == 1 else 's'}, {each} thread{'' if each == 1 else 's'} a cell",
         )
+
+
+def _has_workers(client: Any, address: str) -> bool:
+    """Tell whether a cluster has workers left; raises ConnectionError where its scheduler does not answer."""
+    if client.status != "running":
+        return False
+    try:
+        return bool(client.sync(client.scheduler.identity, n_workers=1, callback_timeout=SILENT_SECONDS)["workers"])
+    except (OSError, TimeoutError):
+        raise ConnectionError(f"the scheduler at {address!r} does not answer any more") from None
 
 
 class _Scattered:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from engine import load_network
@@ -9,8 +10,9 @@ from kernels import Cpu
 from tests.engine import models
 from tests.kernels.devices import cuda
 from tools.cli import memory, rendering
-from tools.cli.memory import check_free
+from tools.cli.memory import check_free, peak_memory
 from tools.cli.options import Options
+from tools.models.cache import DRAFT_FILE
 
 
 def test_too_little_memory_is_one_sentence_with_advice(emulator, monkeypatch):
@@ -71,3 +73,15 @@ def test_a_painting_that_is_too_large_names_its_own_option(emulator, on_gpu):
 def test_the_device_is_asked_for_its_free_memory(emulator):
     emulator.memory = 12345
     assert cuda.free_bytes() == 12345
+
+
+def test_the_peak_counts_what_the_process_holds_already():
+    """Decoded pictures, libraries, weights: an announcement without them is too small."""
+    held = np.ones(40_000_000, np.uint8)
+    assert peak_memory(Cpu(1), 1_000_000_000, held.nbytes) > 1_000_000_000 + held.nbytes
+
+
+def test_a_painting_larger_than_the_picture_counts_in_the_memory():
+    network = load_network(DRAFT_FILE)
+    needed = [rendering.check_memory(network, OPTIONS, (32, 32), [(side, side)]) for side in (32, 512)]
+    assert needed[1] > 10 * needed[0]

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from tools.media.files import (
     make_folder,
     replacing,
     sha256_of,
+    write_text,
 )
 
 # ---- files that appear whole ----
@@ -69,6 +71,15 @@ def test_a_file_that_is_protected_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"cannot write '{path}': it is protected against writing"):
             check(path)
     assert path.read_text() == "mine"
+
+
+def test_a_file_that_is_replaced_keeps_its_rights(tmp_path):
+    path = tmp_path / "private.txt"
+    write_text(path, "mine")
+    assert stat.S_IMODE(path.stat().st_mode) != 0o600
+    path.chmod(0o600)
+    write_text(path, "still mine")
+    assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (0o600, "still mine")
 
 
 def test_a_link_is_looked_at_where_it_leads(tmp_path):

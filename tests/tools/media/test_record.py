@@ -84,5 +84,5 @@ def test_the_cells_of_a_sweep_tell_no_folders(folder, capsys):
     called(sweep.main, capsys, [*pair, "--rows", axis, "-o", folder / "out"], 0)
     for path in (folder / "out" / "cells").glob("*.png"):
         assert not [name for name, text in texts(path).items() if str(folder) in text]
-    settings = json.loads(texts(folder / "out" / "cells" / "1-1.png")["Settings"])
+    settings = json.loads(texts(folder / "out" / "cells" / "init=other.png")["Settings"])
     assert (settings["init"], settings["model"]) == ("other.png", "model.onnx")

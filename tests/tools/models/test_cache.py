@@ -149,6 +149,17 @@ def test_of_a_large_file_the_convolution_part_is_used_from_then_on(cache, tmp_pa
     assert resolve_model("big.onnx") == part
 
 
+def test_a_part_in_the_cache_that_was_exchanged_is_made_once_more(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(tools.models.cache, "LARGE_FILE", 1000)
+    path = small_vgg(tmp_path / "big.onnx")
+    part = resolve_model(str(path))
+    made = part.read_bytes()
+    write_onnx(part, random_vgg("vgg16", seed=1, width=WIDTH), CAFFE)
+    assert part.read_bytes() != made
+    assert resolve_model(str(path)) == part
+    assert part.read_bytes() == made
+
+
 def test_of_a_large_file_in_float64_nothing_is_rounded(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(tools.models.cache, "LARGE_FILE", 100_000)
     nodes = list(random_vgg("vgg16", width=WIDTH))

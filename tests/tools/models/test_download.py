@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import os
 import pathlib
 import random
 import re
@@ -656,6 +657,45 @@ def test_a_killed_download_leaves_no_lock_behind(site, target):
     assert names(target.parent) == ["model.onnx.part", "model.onnx.part.lock"]
     fetch(target, url)
     assert site.seen == [("/m", None), ("/m", "bytes=1000-")]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_what_a_partial_file_leads_to_is_not_written_over(site, target, tmp_path, link):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "precious.txt"
+    other.write_bytes(b"mine")
+    link(other, part_of(target))
+    download(remote(site.at("/m", serve())), target)
+    assert target.read_bytes() == DATA
+    assert other.read_bytes() == b"mine"
+    assert not target.is_symlink()
+
+
+def test_a_partial_file_that_is_none_is_told_and_not_waited_for(site, target):
+    os.mkfifo(part_of(target))
+    with pytest.raises(ValueError, match=r"\.part' is in the way, and is no file: remove it"):
+        download(remote(site.at("/m", serve())), target)
+
+
+@pytest.mark.parametrize("where", ["body", "headers"])
+def test_a_server_that_drips_is_left_for_another(site, target, where):
+    """It is never silent for long, and would never be done."""
+
+    def drip(handler: Handler) -> None:
+        if where == "body":
+            handler.head(200, Content_Length=len(DATA))
+        else:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        with contextlib.suppress(OSError):
+            while not handler.server.over.wait(0.05):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+
+    slow, good = site.at("/slow", drip), site.at("/good", serve())
+    download(remote(slow, good), target, timeout=0.3, sleep=lambda seconds: None)
+    assert target.read_bytes() == DATA
+    with pytest.raises(ValueError, match=r"only \d+ bytes? in \d+ s|no answer within 0\.3 s"):
+        download(remote(slow), target, timeout=0.3, sleep=lambda seconds: None)
 
 
 def test_full_disk_is_told_before_anything_is_asked(site, target, monkeypatch):

@@ -157,7 +157,7 @@ def published(tmp_path, monkeypatch, site) -> Path:
 
 def test_fetch_keeps_the_convolution_part_alone(cache, published, site, call):
     printed = call("fetch", "tiny-1")
-    assert [path.name for path in cache.iterdir()] == ["tiny-1.onnx"]
+    assert sorted(path.name for path in cache.iterdir()) == ["tiny-1.onnx", "tiny-1.onnx.sha256"]
     part = cache / "tiny-1.onnx"
     assert str(part) in printed
     assert part.stat().st_size < published.stat().st_size
@@ -190,9 +190,30 @@ def test_fetch_of_what_is_in_the_cache_says_so_and_asks_nobody(cache, published,
     assert (cache / "tiny-1.onnx").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_cached_model_that_was_exchanged_is_refused_and_fetched_once_more(cache, published, site, call, recorded):
+    """Of a file from before digests were recorded, its own account of its source tells."""
+    call("fetch", "tiny-1", "--keep")
+    entry = cache / "tiny-1.onnx"
+    fetched = entry.read_bytes()
+    small_vgg(entry, "vgg16")
+    if recorded:
+        with pytest.raises(
+            ValueError, match=r"tiny-1\.onnx is not the file that was fetched, fetch it once more with: "
+        ):
+            resolve_model("tiny-1")
+    else:
+        (cache / "tiny-1.onnx.sha256").unlink()
+    assert "is not what was fetched as tiny-1: fetching it once more" in call("fetch", "tiny-1")
+    assert entry.read_bytes() == fetched
+    (cache / "tiny-1.onnx.sha256").unlink()
+    assert "in the cache already" in call("fetch", "tiny-1")
+    assert (cache / "tiny-1.onnx.sha256").exists(), "from here on it is recorded"
+
+
 def test_fetch_with_keep_leaves_the_download_and_uses_it_again(cache, published, site, call):
     printed = call("fetch", "tiny-1", "--keep")
-    (whole,) = set(cache.iterdir()) - {cache / "tiny-1.onnx"}
+    (whole,) = set(cache.iterdir()) - {cache / "tiny-1.onnx", cache / "tiny-1.onnx.sha256"}
     assert whole.read_bytes() == published.read_bytes()
     assert str(whole) in printed
     (cache / "tiny-1.onnx").unlink()
@@ -224,7 +245,7 @@ def test_ctrl_c_leaves_the_beginning_and_the_next_fetch_goes_on_from_there(cache
     site.seen.clear()
     call("fetch", "tiny-1")
     assert site.seen[-1] == ("/second/tiny-1.onnx", "bytes=50000-")
-    assert [path.name for path in cache.iterdir()] == ["tiny-1.onnx"]
+    assert sorted(path.name for path in cache.iterdir()) == ["tiny-1.onnx", "tiny-1.onnx.sha256"]
 
 
 def test_an_interruption_while_the_part_is_written_leaves_the_download(cache, published, site, call, monkeypatch):
@@ -239,7 +260,7 @@ def test_an_interruption_while_the_part_is_written_leaves_the_download(cache, pu
     site.seen.clear()
     call("fetch", "tiny-1")
     assert site.seen == []
-    assert [path.name for path in cache.iterdir()] == ["tiny-1.onnx"]
+    assert sorted(path.name for path in cache.iterdir()) == ["tiny-1.onnx", "tiny-1.onnx.sha256"]
 
 
 def test_fetch_says_when_nothing_tells_the_preprocessing(cache, tmp_path, site, call, monkeypatch):

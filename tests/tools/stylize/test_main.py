@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tools.stylize.picture
 import tools.stylize.preview
 import tools.stylize.task
 from engine.color import match_colors
@@ -25,7 +28,7 @@ from tests.engine.onnx import test_forms
 from tests.tools.calling import called
 from tests.tools.disk import full_disk
 from tools.cli.options import PAPER, Options, levels_of
-from tools.media.files import Lines
+from tools.media.files import Lines, unfinished
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
 from tools.models.cache import DRAFT_FILE
@@ -442,13 +445,19 @@ def test_a_preview_that_would_be_the_picture_itself_is_left_out_and_that_is_said
 
 
 def test_a_log_that_cannot_begin_stops_the_run_and_one_that_breaks_off_does_not(folder, call, monkeypatch):
-    with full_disk(100):
+    write = Lines.write
+
+    def first_fails(self, line):
+        with full_disk(100):
+            write(self, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lines, "write", first_fails)
         said = call(*WITH_MODEL, "--log", "{}/run.jsonl", code=2)
     assert said.splitlines()[-1].startswith(f"stylize: cannot write '{folder}/run.jsonl': ")
     assert not (folder / "run.jsonl").exists()
     call(*WITH_MODEL, "--log", "{}/run.jsonl", "-q")
     whole = (folder / "run.jsonl").read_bytes()
-    write = Lines.write
 
     def last_two_fail(self, line):
         with full_disk(len(whole) // 2):
@@ -463,12 +472,87 @@ def test_a_log_that_cannot_begin_stops_the_run_and_one_that_breaks_off_does_not(
     assert 3 <= len(lines) < whole.count(b"\n")
 
 
-def test_a_picture_that_does_not_fit_on_the_disk_is_told_by_its_name(folder, call):
+def test_a_picture_that_will_not_fit_on_the_disk_is_told_before_the_run(folder, call, monkeypatch):
     before = sorted(folder.iterdir())
+    monkeypatch.setattr(tools.stylize.picture, "coarse_to_fine", None)
     with full_disk(2000):
         said = call(*WITH_MODEL, "-q", code=2)
-    assert re.fullmatch(rf"stylize: cannot write '{folder}/out\.png': .*\n", said)
+    assert re.fullmatch(rf"stylize: cannot write '{folder}/out\.png': its disk has no 2\d\.\d kB for it, .*\n", said)
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_picture_that_cannot_be_written_where_asked_is_saved_where_it_can_be(folder, call, monkeypatch, levels):
+    """The folder is gone when the run ends; of two levels, the run is interrupted after the first."""
+    (folder / "there").mkdir()
+    (folder / "other").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "other"))
+    start = listeners.Report.start
+
+    def gone(self, job):
+        shutil.rmtree(folder / "there")
+        if levels == 2:
+            raise KeyboardInterrupt
+        start(self, job)
+
+    monkeypatch.setattr(listeners.Report, "start", gone)
+    arguments = (*WITH_MODEL, "-s", 64, "--levels", levels, "-o", "{}/there/out.png")
+    said = call(*arguments, code=2).splitlines()[-1]
+    (saved,) = (folder / "other").glob("out-*.png")
+    assert said.startswith(f"stylize: cannot write '{folder}/there/out.png': ")
+    assert said.endswith(f"; the picture is in '{saved}' instead")
+    assert opened(saved).size == (64, 48)
+
+
+def test_snapshots_on_a_full_disk_do_not_cost_the_picture(folder, call, monkeypatch):
+    """The disk is full from the first snapshot on, but for what is kept for the picture."""
+    save = listeners.save_image
+
+    def full(path, *arguments):
+        with full_disk(100):
+            save(path, *arguments)
+
+    monkeypatch.setattr(tools.stylize.listeners, "save_image", full)
+    said = call(*WITH_MODEL, "-n", 4, "--save-every", 2)
+    assert "stylize: snapshot left out: cannot write" in said
+    assert sorted(path.name for path in folder.glob("out*")) == ["out.png"]
+
+
+def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(folder, call):
+    (folder / ".unfinished-abc.png").write_bytes(b"half of a picture")
+    with unfinished(folder / "another.png") as (_, in_use):
+        call(*WITH_MODEL)
+        assert sorted(folder.glob(".unfinished-*")) == [in_use]
+
+
+# ---- what is said of what was given ----
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "unsaid"),
+    [
+        (("-a", 1e30), "so change -a or -b, or begin elsewhere (--init)", "l-bfgs-b"),
+        (("-a", 1e30, "--optimizer", "adam"), "try another --learning-rate, or --optimizer l-bfgs", "change -a"),
+        (("--save-every", 4), "--save-every 4 writes nothing: there are 4 iterations", "snapshot"),
+        (("--learning-rate", 3), "--learning-rate does nothing", "never fell"),
+    ],
+)
+def test_advice_is_something_else_than_what_is_in_use(folder, call, given, said, unsaid):
+    text = call(*WITH_MODEL, *given)
+    assert said in text
+    assert unsaid not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        (("-s", 10, "--levels", 1), "choose a larger --size"),
+        (("--style-size", 4, "--levels", 1), "choose a larger --style-size"),
+        (("--levels", 9), "give at most --levels 2"),
+    ],
+)
+def test_a_size_that_is_too_small_comes_with_a_remedy(folder, call, given, remedy):
+    assert call(*WITH_MODEL, *given, code=2).endswith(f"; {remedy}\n")
 
 
 # ---- wrong input ----

@@ -11,6 +11,7 @@ from tools.sweep.axes import (
     Axis,
     axis_names,
     distinct_names,
+    file_names,
     number_axis,
     number_label,
     parse_axis,
@@ -31,7 +32,7 @@ from tools.sweep.axes import (
         ("style-weight=2..50", (2.0, 20.0), ("2", "20")),
         ("optimizer=l-bfgs, adam ,sgd", ("l-bfgs", "adam", "sgd"), ("l-bfgs", "adam", "sgd")),
         ("pooling=average,max", ("average", "max"), ("average", "max")),
-        ("model=vgg19,../a..b.onnx", ("vgg19", "../a..b.onnx"), ("vgg19", "../a..b.onnx")),
+        ("model=vgg19,../a..b.onnx", ("vgg19", "../a..b.onnx"), ("vgg19", "a..b")),
         ("init=noise,content", ("noise", "content"), ("noise", "content")),
         ("blend=1+2,1+0", ((1.0, 2.0), (1.0, 0.0)), ("1+2", "1+0")),
         ("content-layers=conv4_2,conv2_2+conv4_2:3", ({"conv4_2": 1.0}, {"conv2_2": 1.0, "conv4_2": 3.0}), None),
@@ -156,3 +157,22 @@ def test_every_option_but_the_device_can_be_an_axis():
 
 def test_a_range_may_be_given_by_other_names_of_its_ends():
     assert parse_axis("style-layers=relu1_1..block3_conv1") == parse_axis("style-layers=conv1_1..conv3_1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (("conv1_1", "conv1_1 to conv2_1"), ["x=conv1_1", "x=conv1_1-to-conv2_1"]),
+        (("one/a", "../b", "Ü"), ["x=one-a", "x=b", "x=Ü"]),
+        (("A.png", "a.png"), ["x=1-A.png", "x=2-a.png"]),
+        (("\udcff", "?"), ["x=1-", "x=2-"]),
+        (("y" * 60 + "1", "漢" * 60), ["x=" + "y" * 50, "x=" + "漢" * 16]),
+    ],
+)
+def test_a_value_is_called_in_file_names_so_that_any_disk_takes_it(labels, names):
+    assert file_names("x", labels) == names
+    assert file_names("", ("",)) == [""]
+
+
+def test_an_axis_in_file_names_leads_to_no_other_folder():
+    assert file_names("../up", ("1",)) == ["up=1"]

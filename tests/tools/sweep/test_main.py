@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -8,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tools.models.random_vgg import random_vgg
 from tools.sweep import __main__ as sweep
 from tools.sweep.__main__ import main
 from tools.sweep.folder import Folder
+from tools.sweep.workers import Workers
 
 
 @pytest.fixture
@@ -92,13 +95,14 @@ def test_each_cell_is_what_the_engine_makes_of_its_settings(folder, call):
     network = load_network(folder / "model.onnx", threads=1)
     photo = load_image(folder / "photo.png", long_side=48).pixels
     painting = load_image(folder / "painting.png", long_side=48).pixels
-    for row, seed in enumerate((0, 1), 1):
-        for column, content_weight in enumerate((1e-3, 1e-2), 1):
+    for seed in (0, 1):
+        for content_weight, weight in ((1e-3, "1e-3"), (1e-2, "1e-2")):
+            name = f"seed={seed},content-weight={weight}"
             settings = Settings(seed=seed, content_weight=content_weight, iterations=3, init="noise")
             result = stylize(network, photo, painting, settings)
-            made = pixels(folder / "out" / "cells" / f"{row}-{column}.png")
+            made = pixels(folder / "out" / "cells" / f"{name}.png")
             np.testing.assert_array_equal(made, np.rint(result.image).astype(np.uint8))
-            record = json.loads((folder / "out" / "cells" / f"{row}-{column}.json").read_text())
+            record = json.loads((folder / "out" / "cells" / f"{name}.json").read_text())
             assert record["facts"]["loss"] == result.value
             assert record["facts"]["evaluations"] == result.evaluations
 
@@ -151,9 +155,9 @@ def test_a_folder_of_photographs_meets_a_folder_of_paintings(folder, call):
 @pytest.mark.slow
 def test_one_axis_is_a_row_or_a_column(folder, call):
     call(*PAIR, "--rows", "seed=0..2")
-    assert sorted(cells(folder)) == ["1-1.png", "2-1.png", "3-1.png"]
+    assert sorted(cells(folder)) == ["seed=0.png", "seed=1.png", "seed=2.png"]
     call(*PAIR[:4], "-o", "{}/row", *PAIR[6:], "--columns", "seed=0..2")
-    assert sorted(cells(folder, "row")) == ["1-1.png", "1-2.png", "1-3.png"]
+    assert sorted(cells(folder, "row")) == ["seed=0.png", "seed=1.png", "seed=2.png"]
     for name in ("out", "row"):
         assert [entry["settings"]["seed"] for entry in entries(folder, name)] == [0, 1, 2]
     assert list(cells(folder).values()) == list(cells(folder, "row").values())
@@ -193,7 +197,7 @@ def test_the_table_has_losses_terms_shares_and_how_it_ended(folder, call):
 
 def test_a_picture_carries_its_settings(folder, call):
     call(*TWO_BY_TWO)
-    text = opened(folder / "out" / "cells" / "2-1.png").text
+    text = opened(folder / "out" / "cells" / "seed=1,content-weight=1e-3.png").text
     settings, result = json.loads(text["Settings"]), json.loads(text["Result"])
     assert (settings["seed"], settings["content_weight"], settings["size"]) == (1, 1e-3, 48)
     assert set(settings["files"]) == {"model", "content", "style 1"}
@@ -240,17 +244,75 @@ def test_what_has_been_made_is_not_made_again(folder, call):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "out" / "cells").iterdir()}
     said = call(*TWO_BY_TWO)
     assert "4 of them there already" in said
-    (folder / "out" / "cells" / "1-2.png").unlink()
-    (folder / "out" / "cells" / "2-1.json").write_text("{")
-    (folder / "out" / "cells" / "2-2.png").write_bytes(before["1-1.png"][0])
+    (folder / "out" / "cells" / "seed=0,content-weight=1e-2.png").unlink()
+    (folder / "out" / "cells" / "seed=1,content-weight=1e-3.json").write_text("{")
+    (folder / "out" / "cells" / "seed=1,content-weight=1e-2.png").write_bytes(
+        before["seed=0,content-weight=1e-3.png"][0]
+    )
     said = call(*TWO_BY_TWO)
     assert "1 of them there already" in said
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "out" / "cells").iterdir()}
-    assert after["1-1.png"] == before["1-1.png"]
-    assert after["1-1.json"] == before["1-1.json"]
+    assert after["seed=0,content-weight=1e-3.png"] == before["seed=0,content-weight=1e-3.png"]
+    assert after["seed=0,content-weight=1e-3.json"] == before["seed=0,content-weight=1e-3.json"]
     assert {name: content for name, (content, _) in after.items() if name.endswith(".png")} == {
         name: content for name, (content, _) in before.items() if name.endswith(".png")
     }
+
+
+def test_cells_of_a_folder_from_before_they_were_called_by_their_settings_are_kept(folder, call):
+    call(*TWO_BY_TWO)
+    made = folder / "out" / "cells"
+    for (seed, weight), place in {
+        (0, "1e-3"): "1-1",
+        (0, "1e-2"): "1-2",
+        (1, "1e-3"): "2-1",
+        (1, "1e-2"): "2-2",
+    }.items():
+        for suffix in (".png", ".json"):
+            (made / f"seed={seed},content-weight={weight}{suffix}").rename(made / f"{place}{suffix}")
+    (made / "2-2.png").unlink()
+    assert "3 of them there already" in call(*TWO_BY_TWO)
+    assert [entry["picture"] for entry in entries(folder)] == [
+        "cells/1-1.png", "cells/1-2.png", "cells/2-1.png", "cells/seed=1,content-weight=1e-2.png"
+    ]  # fmt: skip
+
+
+DAMAGES = {
+    "no loss": lambda record: record["facts"].pop("loss"),
+    "a loss that is a word": lambda record: record["facts"].update(loss="small"),
+    "a loss beyond all floats": lambda record: record["facts"].update(loss=10**400),
+    "no standing": lambda record: record["facts"].update(end={}),
+    "shares that are none": lambda record: record["facts"]["end"].update(loss_shares={"content": [], "style": {}}),
+    "a curve of points that are too short": lambda record: record["facts"].update(curve=[[1]]),
+    "a term without a layer": lambda record: record["facts"].update(terms=["content"], curve=[]),
+    "facts that are a list": lambda record: record.update(facts=[1]),
+    "a failure that is a number": lambda record: record.update(failed=7),
+    "a failure without a time": lambda record: record.update(failed="?", facts={}),
+    "a picture's hash that is a list": lambda record: record.update(sha256=[]),
+    "settings that are null": lambda record: record.update(settings=None),
+}
+
+
+@pytest.mark.parametrize("damage", ["nested", *DAMAGES])
+def test_a_cell_whose_record_is_damaged_is_made_again(folder, call, damage):
+    line = (*PAIR, "--rows", "seed=0,1", "--plot")
+    call(*line)
+    path = folder / "out" / "cells" / "seed=0.json"
+    whole = json.loads(path.read_text())
+    record = json.loads(path.read_text())
+    if damage == "nested":
+        path.write_text("[" * 200_000 + "]" * 200_000)
+    else:
+        DAMAGES[damage](record)
+        path.write_text(json.dumps(record))
+    assert "1 of them there already" in call(*line)
+    assert json.loads(path.read_text())["sha256"] == whole["sha256"]
+
+
+def test_a_plan_that_is_nested_without_end_is_a_damaged_one(folder, call):
+    call(*TWO_BY_TWO)
+    (folder / "out" / "sweep.json").write_text("[" * 200_000 + "]" * 200_000)
+    assert "or a damaged one" in call(*TWO_BY_TWO, code=2)
 
 
 def test_a_failed_cell_is_shown_and_stops_nothing_else_and_is_tried_again(folder, call):
@@ -267,10 +329,39 @@ def test_a_failed_cell_is_shown_and_stops_nothing_else_and_is_tried_again(folder
     assert lines[1]["picture"] == ""
     said = call(*arguments, code=2)
     assert "2 of them there already" in said
-    assert sorted(cells(folder)) == ["1-1.png", "3-1.png"]
+    assert sorted(cells(folder)) == ["content=a.png", "content=c.png"]
     said = call(*arguments, "--quiet", code=2)
     assert said.count("\n") == 1
     assert "1 failed, the first for this reason: cannot read" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [("photo.png", "seed=0..2"), ("painting.png", "seed=0..2"), ("second.onnx", "model={}/model.onnx,{}/second.onnx")],
+)
+def test_no_cell_is_made_of_a_file_that_was_exchanged_while_the_sweep_ran(folder, call, monkeypatch, name, axis):
+    """Its hash stands in the records; with the former file put back, what is missing is made."""
+    nodes = random_vgg("vgg19", seed=1, width=0.05)
+    write_onnx(folder / "second.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
+    line = (*PAIR[:4], "-s", 48, "-n", 3, *NOISE, "--columns", axis)
+    former, make_cell, calls = (folder / name).read_bytes(), sweep.make_cell, []
+
+    def exchanging(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            other = {".png": "other.png", ".onnx": "model.onnx"}[Path(name).suffix]
+            (folder / name).write_bytes((folder / other).read_bytes())
+        return make_cell(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "make_cell", exchanging)
+        said = call(*line, "-o", "{}/out", code=2)
+    assert f"{name}' has changed since the sweep began" in said
+    assert len(cells(folder)) == 1
+    (folder / name).write_bytes(former)
+    call(*line, "-o", "{}/out")
+    call(*line, "-o", "{}/undisturbed")
+    assert cells(folder) == cells(folder, "undisturbed")
 
 
 def test_a_pair_that_fails_everywhere_is_an_error_at_once(folder, call):
@@ -357,6 +448,33 @@ def test_a_worker_of_the_cluster_that_is_killed_costs_no_cell(folder, call, clus
     assert "8 of 8 cells made" in said
     call(*grid, "-o", "{}/whole")
     assert cells(folder) == cells(folder, "whole")
+
+
+def test_a_scheduler_that_falls_silent_ends_the_sweep_with_a_line(folder, call, monkeypatch):
+    """It has been stopped: nothing comes back, and nothing fails."""
+
+    class Silent(Executor):
+        def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
+            return Future()
+
+    def alive() -> bool:
+        raise ConnectionError("the scheduler at 'tcp://x:1' does not answer any more")
+
+    @contextlib.contextmanager
+    def silent(address: str, threads: int | None) -> Iterator[Workers]:
+        yield Workers(Silent(), 2, 1, 1, lambda sha256, path: path, alive, "1 Dask worker")
+
+    monkeypatch.setattr(sweep, "dask_workers", silent)
+    monkeypatch.setattr(sweep, "ASK_SECONDS", 0.5)
+    said = call(*TWO_BY_TWO, "--scheduler", "tcp://x:1", code=2)
+    assert "the scheduler at 'tcp://x:1' does not answer any more, 0 of 4 cells made; the same command goes on" in said
+
+
+def test_memory_and_time_are_said_before_the_first_cell(folder, call):
+    said = call(*TWO_BY_TWO, "--verbose", "--init", "noise").splitlines()
+    assert re.fullmatch(r"sweep: 4 cells; 1 worker with \d+ threads?, about [\d.]+ MB of memory", said[0])
+    assert re.fullmatch(r"sweep: [\d.e-]+ s an evaluation: about .* for what is to be made", said[1])
+    assert not any("an evaluation" in line for line in call(*TWO_BY_TWO, "--init", "noise").splitlines()), "all is made"
 
 
 def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
@@ -453,10 +571,12 @@ def test_another_sweeps_folder_is_refused(folder, call):
 @pytest.mark.slow
 def test_a_folder_that_takes_no_pictures_is_told_before_one_is_made(folder, call, monkeypatch):
     call(*TWO_BY_TWO)
-    (folder / "out" / "cells" / "1-1.png").unlink()
-    (folder / "out" / "cells" / "1-1.png").mkdir()
+    (folder / "out" / "cells" / "seed=0,content-weight=1e-3.png").unlink()
+    (folder / "out" / "cells" / "seed=0,content-weight=1e-3.png").mkdir()
     monkeypatch.setattr(sweep, "make_cell", None)
-    assert call(*TWO_BY_TWO, code=2).startswith(f"sweep: cannot write '{folder}/out/cells/1-1.png': ")
+    assert call(*TWO_BY_TWO, code=2).startswith(
+        f"sweep: cannot write '{folder}/out/cells/seed=0,content-weight=1e-3.png': "
+    )
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from engine.optimizers import OPTIMIZERS
 from engine.stylize import Job, Settings, first_evaluation
@@ -35,3 +36,11 @@ def seconds_of_run(job: Job, options: Settings, seconds: float, reports: int) ->
         start, each = 0.0, 0.0  # on the GPU as well, in a small part of an evaluation's time
     # A report is a backward pass for each term, of which most are short: about as long as two evaluations.
     return float(seconds * (options.iterations + 2 * reports) + job.initial.size * (start + each * options.iterations))
+
+
+def seconds_of_paintings(job: Job, sizes: Sequence[tuple[int, int]], seconds: float) -> float:
+    """Return how long looking at paintings of these sizes takes, if an evaluation takes ``seconds``.
+
+    Each is a forward pass, about half of an evaluation of as many pixels.
+    """
+    return seconds / 2 * sum(height * width for height, width in sizes) / (job.initial.size / 3)
