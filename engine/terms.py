@@ -5,7 +5,7 @@ object with the attributes and the two methods of ``Term``, given to ``Objective
 
 >>> import numpy as np
 >>> class Darkness:
-...     "Pulls the image towards black: 1/2 sum x^2, whose derivative is x."
+...     "Pulls the image toward black: 1/2 sum x^2, whose derivative is x."
 ...     kind, name, layer = "darkness", "image", None
 ...     weight = 1e-3
 ...     def value(self, view):

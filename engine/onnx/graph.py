@@ -71,7 +71,7 @@ class Use:
         given = tuple(inputs)
         while given and given[-1] is None:  # an input that is left out at the end is not there
             given = given[:-1]
-        with self._labelled():
+        with self._labeled():
             call = self._call(device)
             self.operator.check_number(given)
             if self.budget is not None:
@@ -90,7 +90,7 @@ class Use:
         if not operator.several and of_outputs[0] is None:
             return []
         given = (of_outputs, outputs[: len(of_outputs)]) if operator.several else (of_outputs[0], outputs[0])
-        with self._labelled():
+        with self._labeled():
             functions = operator.input_gradients(self._call(device), *given, *inputs)
         functions = (*functions, *(None for _ in inputs[len(functions) :]))
         return [partial(self._gradient, position, function) for position, function in enumerate(functions)]
@@ -101,7 +101,7 @@ class Use:
                 f"{self.label}: {self.operator.name} has no gradient with respect to its input {position + 1}, "
                 f"{self.inputs[position]!r}"
             )
-        with self._labelled():
+        with self._labeled():
             return function()
 
     def _call(self, device: Device) -> Call:
@@ -109,7 +109,7 @@ class Use:
         return Call(self.attributes, self.opset, self.outputs, device, self.named)
 
     @contextlib.contextmanager
-    def _labelled(self) -> Iterator[None]:
+    def _labeled(self) -> Iterator[None]:
         """Put the node's label before what goes wrong inside."""
         try:
             yield

@@ -82,7 +82,7 @@ def test_value_and_gradient_are_those_of_the_weighted_sum(network, terms, kind):
             expected = expected + term.weight * 0.5 * (IMAGE**2).sum()
             expected_gradient = expected_gradient + term.weight * IMAGE
         else:
-            # 1/2 sum F^2 is the content loss towards nothing.
+            # 1/2 sum F^2 is the content loss toward nothing.
             target = np.zeros_like(network.forward(IMAGE, [term.layer]).features[term.layer])
             only = Objective(network, PHOTO, content_layers=[term.layer], content_weight=term.weight)
             only.summands = (Content(term.layer, target),)

@@ -49,7 +49,7 @@ def mul_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 
 def div(call: Call, A: Array, B: Array) -> Array:
-    """Return A / B; of integers the part before the point, cut off towards zero. Source: ONNX Div (opset 14)."""
+    """Return A / B; of integers the part before the point, cut off toward zero. Source: ONNX Div (opset 14)."""
     b = _aligned(call, A, B)
     if A.dtype.kind in "fc":
         return A / b

@@ -149,8 +149,8 @@ def _positions(call: Call, X: Array, kernel: tuple[int, ...], operator: str) -> 
 
 def _lrn(call: Call, inputs: Sequence[Array]) -> tuple[int, int]:
     X = inputs[0]
-    neighbours = min(abs(int(call.attributes["size"])), 2 * X.shape[1])
-    return X.size, X.size * neighbours * PRODUCTS
+    neighbors = min(abs(int(call.attributes["size"])), 2 * X.shape[1])
+    return X.size, X.size * neighbors * PRODUCTS
 
 
 _RULES: dict[str, Callable[[Call, Sequence[Array]], tuple[int, int]]] = {

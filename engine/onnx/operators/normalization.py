@@ -1,4 +1,4 @@
-"""Normalisation: by stored or by the image's own mean and variance, by neighbouring channels, to a sum of one."""
+"""Normalisation: by stored or by the image's own mean and variance, by neighboring channels, to a sum of one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def instance_normalization(call: Call, input: Array, scale: Array, B: Array) -> 
 def instance_normalization_input_gradients(
     call: Call, output_gradient: Array, output: Array, input: Array, scale: Array, B: Array
 ) -> Gradients:
-    """Return the gradient with respect to the input: without its mean and its part along the normalised input."""
+    """Return the gradient with respect to the input: without its mean and its part along the normalized input."""
 
     def of_input() -> Array:
         normalized, deviation = _standardized(call, input)
@@ -77,14 +77,14 @@ def _standardized(call: Call, input: Array) -> tuple[Array, Array]:
     if not input.size:
         raise ValueError(f"an input of the shape {input.shape} has no mean")
     axes = tuple(range(2, input.ndim))
-    centred = input - input.mean(axis=axes, keepdims=True)
-    variance = (centred * centred).mean(axis=axes, keepdims=True)
+    centered = input - input.mean(axis=axes, keepdims=True)
+    variance = (centered * centered).mean(axis=axes, keepdims=True)
     deviation = np.sqrt(variance + np.asarray(call.number("epsilon", 1e-5), input.real.dtype))
-    return centred / deviation, deviation
+    return centered / deviation, deviation
 
 
 def lrn(call: Call, X: Array) -> Array:
-    """Return X / (bias + alpha / size * S)^beta, S the squares of ``size`` neighbouring channels, summed.
+    """Return X / (bias + alpha / size * S)^beta, S the squares of ``size`` neighboring channels, summed.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def lrn_input_gradients(call: Call, output_gradient: Array, output: Array, X: Ar
         alpha, beta = (np.asarray(call.number(name, default), X.real.dtype) for name, default in _LRN)
         local = _local_sum(call, X)
         power = np.power(local, -beta)
-        shared = _neighbours(output_gradient * X * power / local, size, transposed=True)
+        shared = _neighbors(output_gradient * X * power / local, size, transposed=True)
         return output_gradient * power - 2 * alpha * beta / size * X * shared
 
     return (of_x,)
@@ -116,11 +116,11 @@ def _local_sum(call: Call, X: Array) -> Array:
     """Return bias + alpha / size * S."""
     size = int(call.attributes["size"])
     alpha = np.asarray(call.number("alpha", 1e-4) / size, X.real.dtype)
-    return np.asarray(call.number("bias", 1.0), X.real.dtype) + alpha * _neighbours(X * X, size)
+    return np.asarray(call.number("bias", 1.0), X.real.dtype) + alpha * _neighbors(X * X, size)
 
 
-def _neighbours(values: Array, size: int, transposed: bool = False) -> Array:
-    """Return the sum over each channel's neighbours: (size - 1) // 2 before it, size // 2 behind it."""
+def _neighbors(values: Array, size: int, transposed: bool = False) -> Array:
+    """Return the sum over each channel's neighbors: (size - 1) // 2 before it, size // 2 behind it."""
     if size < 1:
         raise ValueError(f"the size is {size}, expected at least 1")
     # Farther away there are no channels, however large the size.

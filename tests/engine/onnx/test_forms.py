@@ -236,7 +236,7 @@ def test_what_is_restored_by_other_numbers_than_it_was_rounded_by_is_refused(tmp
 # ---- colors and axes inside the file ----
 
 
-def centred(builder, value, mean=MEAN, shape=(1, 3, 1, 1)):
+def centered(builder, value, mean=MEAN, shape=(1, 3, 1, 1)):
     return builder.node("Sub", value, builder.weight(mean.reshape(shape)))
 
 
@@ -246,21 +246,21 @@ def whole(*numbers):
 
 def flipped_by_slice(builder, value):
     inputs = [builder.weight(whole(one)) for one in (-1, -(2**31), 1, -1)]
-    return centred(builder, builder.node("Slice", value, *inputs))
+    return centered(builder, builder.node("Slice", value, *inputs))
 
 
 def flipped_by_gather(builder, value):
-    return centred(builder, builder.node("Gather", value, builder.weight(whole(2, 1, 0)), axis=1))
+    return centered(builder, builder.node("Gather", value, builder.weight(whole(2, 1, 0)), axis=1))
 
 
 def flipped_by_split(builder, value):
     red, green, blue = (f"{value}_{color}" for color in "rgb")
     builder.node("Split", value, outputs=[red, green, blue], axis=1)
-    return centred(builder, builder.node("Concat", blue, green, red, axis=1))
+    return centered(builder, builder.node("Concat", blue, green, red, axis=1))
 
 
-def centred_one_by_one(builder, value):
-    """As a widespread TensorFlow VGG does it: each color split off, centred, and put together backwards."""
+def centered_one_by_one(builder, value):
+    """As a widespread TensorFlow VGG does it: each color split off, centered, and put together backwards."""
     parts = [f"{value}_{color}" for color in "rgb"]
     builder.node("Split", value, outputs=parts, axis=1)
     pairs = zip(parts, MEAN[::-1], strict=True)
@@ -271,7 +271,7 @@ def centred_one_by_one(builder, value):
 def flipped_by_gather_nd(builder, value):
     places = np.array([[0, 2], [0, 1], [0, 0]])
     turned = builder.node("GatherND", value, builder.weight(places))
-    return centred(builder, builder.node("Unsqueeze", turned, builder.weight(whole(0))))
+    return centered(builder, builder.node("Unsqueeze", turned, builder.weight(whole(0))))
 
 
 def flipped_by_selection(builder, value):
@@ -280,7 +280,7 @@ def flipped_by_selection(builder, value):
     for channel in (2, 1, 0):
         one = builder.node("Gather", value, builder.weight(np.array(channel)), axis=3)
         parts.append(builder.node("Unsqueeze", one, builder.weight(whole(-1))))
-    value = centred(builder, builder.node("Concat", *parts, axis=-1), shape=(1, 1, 1, 3))
+    value = centered(builder, builder.node("Concat", *parts, axis=-1), shape=(1, 1, 1, 3))
     return builder.node("Transpose", value, perm=[0, 3, 1, 2])
 
 
@@ -307,10 +307,10 @@ FRONTS = {
     "slice": (flipped_by_slice, models.DYNAMIC, "raw"),
     "gather": (flipped_by_gather, models.DYNAMIC, "raw"),
     "split and concat": (flipped_by_split, models.DYNAMIC, "raw"),
-    "one by one": (centred_one_by_one, models.DYNAMIC, "raw"),
+    "one by one": (centered_one_by_one, models.DYNAMIC, "raw"),
     "gather_nd": (flipped_by_gather_nd, models.DYNAMIC, "raw"),
     "selection, channels last": (flipped_by_selection, LAST, "raw"),
-    "mean alone": (centred, models.DYNAMIC, "bgr"),
+    "mean alone": (centered, models.DYNAMIC, "bgr"),
     "mean image": (mean_image, (1, 3, HEIGHT, WIDTH), "bgr"),
     "1x1 convolution": (mixed, models.DYNAMIC, "unit"),
 }
@@ -345,7 +345,7 @@ def test_arithmetic_on_the_image_is_part_of_the_network(form, weights, request, 
 def test_an_image_in_bytes_with_its_colors_last_and_no_batch_is_taken(known, plain, tmp_path):
     def front(builder, value):
         value = builder.node("Transpose", builder.node("Cast", value, to=models.FLOAT), perm=[2, 0, 1])
-        return centred(builder, builder.node("Unsqueeze", value, builder.weight(whole(0))))
+        return centered(builder, builder.node("Unsqueeze", value, builder.weight(whole(0))))
 
     model = models.vgg(BLOCKS, front=front, input_shape=("H", "W", 3), metadata={})
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
@@ -360,7 +360,7 @@ def test_a_scale_that_no_convention_has_is_worked_out_from_known_weights(known, 
     """Blue first, of -1 .. 1."""
 
     def front(builder, value):
-        return centred(builder, builder.node("Mul", value, builder.weight(np.float32(127.5))), MEAN - 127.5)
+        return centered(builder, builder.node("Mul", value, builder.weight(np.float32(127.5))), MEAN - 127.5)
 
     network, found = features(models.vgg(BLOCKS, front=front, metadata={}), tmp_path)
     assert network.preprocessing.name == "what the model's own arithmetic leaves"

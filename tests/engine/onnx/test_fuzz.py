@@ -132,7 +132,7 @@ def test_a_value_that_every_node_takes_twice_is_computed_once(kind, attributes, 
     np.testing.assert_array_equal(found, expected[kind])
 
 
-def test_a_size_of_2_to_the_40_neighbours_costs_no_more_than_all_channels(tmp_path):
+def test_a_size_of_2_to_the_40_neighbors_costs_no_more_than_all_channels(tmp_path):
     path = models.save(with_weight(helper.make_node("LRN", ["W"], ["w4"], size=1 << 40)), tmp_path / "m.onnx")
     (conv,) = read_onnx(path).nodes
     np.testing.assert_allclose(conv.operator.weight.transpose(3, 2, 0, 1), BLOCKS[0][0][0], rtol=1e-6)

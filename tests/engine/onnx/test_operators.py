@@ -357,7 +357,7 @@ def test_slice_counts_and_cuts_off_as_onnx_says(start, end, step):
     assert output.tolist() == [data[place] for place in range(first, last, step)]
 
 
-def test_division_of_integers_cuts_off_towards_zero():
+def test_division_of_integers_cuts_off_toward_zero():
     A, B = np.array([7, -7, 7, -7, 6, -6]), np.array([2, 2, -2, -2, 3, 3])
     (output,) = run("Div", [A, B])
     np.testing.assert_array_equal(output, [3, -3, -3, 3, 2, -2])

@@ -112,7 +112,7 @@ def padded_then_valid(builder, value, weight, bias):
     return builder.node("Conv", value, builder.weight(weight), builder.weight(bias), auto_pad="VALID")
 
 
-def normalised(with_bias):
+def normalized(with_bias):
     """A Conv and a BatchNormalization that together are the convolution asked for."""
 
     def conv(builder, value, weight, bias):
@@ -269,7 +269,7 @@ def test_auto_pad_of_3x3_windows_is_one_pixel_around(mode, plain, tmp_path):
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_batch_normalization_is_folded_into_the_convolution(with_bias, plain, tmp_path):
-    model = models.vgg(BLOCKS, conv=normalised(with_bias))
+    model = models.vgg(BLOCKS, conv=normalized(with_bias))
     network, found = features(model, tmp_path)
     assert network.layers == NAMES
     assert all(isinstance(node.operator, Conv | AveragePool) for node in network.nodes)
