@@ -18,7 +18,7 @@ from kernels.geometry import Window
 OWN = "what the model's own arithmetic leaves"
 """The name of a convention that has none of its own."""
 
-GREY_LEVELS = 1.5
+GRAY_LEVELS = 1.5
 """How far means may lie from each other and count as the same: published ones are rounded to whole numbers or not."""
 
 # The mean color of ImageNet's pictures, in red, green and blue of 0..255, as the original networks have it.
@@ -87,7 +87,7 @@ def _by_mean(mean: Array) -> Preprocessing | None:
     """Return the convention of an input whose mean color is given; None where it is not that of ImageNet."""
     for scale in (1.0, 1 / 255):
         for bgr in (False, True):
-            if np.abs(mean / scale - (_MEAN[::-1] if bgr else _MEAN)).max() < GREY_LEVELS:
+            if np.abs(mean / scale - (_MEAN[::-1] if bgr else _MEAN)).max() < GRAY_LEVELS:
                 return _named(bgr, np.full(3, scale), np.zeros(3))
     return None
 
@@ -97,7 +97,7 @@ def _named(bgr: bool, factor: Array, shift: Array) -> Preprocessing:
     for known in PREPROCESSING.values():
         factors, mean = known.scale / np.array(known.std), np.array(known.mean) / known.scale
         same_scale = np.allclose(factor, factors, rtol=1e-3)
-        if known.bgr == bgr and same_scale and np.abs(-shift / factor - mean).max() < GREY_LEVELS:
+        if known.bgr == bgr and same_scale and np.abs(-shift / factor - mean).max() < GRAY_LEVELS:
             return known
     first, second, third = (float(one) for one in -shift / factor)
     stds = [float(one) for one in 1 / factor]
