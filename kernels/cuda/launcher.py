@@ -83,6 +83,10 @@ class Backend(Protocol):
         """
         ...
 
+    def compile(self, kernel: Kernel) -> dict[str, int]:
+        """Compile a kernel and return what it uses, by name: registers, bytes of local memory; empty if not known."""
+        ...
+
     def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Launch a kernel with arguments that have been checked, and dynamic shared memory."""
         ...

@@ -1,16 +1,14 @@
 """Every CUDA source compiles for every architecture it claims, and uses no more than a card has; without a GPU."""
 
-import itertools
 import re
 import subprocess
 import tempfile
 from functools import cache
 
-import numpy as np
 import pytest
 
 from kernels.cuda.hopper import STAGES, THREADS
-from kernels.cuda.source import declared, program, sources
+from kernels.cuda.source import declared, program, sources, variants
 from tests.kernels.cuda import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -19,23 +17,10 @@ pytestmark = pytest.mark.skipif(
 
 # Turing, Ampere (data centre and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
 ARCHITECTURES = ["75", "80", "86", "89", "90", "90a", "120"]
-TYPES = {
-    "REAL": [np.float32, np.float16],
-    "OTHER": [np.float32, np.float16],
-    "OUTPUT": [np.float32, np.float16],
-    "TAP": [np.uint8, np.uint16],
-}
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
 NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
-
-
-def variants(file):
-    macros = sources()[file]
-    return [
-        tuple(zip(macros, map(np.dtype, types), strict=True)) for types in itertools.product(*map(TYPES.get, macros))
-    ]
 
 
 @cache
