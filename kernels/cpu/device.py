@@ -64,7 +64,7 @@ class Cpu(Threads):
     gram_product = _gram.gram_product
 
     squared_distance = staticmethod(_reductions.squared_distance)
-    square_sum = staticmethod(_reductions.square_sum)
+    quotient_distance = staticmethod(_reductions.quotient_distance)
     count_not_finite = staticmethod(_reductions.count_not_finite)
     numbers = staticmethod(_reductions.numbers)
     quotient_difference = staticmethod(_reductions.quotient_difference)

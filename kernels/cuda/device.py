@@ -63,7 +63,7 @@ class Cuda(Launcher):
     gram_product = _gram.gram_product
 
     squared_distance = _reductions.squared_distance
-    square_sum = _reductions.square_sum
+    quotient_distance = _reductions.quotient_distance
     count_not_finite = _reductions.count_not_finite
     numbers = _reductions.numbers
     quotient_difference = _reductions.quotient_difference

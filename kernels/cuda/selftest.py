@@ -87,7 +87,7 @@ CHECKS: Mapping[str, Check] = {
         a["three"], True, 1.0, (1.0, 2.0, 3.0)
     ),
     "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
-    "square_sum": lambda k, a: k.numbers([k.square_sum(a["input"], 3.0)]),
+    "quotient_distance": lambda k, a: k.numbers([k.quotient_distance(a["input"], 3.0, a["other"], 7.0, 2.0)]),
     "adam_step": lambda k, a: _two_steps(k.adam_step, a, [k.zeros(a["image"].shape) for _ in range(2)], (1, 5.0)),
     "momentum_step": lambda k, a: _two_steps(k.momentum_step, a, [k.zeros(a["image"].shape)], (0.5, 5.0)),
     "lbfgs_products": lambda k, a: _of_lbfgs(k, a)[0],

@@ -336,12 +336,13 @@ def test_sums(order, count):
     bad[1::100] = np.nan
     sums = [
         cuda.squared_distance(to_device(a), to_device(b), 2.0),
-        cuda.square_sum(to_device(a), 3.0),
+        cuda.quotient_distance(to_device(a), 2.0, to_device(b), 7.0, 3.0),
         cuda.count_not_finite(to_device(bad)),
     ]
     distance, squares, wrong = cuda.numbers(sums)
     assert distance == pytest.approx(cpu.squared_distance(a, b, 2.0), rel=1e-13)
-    assert squares == pytest.approx(cpu.square_sum(a.astype(np.float64), 3.0), rel=1e-13)
+    # The quotients are rounded to single precision, on both.
+    assert squares == pytest.approx(cpu.quotient_distance(a, np.float32(2), b, np.float32(7), 3.0), rel=1e-5)
     assert wrong == cpu.count_not_finite(bad) > 0
 
 
@@ -427,5 +428,10 @@ def test_results_do_not_depend_on_the_order_of_threads(compiled_kernels, monkeyp
         gpu = Cuda(emulated)
         monkeypatch.setattr(opening, "open_cuda", lambda gpu=gpu: gpu)
         features = to_device(normal((30, 40, 9)))
-        results.append((to_host(cuda.gram(features)).tobytes(), *cuda.numbers([cuda.square_sum(features, 1.0)])))
+        results.append(
+            (
+                to_host(cuda.gram(features)).tobytes(),
+                *cuda.numbers([cuda.quotient_distance(features, 1.0, features, 2.0, 1.0)]),
+            )
+        )
     assert results[0] == results[1]

@@ -62,7 +62,7 @@ def test_everything_that_the_network_uses_is_compared():
         ("relu", "relu"),
         ("weighted_difference", "weighted_difference"),
         ("normalize_pixels", "normalize_pixels"),
-        ("sum_parts", "square_sum"),
+        ("sum_parts", "quotient_distance"),
         ("copy_columns", "concat"),
         ("pad", "pad"),
         ("pad_input_gradient", "pad_input_gradient"),
