@@ -46,6 +46,8 @@ class Cpu(Threads):
 
     average_pool = _pool.average_pool
     average_pool_input_gradient = _pool.average_pool_input_gradient
+    average_pool_of_relu = _pool.average_pool_of_relu
+    average_pool_of_relu_input_gradient = _pool.average_pool_of_relu_input_gradient
     max_pool = _pool.max_pool
     max_pool_input_gradient = _pool.max_pool_input_gradient
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kernels.cuda.geometry import HALF_TILE, TILE, split_product
@@ -63,12 +65,28 @@ def gemm(
     else:
         gpu.launch("gemm.cu", "gemm", grid, (256, 1, 1), arguments, **types)
     if splits > 1:
-        count = rows * columns
-        types["OUTPUT"] = output.dtype
-        gpu.launch_for_each(
-            "gemm.cu", "sum_of_parts", count, (target, output, count, columns, splits, *finish), **types
-        )
+        sum_of_parts(gpu, target, output, finish)
     return output
+
+
+def sum_of_parts(
+    gpu: Launcher, parts: Array, output: Array, finish: tuple[Any, ...], mask: Array | None = None
+) -> None:
+    """Add up the parts of a product, and bring it to an end.
+
+    Parameters
+    ----------
+    parts : (splits, rows, columns), float32.
+    output : as many values, columns fastest.
+    finish : factor, whether to add, bias, whether there is one, whether max(x, 0) is applied, as the kernel takes them.
+    mask : from ``relu_mask`` of an array like ``output``: where its bit is 0, so is the result.
+    """
+    splits, columns = parts.shape[0], output.shape[-1]
+    # Where there is no mask, any array does: it is not read.
+    masks = gpu.empty((1,), np.uint8) if mask is None else mask
+    arguments = (parts, output, output.size, columns, splits, *finish, masks, int(mask is not None))
+    types = {"REAL": np.float32, "OTHER": np.float32, "OUTPUT": output.dtype}
+    gpu.launch_for_each("gemm.cu", "sum_of_parts", output.size, arguments, **types)
 
 
 def shared_bytes(b_itemsize: int) -> int:

@@ -89,13 +89,13 @@ __device__ __forceinline__ void multiply_step(float (&sum)[DOWN][4][4], unsigned
 // input is (height, width, channels), weight (filters, inner) with the tap before the channel; output is (pixels,
 // filters), pixels in rows of columns. channels, inner and part are counted in pieces of 16 bytes. Part z of the inner
 // dimension begins at z * part; where there are several, their sums go to parts + z * pixels * filters instead of
-// output, in float32 and without bias.
+// output, in float32 and without bias. Where masked is not 0, a result is 0 where the mask's bit is.
 template <Factors FACTORS, int FILTERS, class REAL>
 __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, REAL* output, float* parts, int height,
                                          int width, int channels, int columns, int pixels, int filters,
                                          int kernel_width, int inner, int part, int stride_y, int stride_x,
                                          int dilation_y, int dilation_x, int top, int left, const float* bias,
-                                         int biased, int rectify) {
+                                         int biased, int rectify, const unsigned char* mask, int masked) {
     constexpr int STAGES = FILTERS == 64 ? 4 : 3, STAGE_BYTES = (TILE_PIXELS + FILTERS) * STEP_BYTES;
     constexpr int INPUT_BYTES = TILE_PIXELS * STEP_BYTES, INPUT_ROWS = TILE_PIXELS / ROWS_AT_ONCE;
     constexpr int WEIGHT_ROWS = FILTERS / ROWS_AT_ONCE, WARPS_ACROSS = FILTERS / 32;
@@ -200,6 +200,8 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
                 for (int i = 0; i < 2; i++) {
                     values[i] += added[i];
                     values[i] = rectify && values[i] <= 0 ? 0.0f : values[i];
+                    if (masked && filter + i < filters && !bit_of(mask, (long long)pixel * filters + filter + i))
+                        values[i] = 0;
                 }
                 put_neighbours(output + (long long)pixel * filters + filter, values, filter, filters);
             }
@@ -208,39 +210,44 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
 
 #define ARGUMENTS                                                                                                      \
     input, weight, output, parts, height, width, channels, columns, pixels, filters, kernel_width, inner, part,        \
-        stride_y, stride_x, dilation_y, dilation_x, top, left, bias, biased, rectify
+        stride_y, stride_x, dilation_y, dilation_x, top, left, bias, biased, rectify, mask, masked
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_half_64(
     const half* input, const half* weight, half* output, float* parts, int height, int width, int channels, int columns,
     int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x, int dilation_y,
-    int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_x, int top, int left, const float* bias, int biased, int rectify, const unsigned char* mask,
+    int masked) {
     convolve<HALF, 64>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_half_128(
     const half* input, const half* weight, half* output, float* parts, int height, int width, int channels, int columns,
     int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x, int dilation_y,
-    int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_x, int top, int left, const float* bias, int biased, int rectify, const unsigned char* mask,
+    int masked) {
     convolve<HALF, 128>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_tf32_64(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<TF32, 64>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_tf32_128(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<TF32, 128>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_split_64(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<SPLIT, 64>(ARGUMENTS);
 }

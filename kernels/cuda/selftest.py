@@ -66,6 +66,10 @@ CHECKS: Mapping[str, Check] = {
     ),
     "average_pool": lambda k, a: k.average_pool(a["input"], _POOL),
     "average_pool_input_gradient": lambda k, a: k.average_pool_input_gradient(a["pooled"], (23, 21, 24), _POOL),
+    "average_pool_of_relu": lambda k, a: k.average_pool_of_relu(a["input"], _POOL)[0],
+    "average_pool_of_relu_input_gradient": lambda k, a: k.average_pool_of_relu_input_gradient(
+        a["pooled"], k.average_pool_of_relu(a["input"], _POOL)[1], (23, 21, 24), _POOL
+    ),
     "max_pool": lambda k, a: k.max_pool(a["input"], _STRIDED)[0],
     "max_pool_input_gradient": lambda k, a: k.max_pool_input_gradient(
         a["pooled"], k.max_pool(a["input"], _POOL)[1], (23, 21, 24), _POOL

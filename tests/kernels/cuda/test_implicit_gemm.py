@@ -106,6 +106,20 @@ def test_every_window_comes_out_exactly(emulator, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("channels", "filters"), [(32, 20), (32, 128), (256, 9)])
+def test_where_the_mask_is_not_the_result_is_zero(order, way, channels, filters):
+    """Blocks of either kind, and a sum in parts; bytes of the mask that two pixels share."""
+    dtype, split, _ = WAYS[way]
+    input, weight, bias = whole_numbers((9, 7), channels, filters, VGG, dtype)
+    below = np.random.default_rng(1).standard_normal((9, 7, filters)).astype(np.float32)
+    mask = cuda.relu_mask(to_device(below))
+    found = run(input, weight, bias, VGG, split=split, mask=mask)
+    np.testing.assert_array_equal(found, np.where(below > 0, run(input, weight, bias, VGG, split=split), 0))
+    with pytest.raises(ValueError, match="mask must have"):
+        run(input, weight, bias, VGG, split=split, mask=cuda.relu_mask(to_device(below[1:])))
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("channels", [32, 256])
 def test_other_numbers_come_out_in_their_precision(emulator, way, channels):
     """Channels enough for a single part, and for several."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import Cuda
-from kernels.cuda import geometry, opening, reductions
+from kernels.cuda import geometry, opening, pool, reductions
 from kernels.cuda.gemm import gemm
 from kernels.geometry import Window, output_size
 from tests.kernels import naive, test_conv, test_pad, test_pool
@@ -239,6 +239,37 @@ def test_average_pool_gives_the_same_bits(emulator, case, count_include_pad):
         to_host(cuda.average_pool_input_gradient(to_device(gradient), shape, window, **option)),
         cpu.average_pool_input_gradient(gradient, shape, window, **option),
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("kernel", "shape"), [((2, 2), (8, 6, 5)), ((2, 2), (9, 7, 4)), ((1, 3), (4, 8, 3))])
+def test_pooling_and_relu_go_back_at_once_with_the_same_bits(order, kernel, shape, dtype):
+    """Rows and columns that no window covers included."""
+    window = Window(kernel, strides=kernel)
+    input = np.maximum(normal(shape), 0).astype(dtype)
+    flowing = normal((*output_size(window, *shape[:2]), shape[2]), seed=1).astype(dtype)
+    there, gradient = to_device(input), to_device(flowing)
+    output, signs = cuda.average_pool_of_relu(there, window)
+    found = cuda.average_pool_of_relu_input_gradient(gradient, signs, shape, window)
+    np.testing.assert_array_equal(to_host(output), to_host(cuda.average_pool(there, window)))
+    pooled = cuda.average_pool_input_gradient(gradient, shape, window)
+    np.testing.assert_array_equal(to_host(found), to_host(cuda.relu_input_gradient(pooled, there)))
+    of_cpu, of_signs = cpu.average_pool_of_relu(input.astype(np.float32), window)
+    np.testing.assert_array_equal(to_host(signs), of_signs)
+    np.testing.assert_allclose(to_host(output), of_cpu, rtol=1e-3)
+    back = cpu.average_pool_of_relu_input_gradient(flowing.astype(np.float32), of_signs, shape, window)
+    np.testing.assert_allclose(to_host(found), back, rtol=1e-3)
+
+
+def test_only_windows_side_by_side_take_the_relus_signs():
+    assert pool.relu_pool_suits(Window((2, 2), strides=(2, 2)))
+    for window in (
+        Window((3, 3), strides=(2, 2)),
+        Window((3, 3), strides=(3, 3)),
+        Window((2, 2), strides=(2, 2), pads=(0, 0, 1, 1)),
+        Window((2, 2), strides=(2, 2), ceil_mode=True),
+    ):
+        assert not pool.relu_pool_suits(window)
 
 
 @pytest.mark.parametrize("case", [*test_pool.CASES.values(), *random_cases(30, 6)], ids=str)
