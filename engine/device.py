@@ -45,6 +45,8 @@ def moved_to_cuda(network: Network, precision: str, gpu: Cuda | None = None) -> 
     )
     algorithm = "patches" if wrong else algorithm
     tf32 = precision == "tf32" and algorithm == "tensor"
+    if algorithm == "tensor" and dtype == np.float32:
+        gpu = Cuda(gpu.backend, splits_products=True)  # Gram matrices go to the tensor cores too, and lose no digit
     if algorithm == "tensor" and precision == "float32":
         algorithm = "split"
     return replace(network, nodes=nodes, dtype=dtype, device=gpu, convolution=algorithm, scales=scales, tf32=tf32)

@@ -29,7 +29,7 @@ class Cuda(Launcher):
 
     Parameters
     ----------
-    backend : what runs them, see ``Backend``.
+    backend, splits_products : see ``Launcher``.
     """
 
     kind = "cuda"

@@ -8,8 +8,6 @@
 //
 // In shared memory a row is a pixel or a filter: STEP_BYTES of the inner dimension in four pieces, exchanged within the
 // row so that neither the copies nor ldmatrix, which reads the same piece of eight rows, meet in a bank.
-// Source, for three products and sums beside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
-// accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
 
 #define TILE_PIXELS 128
 #define STEP_BYTES 64
@@ -27,13 +25,6 @@ __device__ __forceinline__ void put_neighbours(T* target, const float (&values)[
     }
     put(target, values[0]);
     if (filter + 1 < filters) put(target + 1, values[1]);
-}
-
-// The high part of float32 numbers in tf32, in their place, and the low part: what is then missing, in tf32 again.
-__device__ __forceinline__ void take_apart(unsigned int& high, unsigned int& low) {
-    float value = __int_as_float(high);
-    high = rounded_to_tf32(value);
-    low = rounded_to_tf32(value - __int_as_float(high));
 }
 
 // How factors go to the tensor cores: halves as they are, floats rounded to tf32, or floats as the sum of two of those.
@@ -71,16 +62,8 @@ __device__ __forceinline__ void multiply_step(float (&sum)[DOWN][4][4], unsigned
                 for (int i = 0; i < 2; i++) {
                     if constexpr (FACTORS == HALF) multiply_fragments(sum[m][n + i], a[m], &b[2 * i]);
                     if constexpr (FACTORS == TF32) multiply_tf32(sum[m][n + i], a[m], &b[2 * i]);
-                    if constexpr (FACTORS == SPLIT) {
-                        // The small products first; that of the two low parts is below the last digit. Tensor cores
-                        // do not round a sum but cut it off: long ones are made outside.
-                        float few[4] = {};
-                        multiply_tf32(few, a[m], &low_b[2 * i]);
-                        multiply_tf32(few, low_a[m], &b[2 * i]);
-                        multiply_tf32(few, a[m], &b[2 * i]);
-#pragma unroll
-                        for (int j = 0; j < 4; j++) sum[m][n + i][j] += few[j];
-                    }
+                    if constexpr (FACTORS == SPLIT)
+                        multiply_in_parts(sum[m][n + i], a[m], low_a[m], &b[2 * i], &low_b[2 * i]);
                 }
         }
     }

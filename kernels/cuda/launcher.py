@@ -93,10 +93,18 @@ class Backend(Protocol):
 
 
 class Launcher:
-    """One GPU: its memory and its launches."""
+    """One GPU: its memory and its launches.
 
-    def __init__(self, backend: Backend) -> None:
+    Parameters
+    ----------
+    backend : what runs them.
+    splits_products : whether products of float32 numbers, such as Gram matrices, are made on tensor cores, in three
+        products of tf32 parts; for compute capability 8.0 and later.
+    """
+
+    def __init__(self, backend: Backend, splits_products: bool = False) -> None:
         self.backend = backend
+        self.splits_products = splits_products
 
     @property
     def name(self) -> str:

@@ -212,14 +212,24 @@ def implicit_gemm_comparisons(gpu: Cuda, precision: str) -> Comparisons:
         packed, split = pack_weight(gpu, weight), precision == "float32"
         return _distance(gpu, implicit_gemm_conv(gpu, input, packed, bias, _CONV, relu=True, split=split), expected)
 
+    def compare_products() -> float:
+        """Compare a Gram matrix and the product of one, in three products of parts, with the tiled product's."""
+        arrays, split = problem(), Cuda(gpu.backend, splits_products=True)
+        features, matrix = gpu.put(arrays["input"]), gpu.put(arrays["matrix"])
+        return max(
+            _distance(gpu, split.gram(features), gpu.fetch(gpu.gram(features))),
+            _distance(gpu, split.gram_product(matrix, features), gpu.fetch(gpu.gram_product(matrix, features))),
+        )
+
     # The last tile is not full, of pixels and of filters.
     sizes = (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40))
-    return {
+    found: Comparisons = {
         f"implicit_gemm_conv, {precision}, {height}x{width}, {channels} to {filters}": partial(
             compare, (height, width), channels, filters
         )
         for (height, width), channels, filters in sizes
     }
+    return found if precision == "float16" else found | {f"gram and its product, {precision}": compare_products}
 
 
 def _distance(gpu: Cuda, found: Any, expected: Any) -> float:

@@ -139,6 +139,35 @@ def test_rows_that_are_no_whole_pieces_go_another_way(emulator, kind, shape, use
     assert relative(to_host(result), a.astype(np.float64) @ b.astype(np.float64)) < 4e-4
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "inner"), [(4, 4, 4), (136, 72, 40), (64, 128, 200), (16, 16, 1096), (260, 8, 24)]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_in_three_parts_are_exact_on_whole_numbers(order, emulator, transposed, rows, columns, inner):
+    """Tiles that are not full, several steps, parts; factor, sum with what was there, bias and ReLU."""
+    rng = np.random.default_rng(inner)
+    a, b = (rng.integers(-2, 3, shape) * (rng.random(shape) < 0.5) for shape in ((rows, inner), (inner, columns)))
+    start, bias = rng.integers(-9, 10, (rows, columns)), rng.integers(-9, 10, columns).astype(np.float32)
+    target = to_device(start.astype(np.float32))
+    given = to_device((a.T if transposed else a).astype(np.float32)), to_device(b.astype(np.float32))
+    split = Cuda(opening.open_cuda().backend, splits_products=True)
+    ran = split.backend.launches
+    ran.clear()
+    gemm(split, *given, target, transpose_a=transposed, factor=0.5, add=True, bias=to_device(bias), relu=True)
+    np.testing.assert_array_equal(to_host(target), np.maximum(start + 0.5 * (a @ b) + bias, 0))
+    kind = "gram" if transposed else "plain"
+    assert ran == [f"gemm_split_{kind}", *(["sum_of_parts"] if inner > 1024 else [])]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_in_three_parts_have_single_precisions_digits(emulator, transposed):
+    a, b = normal((72, 500)), normal((500, 40), seed=1)
+    given = to_device(np.ascontiguousarray(a.T) if transposed else a), to_device(b)
+    split = Cuda(emulator, splits_products=True)
+    result = to_host(gemm(split, *given, cuda.empty((72, 40), np.float32), transpose_a=transposed))
+    assert relative(result, a.astype(np.float64) @ b) < 5e-7
+
+
 def test_a_long_product_is_split_and_put_together(order, emulator):
     a, b, start = normal((3000, 5)), normal((3000, 7), seed=1), normal((5, 7), seed=2)
     output = to_device(start)

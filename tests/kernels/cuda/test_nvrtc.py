@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 # Turing, Ampere (data centre and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
 ARCHITECTURES = ["75", "80", "86", "89", "90", "90a", "120"]
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
-NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75")}
+NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75"), ("gemm_split.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
 
@@ -127,6 +127,18 @@ def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architect
         assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
         assert len(re.findall(r"\bLDSM\.16\.MT88\.4 ", code)) == transposed
         assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
+        assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_in_three_parts_use_tensor_cores_and_copies_past_registers(architecture):
+    kernels = disassembled(check("gemm_split.cu", (), architecture))
+    # Of half a step: three products for each of two by four fragments; loads of fragments; copies of three steps.
+    for name, loads in (("gram", 0), ("plain", 2)):
+        code = kernels[f"gemm_split_{name}"]
+        assert len(re.findall(r"\bHMMA\.1688\.F32\.TF32 ", code)) == 3 * 8
+        assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == 3 * 3
         assert not re.search(r"\b(LDL|STL)\b", code)
 
 

@@ -269,14 +269,16 @@ def _timed(bench: Bench, way: str, size: int) -> dict[str, Any]:
 
 
 def _evaluation(bench: Bench, item: str) -> Row:
-    counting = Counting(bench.gpu.backend)
     found = _timed(bench, item, bench.plan.size)
     objective, placed = bench.ready(item, bench.plan.size)
-    bench.gpu.backend = counting
+    gpu = objective.device
+    assert isinstance(gpu, Cuda)
+    backend = gpu.backend
+    counting = gpu.backend = Counting(backend)
     try:
         objective(placed)
     finally:
-        bench.gpu.backend = counting._backend
+        gpu.backend = backend
     return found | {"launches": counting.launches}
 
 
