@@ -49,7 +49,7 @@ __device__ __forceinline__ void put_two(float* target, float first, float second
 // The number of this thread among all of a one-dimensional launch.
 __device__ __forceinline__ unsigned int thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-// One of the bits that relu_mask of relu.cu leaves.
+// One bit of a mask as relu.cu leaves it.
 __device__ __forceinline__ bool bit_of(const unsigned char* mask, long long i) { return mask[i / 8] >> (7 - i % 8) & 1; }
 
 // Writes what a product gives: its value, added to what was there where add is not 0, plus the bias of its column where

@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -102,13 +103,15 @@ def test_what_is_not_there_is_left_out_with_the_reason(emulator, plan, monkeypat
 
 def test_a_picture_is_made_where_there_is_a_model(emulator, plan, monkeypatch):
     made = []
-    monkeypatch.setattr(steps.stylize, "main", lambda options: made.append(options) or 0)
+    done = types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(steps.subprocess, "run", lambda command: made.append(command) or done)
     monkeypatch.chdir(ROOT)
     model = str(ROOT / "tools/models/draft.onnx")
     given = Plan(Setup(model=model), (16,), 1, 1, plan.folder)
     assert only_row(outcome(given, "picture", ["tf32"])["tf32"])["file"] == "picture-tf32.png"
     (options,) = made
-    assert options[options.index("-m") + 1] == model
+    assert options[1:3] == ["-m", "tools.stylize"]
+    assert options[options.index("-m", 3) + 1] == model
     assert options[options.index("--dtype") + 1] == "tf32"
 
 
@@ -129,7 +132,7 @@ def test_an_item_that_fails_ends_its_process_and_the_next_goes_on_behind_it(emul
 # ---- processes ----
 
 PROGRAM = """
-    import json, os, signal, sys, time
+    import json, os, signal, subprocess, sys
     path = sys.argv[1]
     lines = open(path).read().splitlines() if os.path.exists(path) else []
     done = {json.loads(line)["item"] for line in lines}
@@ -140,7 +143,8 @@ PROGRAM = """
         if item not in done:
             tell(item, "begun")
             if item == "hangs":
-                time.sleep(60)
+                program = "import time, sys; time.sleep(4); open(sys.argv[1], 'w')"
+                subprocess.run([sys.executable, "-c", program, path + "2"])
             if item == "crashes":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if item == "leaves":
@@ -157,6 +161,7 @@ def processes(folder, *items, limit=2.0, seconds=60.0):
 
 
 def test_what_hangs_or_crashes_costs_itself_alone(tmp_path):
+    began = time.monotonic()
     found = processes(tmp_path, "one", "hangs", "two", "crashes", "three", "leaves", "four", limit=1.0)
     assert [(entry["item"], entry["state"]) for entry in found] == [
         ("one", "done"),
@@ -173,6 +178,8 @@ def test_what_hangs_or_crashes_costs_itself_alone(tmp_path):
         "its process was ended by SIGSEGV",
         "its process ended with exit code 5",
     ]
+    time.sleep(max(0.0, began + 6 - time.monotonic()))
+    assert not (tmp_path / "torch.jsonl2").exists(), "what a process has started ends with it"
 
 
 def test_a_process_that_begins_nothing_is_not_started_again(tmp_path):

@@ -8,6 +8,7 @@ when it begins an item and one when it has done it; that file is all that the tw
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -90,7 +91,9 @@ def run_step(
             break
         before = len(read(path))
         with path.with_suffix(".log").open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            )
             late = _watch(process, path, limit, clock)
         if process.returncode == 0:
             break
@@ -115,14 +118,21 @@ def _watch(process: subprocess.Popen[bytes], path: Path, limit: float, clock: Ca
                 lines, since, begun = now, clock(), True
             allowed = limit if begun else START_SECONDS
             if clock() - since > allowed:
-                process.kill()
-                process.wait()
+                _kill(process)
                 return f"it took more than {allowed:g} s"
     finally:
         if process.poll() is None:  # Ctrl-C
-            process.kill()
-            process.wait()
+            _kill(process)
     return ""
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process with those that it has started: a tool that it waits for would go on."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)  # its own group, for it was started in a session of its own
+    else:
+        process.kill()
+    process.wait()
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:

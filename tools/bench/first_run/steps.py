@@ -30,7 +30,6 @@ from tools.bench.rivals import RIVALS, evaluation, matrix_rates
 from tools.bench.speed import seconds_each
 from tools.models.cache import resolve_model
 from tools.models.subject import LAYERS, Setup, build_network, build_objective, pictures
-from tools.stylize import __main__ as stylize
 
 Row = Mapping[str, Any]
 """What an item found: numbers and words by the name of their column. ``"right": False`` is a wrong result."""
@@ -366,8 +365,8 @@ def _picture(bench: Bench, item: str) -> Row:
     output = plan.folder / f"picture-{item}.png"
     where = ["-o", str(output), "-m", str(model), "--size", str(plan.size), "--device", "cuda", "--dtype", item]
     began = time.perf_counter()
-    code = stylize.main([*map(str, plan.samples), *where])
-    return {"seconds": time.perf_counter() - began, "file": output.name, "right": code == 0}
+    done = subprocess.run([sys.executable, "-m", "tools.stylize", *map(str, plan.samples), *where])
+    return {"seconds": time.perf_counter() - began, "file": output.name, "right": done.returncode == 0}
 
 
 SANITIZED = ("--size", "32", "--width", "0.1", "--repeats", "1")
