@@ -21,14 +21,15 @@ CUDA_CONVOLUTIONS = ("auto", "patches", "tensor", "hopper")
 TENSOR_CAPABILITY = (8, 0)
 
 
-def moved_to_cuda(network: Network, precision: str) -> Network:
+def moved_to_cuda(network: Network, precision: str, gpu: Cuda | None = None) -> Network:
     """Return a float32 network of the CPU on the GPU; raises ValueError when it does not suit that.
 
     Parameters
     ----------
     precision : one of ``CUDA_DTYPES``.
+    gpu : None opens the current one, its kernels compared with the CPU's.
     """
-    gpu = opening.open_cuda()
+    gpu = opening.open_cuda() if gpu is None else gpu
     algorithm = _cuda_algorithm(gpu, network.convolution, precision)
     dtype = np.dtype("float16" if precision == "float16" else "float32")
     scales: Mapping[str, float] = {}
@@ -44,6 +45,8 @@ def moved_to_cuda(network: Network, precision: str) -> Network:
     )
     algorithm = "patches" if wrong else algorithm
     tf32 = precision == "tf32" and algorithm == "tensor"
+    if algorithm == "tensor" and dtype == np.float32:
+        gpu = Cuda(gpu.backend, splits_products=True)  # Gram matrices go to the tensor cores too, and lose no digit
     if algorithm == "tensor" and precision == "float32":
         algorithm = "split"
     return replace(network, nodes=nodes, dtype=dtype, device=gpu, convolution=algorithm, scales=scales, tf32=tf32)

@@ -30,7 +30,7 @@ from engine.ops import Array
 from kernels import Device
 
 Number = float | complex
-"""On a GPU, an array there that holds one number: the device's ``numbers`` fetches it."""
+"""On a GPU, a sum that is still there: the device's ``numbers`` fetches it."""
 
 
 def content_loss(device: Device, F: Array, P: Array, scale: float = 1.0, m: Array | None = None) -> Number:
@@ -88,7 +88,7 @@ def style_layer_loss(device: Device, G: Array, A: Array, M_l: float, M_a: float 
     M_l, M_a : the sizes of their feature maps, or the sums of their positions' weights; None means that they agree.
     """
     N_l = G.shape[0]
-    return device.square_sum(device.quotient_difference(G, M_l, A, M_a or M_l), 4 * N_l**2)
+    return device.quotient_distance(G, M_l, A, M_a or M_l, 4 * N_l**2)
 
 
 def style_layer_loss_gradient(

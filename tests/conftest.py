@@ -36,7 +36,8 @@ def emulator(compiled_kernels, monkeypatch):
     """A device for kernels.cuda and the engine."""
     emulated = Emulator(compiled_kernels)
     emulated.device = Cuda(emulated)  # the comparison with the CPU has tests of its own
-    monkeypatch.setattr(opening, "open_cuda", lambda: emulated.device)
+    for way in ("open_cuda", "connect"):
+        monkeypatch.setattr(opening, way, lambda: emulated.device)
     return emulated
 
 

@@ -47,6 +47,8 @@ class Cpu(Threads):
 
     average_pool = _pool.average_pool
     average_pool_input_gradient = _pool.average_pool_input_gradient
+    average_pool_of_relu = _pool.average_pool_of_relu
+    average_pool_of_relu_input_gradient = _pool.average_pool_of_relu_input_gradient
     max_pool = _pool.max_pool
     max_pool_input_gradient = _pool.max_pool_input_gradient
 
@@ -67,7 +69,7 @@ class Cpu(Threads):
     gram_product = _gram.gram_product
 
     squared_distance = staticmethod(_reductions.squared_distance)
-    square_sum = staticmethod(_reductions.square_sum)
+    quotient_distance = staticmethod(_reductions.quotient_distance)
     count_not_finite = staticmethod(_reductions.count_not_finite)
     numbers = staticmethod(_reductions.numbers)
     quotient_difference = staticmethod(_reductions.quotient_difference)

@@ -74,6 +74,53 @@ def average_pool_input_gradient(
     return gradient
 
 
+def average_pool_of_relu(threads: Threads, input: Array, window: Window) -> tuple[Array, NDArray[np.uint8]]:
+    """Return the mean over each window of a ReLU's output, and which values of the window are positive.
+
+    Parameters
+    ----------
+    input : (H, W, C).
+    window : side by side, without padding, of eight taps at most.
+
+    Returns
+    -------
+    output : (H', W', C).
+    signs : (H', W', C), uint8: bit t is set where tap t, row by row, is positive.
+    """
+    output = average_pool(threads, input, window)
+    signs = np.zeros(output.shape, np.uint8)
+    for tap, values in enumerate(_taps_of(input, output.shape, window)):
+        signs |= (values > 0).astype(np.uint8) << tap
+    return output, signs
+
+
+def average_pool_of_relu_input_gradient(
+    threads: Threads,
+    output_gradient: Array,
+    signs: NDArray[np.uint8],
+    input_shape: tuple[int, int, int],
+    window: Window,
+) -> Array:
+    """Return the gradient with respect to the ReLU's input, back through the pooling and the ReLU.
+
+    Parameters
+    ----------
+    output_gradient : (H', W', C).
+    signs : from ``average_pool_of_relu``.
+    input_shape : (H, W, C) of what was pooled.
+    """
+    gradient = average_pool_input_gradient(threads, output_gradient, input_shape, window)
+    for tap, values in enumerate(_taps_of(gradient, output_gradient.shape, window)):
+        values *= signs >> tap & 1
+    return gradient
+
+
+def _taps_of(array: Array, pooled: tuple[int, ...], window: Window) -> list[Array]:
+    """Return the values under each tap of windows that lie side by side, as views of (H', W', C)."""
+    (rows, columns), (down, across) = pooled[:2], window.kernel
+    return [array[ky : rows * down : down, kx : columns * across : across] for ky, kx in window.taps]
+
+
 def max_pool(threads: Threads, input: Array, window: Window) -> tuple[Array, Array]:
     """Return the largest value of each window, and which tap it came from.
 

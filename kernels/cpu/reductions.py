@@ -20,9 +20,10 @@ def squared_distance(a: Array, b: Array, divisor: float) -> Any:
     return total / divisor
 
 
-def square_sum(values: Array, divisor: float) -> Any:
-    """Return sum(values^2) / divisor."""
-    return (values * values).sum().item() / divisor
+def quotient_distance(a: Array, a_divisor: float, b: Array, b_divisor: float, divisor: float) -> Any:
+    """Return sum((a / a_divisor - b / b_divisor)^2) / divisor for arrays of one shape."""
+    difference = quotient_difference(a, a_divisor, b, b_divisor)
+    return (difference * difference).sum().item() / divisor
 
 
 def count_not_finite(values: Array) -> int:

@@ -124,6 +124,11 @@ class CupyBackend:
         # An array of one element goes to a kernel by value.
         return result.view(f"V{TENSOR_MAP_BYTES}")
 
+    def compile(self, kernel: Kernel) -> dict[str, int]:
+        """Compile and load a kernel; return the registers of a thread and its bytes of local memory."""
+        found = _compiled(kernel).attributes
+        return {"registers": int(found["num_regs"]), "local bytes": int(found["local_size_bytes"])}
+
     def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Launch a kernel on the current stream."""
         compiled = _compiled(kernel)

@@ -30,7 +30,7 @@ class Cuda(Launcher):
 
     Parameters
     ----------
-    backend : what runs them, see ``Backend``.
+    backend, splits_products : see ``Launcher``.
     """
 
     kind = "cuda"
@@ -46,6 +46,8 @@ class Cuda(Launcher):
 
     average_pool = _pool.average_pool
     average_pool_input_gradient = _pool.average_pool_input_gradient
+    average_pool_of_relu = _pool.average_pool_of_relu
+    average_pool_of_relu_input_gradient = _pool.average_pool_of_relu_input_gradient
     max_pool = _pool.max_pool
     max_pool_input_gradient = _pool.max_pool_input_gradient
 
@@ -66,7 +68,7 @@ class Cuda(Launcher):
     gram_product = _gram.gram_product
 
     squared_distance = _reductions.squared_distance
-    square_sum = _reductions.square_sum
+    quotient_distance = _reductions.quotient_distance
     count_not_finite = _reductions.count_not_finite
     numbers = _reductions.numbers
     quotient_difference = _reductions.quotient_difference

@@ -85,12 +85,17 @@ extern "C" __global__ void __launch_bounds__(256) gemm(const REAL* a, const OTHE
         }
 }
 
-// One thread owns one value: output = factor * (the sum of its parts), or that added to it, and bias and rectify.
+// One thread owns one value: output = factor * (the sum of its parts), or that added to it, and bias and rectify; 0 where
+// masked is not 0 and the mask's bit is.
 extern "C" __global__ void sum_of_parts(const float* parts, OUTPUT* output, unsigned int count, int columns,
                                         int splits, float factor, int add, const float* bias, int biased,
-                                        int rectify) {
+                                        int rectify, const unsigned char* mask, int masked) {
     unsigned int i = thread_number();
     if (i >= count) return;
+    if (masked && !bit_of(mask, i)) {
+        put(&output[i], 0.0f);
+        return;
+    }
     double sum = 0;
     for (int split = 0; split < splits; split++) sum += parts[(long long)split * count + i];
     finish(&output[i], factor * (float)sum, add, bias, biased, i % columns, rectify);

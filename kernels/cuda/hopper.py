@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.cuda.gemm import sum_of_parts
 from kernels.cuda.launcher import Array, Launcher
-from kernels.cuda.relu import relu_input_gradient
 
 CHANNELS = 64
 """Channels of a step: a row of 128 bytes."""
@@ -196,11 +196,7 @@ def hopper_conv(
         cut.shared_bytes,
     )
     if split:
-        arguments = (parts, output, output.size, filters, cut.splits, 1.0, 0, biases, biased, int(relu))
-        half = np.float16
-        gpu.launch_for_each("gemm.cu", "sum_of_parts", output.size, arguments, REAL=half, OTHER=half, OUTPUT=half)
-        if mask is not None:
-            relu_input_gradient(gpu, output, mask, out=output)
+        sum_of_parts(gpu, parts, output, (1.0, 0, biases, biased, int(relu)), mask)
     return output
 
 

@@ -8,8 +8,6 @@
 //
 // In shared memory a row is a pixel or a filter: STEP_BYTES of the inner dimension in four pieces, exchanged within the
 // row so that neither the copies nor ldmatrix, which reads the same piece of eight rows, meet in a bank.
-// Source, for three products and for sums outside the tensor cores: H. Ootomo, R. Yokota, "Recovering single precision
-// accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
 
 #define TILE_PIXELS 128
 #define STEP_BYTES 64
@@ -27,13 +25,6 @@ __device__ __forceinline__ void put_neighbors(T* target, const float (&values)[2
     }
     put(target, values[0]);
     if (filter + 1 < filters) put(target + 1, values[1]);
-}
-
-// The high part of float32 numbers in tf32, in their place, and the low part: what is then missing, in tf32 again.
-__device__ __forceinline__ void take_apart(unsigned int& high, unsigned int& low) {
-    float value = __int_as_float(high);
-    high = rounded_to_tf32(value);
-    low = rounded_to_tf32(value - __int_as_float(high));
 }
 
 // How factors go to the tensor cores: halves as they are, floats rounded to tf32, or floats as the sum of two of those.
@@ -71,16 +62,8 @@ __device__ __forceinline__ void multiply_step(float (&sum)[DOWN][4][4], unsigned
                 for (int i = 0; i < 2; i++) {
                     if constexpr (FACTORS == HALF) multiply_fragments(sum[m][n + i], a[m], &b[2 * i]);
                     if constexpr (FACTORS == TF32) multiply_tf32(sum[m][n + i], a[m], &b[2 * i]);
-                    if constexpr (FACTORS == SPLIT) {
-                        // The small products first; that of the two low parts is below the last digit. Tensor cores
-                        // do not round a sum but cut it off: long ones are made outside.
-                        float few[4] = {};
-                        multiply_tf32(few, a[m], &low_b[2 * i]);
-                        multiply_tf32(few, low_a[m], &b[2 * i]);
-                        multiply_tf32(few, a[m], &b[2 * i]);
-#pragma unroll
-                        for (int j = 0; j < 4; j++) sum[m][n + i][j] += few[j];
-                    }
+                    if constexpr (FACTORS == SPLIT)
+                        multiply_in_parts(sum[m][n + i], a[m], low_a[m], &b[2 * i], &low_b[2 * i]);
                 }
         }
     }
@@ -89,13 +72,13 @@ __device__ __forceinline__ void multiply_step(float (&sum)[DOWN][4][4], unsigned
 // input is (height, width, channels), weight (filters, inner) with the tap before the channel; output is (pixels,
 // filters), pixels in rows of columns. channels, inner and part are counted in pieces of 16 bytes. Part z of the inner
 // dimension begins at z * part; where there are several, their sums go to parts + z * pixels * filters instead of
-// output, in float32 and without bias.
+// output, in float32 and without bias. Where masked is not 0, a result is 0 where the mask's bit is.
 template <Factors FACTORS, int FILTERS, class REAL>
 __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, REAL* output, float* parts, int height,
                                          int width, int channels, int columns, int pixels, int filters,
                                          int kernel_width, int inner, int part, int stride_y, int stride_x,
                                          int dilation_y, int dilation_x, int top, int left, const float* bias,
-                                         int biased, int rectify) {
+                                         int biased, int rectify, const unsigned char* mask, int masked) {
     constexpr int STAGES = FILTERS == 64 ? 4 : 3, STAGE_BYTES = (TILE_PIXELS + FILTERS) * STEP_BYTES;
     constexpr int INPUT_BYTES = TILE_PIXELS * STEP_BYTES, INPUT_ROWS = TILE_PIXELS / ROWS_AT_ONCE;
     constexpr int WEIGHT_ROWS = FILTERS / ROWS_AT_ONCE, WARPS_ACROSS = FILTERS / 32;
@@ -200,6 +183,8 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
                 for (int i = 0; i < 2; i++) {
                     values[i] += added[i];
                     values[i] = rectify && values[i] <= 0 ? 0.0f : values[i];
+                    if (masked && filter + i < filters && !bit_of(mask, (long long)pixel * filters + filter + i))
+                        values[i] = 0;
                 }
                 put_neighbors(output + (long long)pixel * filters + filter, values, filter, filters);
             }
@@ -208,39 +193,44 @@ __device__ __forceinline__ void convolve(const REAL* input, const REAL* weight, 
 
 #define ARGUMENTS                                                                                                      \
     input, weight, output, parts, height, width, channels, columns, pixels, filters, kernel_width, inner, part,        \
-        stride_y, stride_x, dilation_y, dilation_x, top, left, bias, biased, rectify
+        stride_y, stride_x, dilation_y, dilation_x, top, left, bias, biased, rectify, mask, masked
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_half_64(
     const half* input, const half* weight, half* output, float* parts, int height, int width, int channels, int columns,
     int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x, int dilation_y,
-    int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_x, int top, int left, const float* bias, int biased, int rectify, const unsigned char* mask,
+    int masked) {
     convolve<HALF, 64>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_half_128(
     const half* input, const half* weight, half* output, float* parts, int height, int width, int channels, int columns,
     int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x, int dilation_y,
-    int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_x, int top, int left, const float* bias, int biased, int rectify, const unsigned char* mask,
+    int masked) {
     convolve<HALF, 128>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_tf32_64(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<TF32, 64>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_tf32_128(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<TF32, 128>(ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) implicit_gemm_split_64(
     const float* input, const float* weight, float* output, float* parts, int height, int width, int channels,
     int columns, int pixels, int filters, int kernel_width, int inner, int part, int stride_y, int stride_x,
-    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify) {
+    int dilation_y, int dilation_x, int top, int left, const float* bias, int biased, int rectify,
+    const unsigned char* mask, int masked) {
     convolve<SPLIT, 64>(ARGUMENTS);
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.cuda.gemm import sum_of_parts
 from kernels.cuda.geometry import Size, split_product
 from kernels.cuda.launcher import Array, Launcher
 from kernels.geometry import Window, output_size, resolved_pads
@@ -65,6 +66,7 @@ def implicit_gemm_conv(
     window: Window,
     *,
     relu: bool = False,
+    mask: Array | None = None,
     split: bool = False,
 ) -> Array:
     """Return the convolution (cross-correlation) of ``input`` with a packed weight, plus ``bias``, zero-padded.
@@ -79,6 +81,8 @@ def implicit_gemm_conv(
     bias : (K,), float32, or None.
     window : kernel size, strides, pads and dilations.
     relu : apply max(x, 0) to the result.
+    mask : from ``relu_mask`` of an array of the result's shape: where that is not positive, the result is 0. What is
+        computed is then the gradient with respect to a ReLU's input.
     split : for float32 only.
 
     Returns
@@ -107,13 +111,14 @@ def implicit_gemm_conv(
     parts = nothing if splits == 1 else gpu.empty((splits, pixels, filters), np.float32)
     finish = (nothing if bias is None else bias, int(bias is not None), int(relu))
     top, left = resolved_pads(window, height, width)[:2]
+    if mask is not None and mask.shape != (-(-output.size // 8),):
+        raise ValueError(f"mask must have {-(-output.size // 8)} values, got {mask.shape}")
+    masked = (gpu.empty((1,), np.uint8) if mask is None else mask, int(mask is not None))
     sizes = (height, width, channels // values, columns, pixels, filters, window.kernel[1], inner // values, part)
-    arguments = (input, packed, output, parts, *sizes, *window.strides, *window.dilations, top, left, *finish)
+    arguments = (input, packed, output, parts, *sizes, *window.strides, *window.dilations, top, left, *finish, *masked)
     kind = "split" if split else "half" if input.dtype == np.float16 else "tf32"
     name = f"implicit_gemm_{kind}_{block_filters}"
     gpu.launch("implicit_gemm.cu", name, grid, (THREADS, 1, 1), arguments, shared_bytes(block_filters))
     if splits > 1:
-        count, types = output.size, {"REAL": np.float32, "OTHER": np.float32, "OUTPUT": output.dtype}
-        together = (parts, output, count, filters, splits, 1.0, 0, *finish)
-        gpu.launch_for_each("gemm.cu", "sum_of_parts", count, together, **types)
+        sum_of_parts(gpu, parts, output, (1.0, 0, *finish), mask)
     return output

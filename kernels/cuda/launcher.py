@@ -83,16 +83,28 @@ class Backend(Protocol):
         """
         ...
 
+    def compile(self, kernel: Kernel) -> dict[str, int]:
+        """Compile a kernel and return what it uses, by name: registers, bytes of local memory; empty if not known."""
+        ...
+
     def run(self, kernel: Kernel, grid: Size, block: Size, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Launch a kernel with arguments that have been checked, and dynamic shared memory."""
         ...
 
 
 class Launcher:
-    """One GPU: its memory and its launches."""
+    """One GPU: its memory and its launches.
 
-    def __init__(self, backend: Backend) -> None:
+    Parameters
+    ----------
+    backend : what runs them.
+    splits_products : whether products of float32 numbers, such as Gram matrices, are made on tensor cores, in three
+        products of tf32 parts; for compute capability 8.0 and later.
+    """
+
+    def __init__(self, backend: Backend, splits_products: bool = False) -> None:
         self.backend = backend
+        self.splits_products = splits_products
 
     @property
     def name(self) -> str:

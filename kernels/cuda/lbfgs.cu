@@ -137,13 +137,15 @@ extern "C" __global__ void sum_columns(const double* parts, double* output, unsi
     output[column] = result;
 }
 
-// The direction: a combination of the listed rows where values are free, 0 elsewhere. One thread owns one value.
-extern "C" __global__ void lbfgs_direction(const float* vectors, const int* listed, const float* coefficients,
-                                           const unsigned char* free, float* direction, unsigned int size, int rows) {
+// The direction: a combination of the rows where values are free, 0 elsewhere. A row whose coefficient is 0 may hold
+// anything. One thread owns one value.
+extern "C" __global__ void lbfgs_direction(const float* vectors, const float* coefficients, const unsigned char* free,
+                                           float* direction, unsigned int size, int rows) {
     unsigned int i = thread_number();
     if (i >= size) return;
     float sum = 0;
     if (free[i])
-        for (int r = 0; r < rows; r++) sum += coefficients[r] * vectors[(long long)listed[r] * size + i];
+        for (int r = 0; r < rows; r++)
+            if (coefficients[r] != 0) sum += coefficients[r] * vectors[(long long)r * size + i];
     direction[i] = sum;
 }

@@ -92,7 +92,7 @@ def lbfgs_products(
     output : (5 n + n^2,), float64. For each listed row r: <s, r> and <y, r>, and over the free values <s, r>, <y, r>
         and <g, r>; then, for each two listed rows, the change of their product over the free values.
     """
-    size, count, listed_rows = free.size, len(listed), _uploaded(gpu, listed)
+    size, count, listed_rows = free.size, len(listed), gpu.put(np.array(listed, np.int32))
     blocks = _blocks(size)
     for name, columns, first, given, last in (
         ("lbfgs_products", 5 * count, 0, free, rows),
@@ -121,15 +121,13 @@ def lbfgs_direction(
     free : (size,), uint8.
     """
     direction = gpu.empty((free.size,), np.float32)
-    factors = gpu.put(np.asarray(coefficients, np.float32))
-    arguments = (vectors, _uploaded(gpu, listed), factors, free, direction, free.size, len(listed))
+    # One factor for every row, so that no list of rows has to go to the GPU; rows with none are not read.
+    factors = np.zeros(vectors.shape[0], np.float32)
+    factors[list(listed)] = coefficients
+    arguments = (vectors, gpu.put(factors), free, direction, free.size, factors.size)
     gpu.launch_for_each("lbfgs.cu", "lbfgs_direction", free.size, arguments)
     return direction
 
 
 def _blocks(size: int) -> int:
     return -(-size // STRIP)
-
-
-def _uploaded(gpu: Launcher, rows: Sequence[int]) -> Array:
-    return gpu.put(np.array(rows, np.int32))

@@ -21,15 +21,23 @@ def open_cuda() -> Cuda:
     return found
 
 
+def connect() -> Cuda:
+    """Return the current GPU through CuPy, its kernels not compared; raises ValueError where there is none.
+
+    What measures a GPU goes on where one kernel of many is wrong; all others call ``open_cuda``.
+    """
+    try:
+        from kernels.cuda.cupy_backend import CupyBackend
+    except ImportError as error:
+        raise ValueError(f"CuPy cannot be loaded ({error}): pip install '.[cuda13]' or '.[cuda12]'") from None
+    return Cuda(CupyBackend())
+
+
 @cache
 def _opened() -> Cuda | str:
     """Return the GPU, or the reason why none can be used."""
     try:
-        from kernels.cuda.cupy_backend import CupyBackend
-
-        gpu = Cuda(CupyBackend())
-    except ImportError as error:
-        return f"CuPy cannot be loaded ({error}): pip install '.[cuda13]' or '.[cuda12]'"
+        gpu = connect()
     except ValueError as error:
         return str(error)
     wrong = selftest.wrong_kernels(gpu)

@@ -66,6 +66,44 @@ extern "C" __global__ void average_pool_input_gradient(const REAL* output_gradie
     put(&gradient[i], sum);
 }
 
+// Windows side by side, of a ReLU's output: signs gets, for each of them, a bit for every tap that is positive.
+extern "C" __global__ void average_pool_of_relu(const REAL* input, REAL* output, unsigned char* signs, int width,
+                                                int rows, int columns, int channels, int kernel_height,
+                                                int kernel_width) {
+    unsigned int i = thread_number();
+    if (i >= (long long)rows * columns * channels) return;
+    int c = i % channels, x = i / channels % columns, y = i / channels / columns;
+    float sum = 0;
+    int bits = 0;
+    for (int ky = 0; ky < kernel_height; ky++)
+        for (int kx = 0; kx < kernel_width; kx++) {
+            long long at = (long long)(y * kernel_height + ky) * width + x * kernel_width + kx;
+            float value = value_of(input[at * channels + c]);
+            sum += value;
+            if (value > 0) bits |= 1 << (ky * kernel_width + kx);
+        }
+    put(&output[i], sum * (1.0f / (kernel_height * kernel_width)));
+    signs[i] = bits;
+}
+
+// Back through both: what no window covers, and what was not positive, gets nothing.
+extern "C" __global__ void average_pool_of_relu_input_gradient(const REAL* output_gradient, const unsigned char* signs,
+                                                               REAL* gradient, int height, int width, int channels,
+                                                               int rows, int columns, int kernel_height,
+                                                               int kernel_width) {
+    unsigned int i = thread_number();
+    if (i >= (long long)height * width * channels) return;
+    int c = i % channels, u = i / channels % width, v = i / channels / width;
+    int y = v / kernel_height, x = u / kernel_width;
+    float value = 0;
+    if (y < rows && x < columns) {
+        long long o = ((long long)y * columns + x) * channels + c;
+        if (signs[o] >> (v % kernel_height * kernel_width + u % kernel_width) & 1)
+            value = value_of(output_gradient[o]) * (1.0f / (kernel_height * kernel_width));
+    }
+    put(&gradient[i], value);
+}
+
 // The first of equal taps wins, and not-a-number over all. A window of padding only gives minus infinity.
 extern "C" __global__ void max_pool(const REAL* input, REAL* output, TAP* winners, int height, int width, int channels,
                                     int rows, int columns, int kernel_height, int kernel_width, int stride_y,

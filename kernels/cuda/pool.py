@@ -55,6 +55,51 @@ def average_pool_input_gradient(
     return gradient
 
 
+def relu_pool_suits(window: Window) -> bool:
+    """Say whether ``average_pool_of_relu`` takes a window: side by side, without padding, of eight taps at most."""
+    plain = Window(window.kernel, strides=window.kernel)
+    return window == plain and len(window.taps) <= 8
+
+
+def average_pool_of_relu(gpu: Launcher, input: Array, window: Window) -> tuple[Array, Array]:
+    """Return the mean over each window of a ReLU's output, and which values of the window are positive.
+
+    Parameters
+    ----------
+    input : (H, W, C), float32 or float16.
+    window : one that ``relu_pool_suits``.
+
+    Returns
+    -------
+    output : (H', W', C).
+    signs : (H', W', C), uint8: bit t is set where tap t, row by row, is positive.
+    """
+    height, width, channels = input.shape
+    output = gpu.empty((*output_size(window, height, width), channels), input.dtype)
+    signs = gpu.empty(output.shape, np.uint8)
+    arguments = (input, output, signs, width, *output.shape, *window.kernel)
+    gpu.launch_for_each("pool.cu", "average_pool_of_relu", output.size, arguments, REAL=input.dtype, TAP=np.uint8)
+    return output, signs
+
+
+def average_pool_of_relu_input_gradient(
+    gpu: Launcher, output_gradient: Array, signs: Array, input_shape: tuple[int, int, int], window: Window
+) -> Array:
+    """Return the gradient with respect to the ReLU's input, back through the pooling and the ReLU.
+
+    Parameters
+    ----------
+    output_gradient : (H', W', C).
+    signs : from ``average_pool_of_relu``.
+    input_shape : (H, W, C) of what was pooled.
+    """
+    gradient = gpu.empty(input_shape, output_gradient.dtype)
+    arguments = (output_gradient, signs, gradient, *input_shape, *output_gradient.shape[:2], *window.kernel)
+    types = {"REAL": gradient.dtype, "TAP": np.uint8}
+    gpu.launch_for_each("pool.cu", "average_pool_of_relu_input_gradient", gradient.size, arguments, **types)
+    return gradient
+
+
 def max_pool(gpu: Launcher, input: Array, window: Window) -> tuple[Array, Array]:
     """Return the largest value of each window, and which tap it came from.
 

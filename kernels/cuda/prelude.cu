@@ -49,6 +49,9 @@ __device__ __forceinline__ void put_two(float* target, float first, float second
 // The number of this thread among all of a one-dimensional launch.
 __device__ __forceinline__ unsigned int thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
+// One bit of a mask as relu.cu leaves it.
+__device__ __forceinline__ bool bit_of(const unsigned char* mask, long long i) { return mask[i / 8] >> (7 - i % 8) & 1; }
+
 // Writes what a product gives: its value, added to what was there where add is not 0, plus the bias of its column where
 // biased is not 0, cut off below 0 where rectify is not 0 (not-a-number stays).
 template <class T>

@@ -14,11 +14,12 @@ extern "C" __global__ void squared_distance(const REAL* a, const REAL* b, double
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void square_sum(const REAL* values, double* parts, unsigned int count) {
+extern "C" __global__ void quotient_distance(const float* a, float a_divisor, const float* b, float b_divisor,
+                                             double* parts, unsigned int count) {
     double sum = 0;
     for (unsigned int i = thread_number(); i < count; i += gridDim.x * blockDim.x) {
-        double value = value_of(values[i]);
-        sum += value * value;
+        double difference = a[i] / a_divisor - b[i] / b_divisor;
+        sum += difference * difference;
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
@@ -34,17 +35,12 @@ extern "C" __global__ void count_not_finite(const REAL* values, double* parts, u
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-// One block. total[index] = sum of parts / divisor.
-extern "C" __global__ void sum_parts(const double* parts, double* total, int count, double divisor) {
+// One block. numbers[index] = sum of parts / divisor: what is to be fetched at once is brought together.
+extern "C" __global__ void sum_parts(const double* parts, double* numbers, int index, int count, double divisor) {
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += parts[i];
     sum = block_sum(sum);
-    if (threadIdx.x == 0) total[0] = sum / divisor;
-}
-
-// One thread. Brings together numbers that are to be fetched at once.
-extern "C" __global__ void place_number(const double* number, double* numbers, int index) {
-    if (thread_number() == 0) numbers[index] = number[0];
+    if (threadIdx.x == 0) numbers[index] = sum / divisor;
 }
 
 extern "C" __global__ void quotient_difference(const float* a, float a_divisor, const float* b, float b_divisor,

@@ -1,11 +1,12 @@
 """Differences and sums of squares, the array work of the losses; the counterpart of ``kernels/cpu/reductions.py``.
 
-A sum stays on the device, as an array of one number, until ``numbers`` fetches all of them at once.
+A sum stays on the device, as a ``Sum``, until ``numbers`` puts all of them together and fetches them at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,28 +15,45 @@ from kernels.cuda.geometry import THREADS, parts_of_sum
 from kernels.cuda.launcher import Array, Launcher
 
 
-def squared_distance(gpu: Launcher, a: Array, b: Array, divisor: float) -> Array:
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """A sum on the device that has yet to be put together from parts.
+
+    Parameters
+    ----------
+    parts : (n,), float64.
+    divisor : of the whole.
+    """
+
+    parts: Array
+    divisor: float
+
+
+def squared_distance(gpu: Launcher, a: Array, b: Array, divisor: float) -> Any:
     """Return sum((a - b)^2) / divisor in double precision, for arrays of one shape and dtype."""
-    return _sum(gpu, "squared_distance", (a, b), divisor)
+    return summed(gpu, "reductions.cu", "squared_distance", a.size, (a, b), (a.size,), divisor, REAL=a.dtype)
 
 
-def square_sum(gpu: Launcher, values: Array, divisor: float) -> Array:
-    """Return sum(values^2) / divisor in double precision."""
-    return _sum(gpu, "square_sum", (values,), divisor)
+def quotient_distance(gpu: Launcher, a: Array, a_divisor: float, b: Array, b_divisor: float, divisor: float) -> Any:
+    """Return sum((a / a_divisor - b / b_divisor)^2) / divisor for float32 arrays of one shape."""
+    given = (a, a_divisor, b, b_divisor)
+    return summed(gpu, "reductions.cu", "quotient_distance", a.size, given, (a.size,), divisor, REAL=np.float32)
 
 
-def count_not_finite(gpu: Launcher, values: Array) -> Array:
+def count_not_finite(gpu: Launcher, values: Array) -> Any:
     """Return how many values are infinite or not a number."""
-    return _sum(gpu, "count_not_finite", (values,), 1.0)
+    given, count = (values,), values.size
+    return summed(gpu, "reductions.cu", "count_not_finite", count, given, (count,), 1.0, REAL=values.dtype)
 
 
-def numbers(gpu: Launcher, sums: Sequence[Array]) -> list[Any]:
+def numbers(gpu: Launcher, sums: Sequence[Any]) -> list[Any]:
     """Return what the functions above gave as Python numbers, after waiting for the device once."""
     if not sums:
         return []
     together = gpu.empty((len(sums),), np.float64)
     for index, one in enumerate(sums):
-        gpu.launch("reductions.cu", "place_number", (1, 1, 1), (1, 1, 1), (one, together, index), REAL=np.float32)
+        arguments = (one.parts, together, index, one.parts.size, one.divisor)
+        gpu.launch("reductions.cu", "sum_parts", (1, 1, 1), (THREADS, 1, 1), arguments, REAL=np.float32)
     return gpu.fetch(together).tolist()
 
 
@@ -55,12 +73,24 @@ def weighted_difference(gpu: Launcher, a: Array, b: Array, weight: float, *, add
     return target
 
 
-def _sum(gpu: Launcher, name: str, arrays: tuple[Array, ...], divisor: float) -> Array:
-    """Return one number on the device: the sum that the kernel ``name`` takes, over ``divisor``."""
-    count = arrays[0].size
-    blocks = parts_of_sum(count)
-    parts, total = gpu.empty((blocks,), np.float64), gpu.empty((1,), np.float64)
-    threads = (THREADS, 1, 1)
-    gpu.launch("reductions.cu", name, (blocks, 1, 1), threads, (*arrays, parts, count), REAL=arrays[0].dtype)
-    gpu.launch("reductions.cu", "sum_parts", (1, 1, 1), threads, (parts, total, blocks, divisor), REAL=arrays[0].dtype)
-    return total
+def summed(
+    gpu: Launcher,
+    file: str,
+    name: str,
+    count: int,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    divisor: float,
+    **types: np.dtype[Any] | type,
+) -> Sum:
+    """Launch a kernel whose blocks leave a part each of a sum over ``count`` values, and return the sum.
+
+    Parameters
+    ----------
+    file, name, types : as for ``Launcher.launch``.
+    before, after : its arguments before and after the array of the parts.
+    divisor : of the whole.
+    """
+    parts = gpu.empty((parts_of_sum(count),), np.float64)
+    gpu.launch(file, name, (parts.size, 1, 1), (THREADS, 1, 1), (*before, parts, *after), 0, **types)
+    return Sum(parts, divisor)

@@ -29,5 +29,5 @@ extern "C" __global__ void relu_input_gradient_from_mask(const REAL* output_grad
                                                          REAL* gradient, unsigned int count) {
     unsigned int i = thread_number();
     if (i >= count) return;
-    put(&gradient[i], mask[i / 8] >> (7 - i % 8) & 1 ? value_of(output_gradient[i]) : 0.0f);
+    put(&gradient[i], bit_of(mask, i) ? value_of(output_gradient[i]) : 0.0f);
 }

@@ -6,6 +6,7 @@ A compiler or a card that the project has not seen may be wrong, and wrong pictu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,10 @@ CHECKS: Mapping[str, Check] = {
     ),
     "average_pool": lambda k, a: k.average_pool(a["input"], _POOL),
     "average_pool_input_gradient": lambda k, a: k.average_pool_input_gradient(a["pooled"], (23, 21, 24), _POOL),
+    "average_pool_of_relu": lambda k, a: k.average_pool_of_relu(a["input"], _POOL)[0],
+    "average_pool_of_relu_input_gradient": lambda k, a: k.average_pool_of_relu_input_gradient(
+        a["pooled"], k.average_pool_of_relu(a["input"], _POOL)[1], (23, 21, 24), _POOL
+    ),
     "max_pool": lambda k, a: k.max_pool(a["input"], _STRIDED)[0],
     "max_pool_input_gradient": lambda k, a: k.max_pool_input_gradient(
         a["pooled"], k.max_pool(a["input"], _POOL)[1], (23, 21, 24), _POOL
@@ -87,7 +92,7 @@ CHECKS: Mapping[str, Check] = {
         a["three"], True, 1.0, (1.0, 2.0, 3.0)
     ),
     "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
-    "square_sum": lambda k, a: k.numbers([k.square_sum(a["input"], 3.0)]),
+    "quotient_distance": lambda k, a: k.numbers([k.quotient_distance(a["input"], 3.0, a["other"], 7.0, 2.0)]),
     "adam_step": lambda k, a: _two_steps(k.adam_step, a, [k.zeros(a["image"].shape) for _ in range(2)], (1, 5.0)),
     "momentum_step": lambda k, a: _two_steps(k.momentum_step, a, [k.zeros(a["image"].shape)], (0.5, 5.0)),
     "lbfgs_products": lambda k, a: _of_lbfgs(k, a)[0],
@@ -104,28 +109,47 @@ HALF_CHECKS = ("conv", "gram", "gram_product")
 """Those that are compared in float16 too: products, which have separate kernels."""
 
 
+Comparisons = dict[str, Callable[[], float]]
+"""By name, what makes a comparison on the device and returns the distance, relative to the largest value."""
+
+
 def wrong_kernels(gpu: Cuda) -> dict[str, float]:
     """Return the names in ``CHECKS`` whose results on the device differ from the CPU's, and by how much."""
-    allowed = dict.fromkeys(CHECKS, TOLERANCE) | {f"{name}, float16": HALF_TOLERANCE for name in HALF_CHECKS}
-    return {name: distance for name, distance in distances(gpu).items() if not distance < allowed[name]}
+    return {name: distance for name, distance in distances(gpu).items() if not distance < allowed(name)}
 
 
 def distances(gpu: Cuda) -> dict[str, float]:
     """Return by how much each of ``CHECKS`` differs on the device from the CPU, relative to the largest value."""
+    return {name: compare() for name, compare in comparisons(gpu).items()}
+
+
+def allowed(name: str) -> float:
+    """Return the distance from which on a result of one of ``comparisons`` is wrong."""
+    return HALF_TOLERANCE if name.endswith(", float16") else TOLERANCE
+
+
+def comparisons(gpu: Cuda) -> Comparisons:
+    """Return the comparisons of ``CHECKS`` with the CPU, and of ``HALF_CHECKS`` with the same numbers in float32."""
     arrays, cpu = problem(), Cpu(1)
     on_device = {name: gpu.put(array) for name, array in arrays.items()}
-    found = {name: _distance(gpu, check(gpu, on_device), check(cpu, arrays)) for name, check in CHECKS.items()}
-    # On the CPU the same numbers in float32.
     rounded = {name: arrays[name].astype(np.float16) for name in ("input", "weight")}
     halves = on_device | {name: gpu.put(array) for name, array in rounded.items()}
     wide = arrays | {name: array.astype(np.float32) for name, array in rounded.items()}
-    for name in HALF_CHECKS:
-        found[f"{name}, float16"] = _distance(gpu, CHECKS[name](gpu, halves), CHECKS[name](cpu, wide))
-    return found
+
+    def compare(check: Check, there: Mapping[str, Any], here: Mapping[str, Any]) -> float:
+        return _distance(gpu, check(gpu, there), check(cpu, here))
+
+    found: Comparisons = {name: partial(compare, check, on_device, arrays) for name, check in CHECKS.items()}
+    return found | {f"{name}, float16": partial(compare, CHECKS[name], halves, wide) for name in HALF_CHECKS}
 
 
 def hopper_is_right(gpu: Cuda) -> bool:
     """Say whether ``hopper_conv`` agrees with ``conv`` in 16 bits: each kind of kernel, with a sum in parts and not."""
+    return all(compare() < HALF_TOLERANCE for compare in hopper_comparisons(gpu).values())
+
+
+def hopper_comparisons(gpu: Cuda) -> Comparisons:
+    """Return the comparisons of ``hopper_conv`` with ``conv``, by lines and filters of a tile and parts of the sum."""
     rng = np.random.default_rng(1)
     # Last tiles that are not full, in both directions.
     input, weight, bias, below = (
@@ -141,15 +165,18 @@ def hopper_is_right(gpu: Cuda) -> bool:
     expected = gpu.conv(input, weight, bias, _CONV, relu=True)
     rectified = gpu.fetch(expected)
     masked = gpu.fetch(gpu.relu_input_gradient(expected, mask))
-    for kind in STAGES:
+
+    def compare(tiling: Tiling) -> float:
+        found = hopper_conv(gpu, input, packed, bias, relu=True, tiling=tiling)
+        of_mask = hopper_conv(gpu, input, packed, bias, relu=True, mask=mask, tiling=tiling)
+        return max(_distance(gpu, found, rectified), _distance(gpu, of_mask, masked))
+
+    return {
+        f"hopper_conv, {kind[0]}x{kind[1]}, {splits} parts": partial(compare, Tiling(*kind, splits, blocks))
+        for kind in STAGES
         # A block that does everything has more steps than stages.
-        for splits, blocks in ((1, 1), (2, gpu.multiprocessors)):
-            tiling = Tiling(*kind, splits, blocks)
-            found = hopper_conv(gpu, input, packed, bias, relu=True, tiling=tiling)
-            of_mask = hopper_conv(gpu, input, packed, bias, relu=True, mask=mask, tiling=tiling)
-            if not max(_distance(gpu, found, rectified), _distance(gpu, of_mask, masked)) < HALF_TOLERANCE:
-                return False
-    return True
+        for splits, blocks in ((1, 1), (2, gpu.multiprocessors))
+    }
 
 
 def implicit_gemm_is_right(gpu: Cuda, precision: str) -> bool:
@@ -159,11 +186,21 @@ def implicit_gemm_is_right(gpu: Cuda, precision: str) -> bool:
     ----------
     precision : as for ``opening.tensor_cores_are_right``.
     """
-    rng = np.random.default_rng(2)
+    most = allowed_of_tensor_cores(precision)
+    return all(compare() < most for compare in implicit_gemm_comparisons(gpu, precision).values())
+
+
+def allowed_of_tensor_cores(precision: str) -> float:
+    """Return the distance from which on a result of ``implicit_gemm_comparisons`` is wrong."""
+    return SPLIT_TOLERANCE if precision == "float32" else HALF_TOLERANCE
+
+
+def implicit_gemm_comparisons(gpu: Cuda, precision: str) -> Comparisons:
+    """Return the comparisons of ``implicit_gemm_conv`` with ``conv``, by sizes; see ``implicit_gemm_is_right``."""
     dtype = np.float16 if precision == "float16" else np.float32
-    split = precision == "float32"
-    # The last tile is not full, of pixels and of filters.
-    for size, channels, filters in (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40)):
+
+    def compare(size: tuple[int, int], channels: int, filters: int) -> float:
+        rng = np.random.default_rng(2)
         input, weight, bias = (
             gpu.put(rng.standard_normal(shape).astype(kind))
             for shape, kind in (
@@ -173,10 +210,27 @@ def implicit_gemm_is_right(gpu: Cuda, precision: str) -> bool:
             )
         )
         expected = gpu.fetch(gpu.conv(input, weight, bias, _CONV, relu=True))
-        found = implicit_gemm_conv(gpu, input, pack_weight(gpu, weight), bias, _CONV, relu=True, split=split)
-        if not _distance(gpu, found, expected) < (SPLIT_TOLERANCE if split else HALF_TOLERANCE):
-            return False
-    return True
+        packed, split = pack_weight(gpu, weight), precision == "float32"
+        return _distance(gpu, implicit_gemm_conv(gpu, input, packed, bias, _CONV, relu=True, split=split), expected)
+
+    def compare_products() -> float:
+        """Compare a Gram matrix and the product of one, in three products of parts, with the tiled product's."""
+        arrays, split = problem(), Cuda(gpu.backend, splits_products=True)
+        features, matrix = gpu.put(arrays["input"]), gpu.put(arrays["matrix"])
+        return max(
+            _distance(gpu, split.gram(features), gpu.fetch(gpu.gram(features))),
+            _distance(gpu, split.gram_product(matrix, features), gpu.fetch(gpu.gram_product(matrix, features))),
+        )
+
+    # The last tile is not full, of pixels and of filters.
+    sizes = (((13, 11), 24, 72), ((5, 7), 24, 40), ((3, 5), 120, 40))
+    found: Comparisons = {
+        f"implicit_gemm_conv, {precision}, {height}x{width}, {channels} to {filters}": partial(
+            compare, (height, width), channels, filters
+        )
+        for (height, width), channels, filters in sizes
+    }
+    return found if precision == "float16" else found | {f"gram and its product, {precision}": compare_products}
 
 
 def _distance(gpu: Cuda, found: Any, expected: Any) -> float:

@@ -7,6 +7,7 @@ declaration is the only description of its arguments, and every launch is checke
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,16 @@ C_TYPES: dict[str, np.dtype[Any]] = {
     "unsigned short": np.dtype(np.uint16),
 }
 """The element types that kernels use."""
+
+_HALF_OR_FLOAT = (np.dtype(np.float32), np.dtype(np.float16))
+
+MACRO_TYPES: Mapping[str, tuple[np.dtype[Any], ...]] = {
+    "REAL": _HALF_OR_FLOAT,
+    "OTHER": _HALF_OR_FLOAT,
+    "OUTPUT": _HALF_OR_FLOAT,
+    "TAP": (np.dtype(np.uint8), np.dtype(np.uint16)),
+}
+"""The element types that each macro stands for."""
 
 _LIMITS = {dtype: (np.iinfo(dtype).min, np.iinfo(dtype).max) for dtype in C_TYPES.values() if dtype.kind in "iu"}
 
@@ -167,6 +178,13 @@ def sources() -> dict[str, tuple[str, ...]]:
             types = {parameter.type for kernel in declared(path.name).values() for parameter in kernel}
             found[path.name] = tuple(sorted(types - set(C_TYPES) - {TENSOR_MAP}))
     return found
+
+
+def variants(file: str) -> list[tuple[tuple[str, np.dtype[Any]], ...]]:
+    """Return every choice of element types that a source is compiled for."""
+    macros = sources()[file]
+    choices = itertools.product(*(MACRO_TYPES[macro] for macro in macros))
+    return [tuple(zip(macros, types, strict=True)) for types in choices]
 
 
 def _parameter(text: str) -> Parameter:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from kernels.cuda.geometry import THREADS, parts_of_sum
 from kernels.cuda.launcher import Array, Launcher
+from kernels.cuda.reductions import summed
 
 
-def variation(gpu: Launcher, image: Array, divisor: float, epsilon: float | None = None) -> Array:
+def variation(gpu: Launcher, image: Array, divisor: float, epsilon: float | None = None) -> Any:
     """Return the sum over all values of what the steps to the next row and column come to, over ``divisor``.
 
     Parameters
@@ -17,12 +19,8 @@ def variation(gpu: Launcher, image: Array, divisor: float, epsilon: float | None
     epsilon : None adds up ``(d_y^2 + d_x^2) / 2``, a number ``sqrt(d_y^2 + d_x^2 + epsilon^2) - epsilon``. Beyond the
         last row and column the step is 0.
     """
-    blocks = parts_of_sum(image.size)
-    parts, total = gpu.empty((blocks,), np.float64), gpu.empty((1,), np.float64)
-    threads = (THREADS, 1, 1)
-    gpu.launch("variation.cu", "variation", (blocks, 1, 1), threads, (image, parts, *image.shape, *_form(epsilon)))
-    gpu.launch("reductions.cu", "sum_parts", (1, 1, 1), threads, (parts, total, blocks, divisor), REAL=np.float64)
-    return total
+    after = (*image.shape, *_form(epsilon))
+    return summed(gpu, "variation.cu", "variation", image.size, (image,), after, divisor)
 
 
 def variation_gradient(

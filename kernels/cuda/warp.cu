@@ -74,3 +74,25 @@ __device__ __forceinline__ unsigned int rounded_to_tf32(float value) {
     return bits;
 }
 #endif
+
+// The high part of a float32 number in tf32, in its place, and the low part: what is then missing, in tf32 again.
+__device__ __forceinline__ void take_apart(unsigned int& high, unsigned int& low) {
+    float value = __int_as_float(high);
+    high = rounded_to_tf32(value);
+    low = rounded_to_tf32(value - __int_as_float(high));
+}
+
+// d += a b of numbers that have been taken apart, in float32's own precision but for its last digit.
+// Source: H. Ootomo, R. Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32
+// theoretical peak performance" (2022).
+__device__ __forceinline__ void multiply_in_parts(float* d, const unsigned int* a, const unsigned int* low_a,
+                                                  const unsigned int* b, const unsigned int* low_b) {
+    // The small products first; that of the two low parts is below the last digit. Tensor cores do not round a sum but
+    // cut it off: long ones are made outside.
+    float few[4] = {};
+    multiply_tf32(few, a, low_b);
+    multiply_tf32(few, low_a, b);
+    multiply_tf32(few, a, b);
+#pragma unroll
+    for (int j = 0; j < 4; j++) d[j] += few[j];
+}

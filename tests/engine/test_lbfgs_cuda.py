@@ -225,6 +225,14 @@ def test_an_iteration_waits_for_the_device_once(networks, emulator, monkeypatch)
     assert len(waits) <= 7 + 2
 
 
+def test_an_iteration_uploads_a_list_of_rows_and_the_factors_of_a_direction(networks, emulator, monkeypatch):
+    objective, uploads, upload = make(networks[0], **SETTINGS["content and style"]), [], emulator.upload
+    image = to_device(IMAGE)
+    monkeypatch.setattr(emulator, "upload", lambda array: uploads.append(array) or upload(array))
+    result = minimize(objective, image, "l-bfgs", iterations=6)
+    assert len(uploads) <= 1 + result.evaluations + result.iterations + 1  # the first: that all are free
+
+
 def test_an_initial_image_beyond_the_bounds_is_clipped(networks):
     objective = make(networks[0], **SETTINGS["content and style"])
     result = minimize(objective, to_device(3 * IMAGE - 200), "adam", iterations=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,10 @@ from kernels.cpu.threads import available_cores
 from tools.bench.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.bench.cuda_report import as_json as cuda_as_json
 from tools.bench.cuda_report import render_cuda
+from tools.bench.first_run import page
+from tools.bench.first_run.first_run import first_run
+from tools.bench.first_run.running import perform
+from tools.bench.first_run.steps import STEPS, Plan
 from tools.bench.memory import Memory, measure_memory, memory_of_this_process
 from tools.bench.optimizer import OptimizerRun, measure_run
 from tools.bench.precision import PRECISION_IMAGES, Precision, measure_precision
@@ -51,12 +56,23 @@ def build_parser() -> Parser:
     parser = Parser(prog=NAME, description="Measure speed, memory and precision of one evaluation, or of whole runs.")
     add_network(parser)
     parser.add_argument(
-        "-s", "--size", type=_sizes, default=(256, 512), metavar="N,N,...", help="sides in pixels (default 256,512)"
+        "-s",
+        "--size",
+        type=_sizes,
+        metavar="N,N,...",
+        help="sides in pixels (default 256,512; with --first-run 512,1024,2048)",
     )
     parser.add_argument("--convolution", choices=CONVOLUTIONS, default="auto", help="the engine's, default auto")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda times a GPU instead: see docs/gpu.md"
     )
+    parser.add_argument(
+        "--first-run",
+        type=given_path,
+        metavar="DIR",
+        help="with --device cuda: everything that is to be known of a GPU on which this has not run, written to DIR",
+    )
+    parser.add_argument("--perform", choices=tuple(STEPS), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of weights and images")
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="rounds to time (default 5)")
     parser.add_argument("--against", choices=("torch",), help="also measure the same in PyTorch")
@@ -73,7 +89,12 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
-    arguments = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = build_parser().parse_args(given)
+    if arguments.size is None:
+        arguments.size = (256, 512) if arguments.first_run is None else (512, 1024, 2048)
+    if arguments.first_run is not None:
+        return _first_run(arguments, given)
     setup = replace(setup_from(arguments), convolution=arguments.convolution)
     if arguments.memory_of is not None:
         print(json.dumps(asdict(memory_of_this_process(setup, arguments.size[0], arguments.memory_of))))
@@ -97,6 +118,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(render(report, arguments.markdown))
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
+    return 0
+
+
+def _first_run(arguments: argparse.Namespace, given: Sequence[str]) -> int:
+    """Make the first run on a GPU, or in a process that it has started one of its steps; return the exit code."""
+    if arguments.device != "cuda":
+        raise ValueError("--first-run is for a GPU: give --device cuda too")
+    folder: Path = arguments.first_run
+    if arguments.perform is not None:
+        setup = resolved(setup_from(arguments), arguments.cache)
+        iterations = arguments.iterations or 500
+        plan = Plan(setup, arguments.size, arguments.repeats, iterations, folder, arguments.cache)
+        return perform(plan, arguments.perform)
+    with Progress(len(STEPS), "steps", NAME, quiet=arguments.quiet) as progress:
+        found = first_run(folder, given, lambda step: progress.update(1, step))
+    print(page.printed(folder, found))
     return 0
 
 

@@ -20,7 +20,7 @@ from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
 from engine.graph import value_shapes
 from engine.network import Network
-from engine.ops import Array
+from engine.ops import Array, Conv
 from engine.optimize import minimize
 from kernels import Cuda
 from kernels.cuda import opening, selftest
@@ -279,23 +279,27 @@ def _entry(
 
 
 def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
-    """Time each node alone, on random numbers."""
+    """Time each node of an evaluation alone, on random numbers; a convolution with the pooling that is run with it."""
     rng, gpu = np.random.default_rng(0), network.device
     assert isinstance(gpu, Cuda)
     wait = partial(_wait, gpu)
-    plan = network.plan(size, size, network.layers)
+    plan = network.plan(size, size, LAYERS)
     shapes = value_shapes(plan.nodes, plan.image)
     times = []
     for node in plan.nodes:
-        operator, shape = node.operator, shapes[node.output]
+        operator, shape, kept = node.operator, shapes[node.output], node.output in plan.kept
         given, flowing = (
             gpu.put(rng.standard_normal(one).astype(network.dtype)) for one in (shapes[node.input], shape)
         )
-        _, saved = operator.forward(gpu, [given], False)
-        operator.input_gradients(gpu, flowing, None, saved)
-        forward = seconds_each(partial(operator.forward, gpu, [given], False), wait, LAUNCHES)
-        backward = seconds_each(partial(operator.input_gradients, gpu, flowing, None, saved), wait, LAUNCHES)
-        operations = 2 * operator.multiply_adds(shape)
+        output, saved = operator.forward(gpu, [given], kept)
+        going_back = partial(operator.input_gradients, gpu, flowing, output if kept else None, saved)
+        going_back()
+        forward = seconds_each(partial(operator.forward, gpu, [given], kept), wait, LAUNCHES)
+        backward = seconds_each(going_back, wait, LAUNCHES)
+        convolved = (
+            replace(operator, pool=None).output_shape([shapes[node.input]]) if isinstance(operator, Conv) else shape
+        )
+        operations = 2 * operator.multiply_adds(convolved)
         moved = given.nbytes + flowing.nbytes
         times.append(LayerTime(variant, size, node.label, forward, backward, operations, moved))
     return times

@@ -157,6 +157,10 @@ class Emulator:
     def tensor_map(self, array, sizes, steps, box):
         return TensorMap(array, sizes, steps, box)
 
+    def compile(self, kernel):
+        self._library(kernel)
+        return {}
+
     def run(self, kernel, grid, block, arguments, shared_bytes=0):
         if self._recorded is not None:
             self._recorded.append((kernel, grid, block, arguments, shared_bytes))

@@ -106,6 +106,20 @@ def test_every_window_comes_out_exactly(emulator, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("channels", "filters"), [(32, 20), (32, 128), (256, 9)])
+def test_where_the_mask_is_not_the_result_is_zero(order, way, channels, filters):
+    """Blocks of either kind, and a sum in parts; bytes of the mask that two pixels share."""
+    dtype, split, _ = WAYS[way]
+    input, weight, bias = whole_numbers((9, 7), channels, filters, VGG, dtype)
+    below = np.random.default_rng(1).standard_normal((9, 7, filters)).astype(np.float32)
+    mask = cuda.relu_mask(to_device(below))
+    found = run(input, weight, bias, VGG, split=split, mask=mask)
+    np.testing.assert_array_equal(found, np.where(below > 0, run(input, weight, bias, VGG, split=split), 0))
+    with pytest.raises(ValueError, match="mask must have"):
+        run(input, weight, bias, VGG, split=split, mask=cuda.relu_mask(to_device(below[1:])))
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("channels", [32, 256])
 def test_other_numbers_come_out_in_their_precision(emulator, way, channels):
     """Channels enough for a single part, and for several."""
@@ -230,14 +244,17 @@ def spoiled(emulator, tmp_path, monkeypatch):
     packing = Emulator(emulator.folder)
 
     def spoil(kernel, *changes):
+        spoiled = dict(texts)
         text, *kernels = texts["implicit_gemm.cu"].split('extern "C"')
         (kept,) = (one for one in kernels if f"{kernel}(" in one)
+        spoiled["implicit_gemm.cu"] = text
         for line, other in changes:
-            assert text.count(line) == 1, line
-            text = text.replace(line, other)
-        (tmp_path / "implicit_gemm.cu").write_text(text + 'extern "C"' + kept)
-        for name in source.COMMON:
-            (tmp_path / name).write_text(texts[name])
+            name = next(name for name in ("implicit_gemm.cu", *source.COMMON) if line in spoiled[name])
+            assert spoiled[name].count(line) == 1, line
+            spoiled[name] = spoiled[name].replace(line, other)
+        spoiled["implicit_gemm.cu"] += 'extern "C"' + kept
+        for name, text in spoiled.items():
+            (tmp_path / name).write_text(text)
         monkeypatch.setattr(source, "FOLDER", tmp_path)
         monkeypatch.setattr("tests.kernels.cuda.emulator.FOLDER", tmp_path)
         monkeypatch.setattr(emulator, "folder", tmp_path)
@@ -283,15 +300,15 @@ def test_copies_that_are_not_waited_for_or_go_astray_are_found(spoiled, emulator
     assert not all(found)
 
 
-_SUMS = ("float few[4] = {};", "float (&few)[4] = sum[m][n + i];"), ("sum[m][n + i][j] += few[j]", "")
+_SUMS = ("float few[4] = {};", "float* few = d;"), ("d[j] += few[j]", "")
 
 
 @pytest.mark.parametrize(
     ("way", "changes"),
     [
         ("tf32", [("b[i] = rounded_to_tf32(__int_as_float(b[i]))", "")]),
-        ("split", [("multiply_tf32(few, a[m], &low_b[2 * i]);", "")]),
-        ("split", [("multiply_tf32(few, low_a[m], &b[2 * i]);", "")]),
+        ("split", [("multiply_tf32(few, a, low_b);", "")]),
+        ("split", [("multiply_tf32(few, low_a, b);", "")]),
         ("split", _SUMS),
     ],
 )

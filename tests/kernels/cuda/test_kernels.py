@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import Cuda
-from kernels.cuda import geometry, opening, reductions
+from kernels.cuda import geometry, opening, pool, reductions
 from kernels.cuda.gemm import gemm
 from kernels.geometry import Window, output_size
 from tests.kernels import naive, test_conv, test_pad, test_pool
@@ -139,6 +139,35 @@ def test_rows_that_are_no_whole_pieces_go_another_way(emulator, kind, shape, use
     assert relative(to_host(result), a.astype(np.float64) @ b.astype(np.float64)) < 4e-4
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "inner"), [(4, 4, 4), (136, 72, 40), (64, 128, 200), (16, 16, 1096), (260, 8, 24)]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_in_three_parts_are_exact_on_whole_numbers(order, emulator, transposed, rows, columns, inner):
+    """Tiles that are not full, several steps, parts; factor, sum with what was there, bias and ReLU."""
+    rng = np.random.default_rng(inner)
+    a, b = (rng.integers(-2, 3, shape) * (rng.random(shape) < 0.5) for shape in ((rows, inner), (inner, columns)))
+    start, bias = rng.integers(-9, 10, (rows, columns)), rng.integers(-9, 10, columns).astype(np.float32)
+    target = to_device(start.astype(np.float32))
+    given = to_device((a.T if transposed else a).astype(np.float32)), to_device(b.astype(np.float32))
+    split = Cuda(opening.open_cuda().backend, splits_products=True)
+    ran = split.backend.launches
+    ran.clear()
+    gemm(split, *given, target, transpose_a=transposed, factor=0.5, add=True, bias=to_device(bias), relu=True)
+    np.testing.assert_array_equal(to_host(target), np.maximum(start + 0.5 * (a @ b) + bias, 0))
+    kind = "gram" if transposed else "plain"
+    assert ran == [f"gemm_split_{kind}", *(["sum_of_parts"] if inner > 1024 else [])]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_in_three_parts_have_single_precisions_digits(emulator, transposed):
+    a, b = normal((72, 500)), normal((500, 40), seed=1)
+    given = to_device(np.ascontiguousarray(a.T) if transposed else a), to_device(b)
+    split = Cuda(emulator, splits_products=True)
+    result = to_host(gemm(split, *given, cuda.empty((72, 40), np.float32), transpose_a=transposed))
+    assert relative(result, a.astype(np.float64) @ b) < 5e-7
+
+
 def test_a_long_product_is_split_and_put_together(order, emulator):
     a, b, start = normal((3000, 5)), normal((3000, 7), seed=1), normal((5, 7), seed=2)
     output = to_device(start)
@@ -241,6 +270,37 @@ def test_average_pool_gives_the_same_bits(emulator, case, count_include_pad):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("kernel", "shape"), [((2, 2), (8, 6, 5)), ((2, 2), (9, 7, 4)), ((1, 3), (4, 8, 3))])
+def test_pooling_and_relu_go_back_at_once_with_the_same_bits(order, kernel, shape, dtype):
+    """Rows and columns that no window covers included."""
+    window = Window(kernel, strides=kernel)
+    input = np.maximum(normal(shape), 0).astype(dtype)
+    flowing = normal((*output_size(window, *shape[:2]), shape[2]), seed=1).astype(dtype)
+    there, gradient = to_device(input), to_device(flowing)
+    output, signs = cuda.average_pool_of_relu(there, window)
+    found = cuda.average_pool_of_relu_input_gradient(gradient, signs, shape, window)
+    np.testing.assert_array_equal(to_host(output), to_host(cuda.average_pool(there, window)))
+    pooled = cuda.average_pool_input_gradient(gradient, shape, window)
+    np.testing.assert_array_equal(to_host(found), to_host(cuda.relu_input_gradient(pooled, there)))
+    of_cpu, of_signs = cpu.average_pool_of_relu(input.astype(np.float32), window)
+    np.testing.assert_array_equal(to_host(signs), of_signs)
+    np.testing.assert_allclose(to_host(output), of_cpu, rtol=1e-3)
+    back = cpu.average_pool_of_relu_input_gradient(flowing.astype(np.float32), of_signs, shape, window)
+    np.testing.assert_allclose(to_host(found), back, rtol=1e-3)
+
+
+def test_only_windows_side_by_side_take_the_relus_signs():
+    assert pool.relu_pool_suits(Window((2, 2), strides=(2, 2)))
+    for window in (
+        Window((3, 3), strides=(2, 2)),
+        Window((3, 3), strides=(3, 3)),
+        Window((2, 2), strides=(2, 2), pads=(0, 0, 1, 1)),
+        Window((2, 2), strides=(2, 2), ceil_mode=True),
+    ):
+        assert not pool.relu_pool_suits(window)
+
+
 @pytest.mark.parametrize("case", [*test_pool.CASES.values(), *random_cases(30, 6)], ids=str)
 def test_max_pool_gives_the_same_bits_with_ties_and_not_a_number(emulator, case):
     shape, window = case
@@ -336,12 +396,13 @@ def test_sums(order, count):
     bad[1::100] = np.nan
     sums = [
         cuda.squared_distance(to_device(a), to_device(b), 2.0),
-        cuda.square_sum(to_device(a), 3.0),
+        cuda.quotient_distance(to_device(a), 2.0, to_device(b), 7.0, 3.0),
         cuda.count_not_finite(to_device(bad)),
     ]
     distance, squares, wrong = cuda.numbers(sums)
     assert distance == pytest.approx(cpu.squared_distance(a, b, 2.0), rel=1e-13)
-    assert squares == pytest.approx(cpu.square_sum(a.astype(np.float64), 3.0), rel=1e-13)
+    # The quotients are rounded to single precision, on both.
+    assert squares == pytest.approx(cpu.quotient_distance(a, np.float32(2), b, np.float32(7), 3.0), rel=1e-5)
     assert wrong == cpu.count_not_finite(bad) > 0
 
 
@@ -427,5 +488,10 @@ def test_results_do_not_depend_on_the_order_of_threads(compiled_kernels, monkeyp
         gpu = Cuda(emulated)
         monkeypatch.setattr(opening, "open_cuda", lambda gpu=gpu: gpu)
         features = to_device(normal((30, 40, 9)))
-        results.append((to_host(cuda.gram(features)).tobytes(), *cuda.numbers([cuda.square_sum(features, 1.0)])))
+        results.append(
+            (
+                to_host(cuda.gram(features)).tobytes(),
+                *cuda.numbers([cuda.quotient_distance(features, 1.0, features, 2.0, 1.0)]),
+            )
+        )
     assert results[0] == results[1]

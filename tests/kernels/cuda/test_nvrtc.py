@@ -1,16 +1,14 @@
 """Every CUDA source compiles for every architecture it claims, and uses no more than a card has; without a GPU."""
 
-import itertools
 import re
 import subprocess
 import tempfile
 from functools import cache
 
-import numpy as np
 import pytest
 
 from kernels.cuda.hopper import STAGES, THREADS
-from kernels.cuda.source import declared, program, sources
+from kernels.cuda.source import declared, program, sources, variants
 from tests.kernels.cuda import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -19,23 +17,10 @@ pytestmark = pytest.mark.skipif(
 
 # Turing, Ampere (data center and other), Ada, Hopper and Blackwell; NVRTC 13 has no 7.0 any more.
 ARCHITECTURES = ["75", "80", "86", "89", "90", "90a", "120"]
-TYPES = {
-    "REAL": [np.float32, np.float16],
-    "OTHER": [np.float32, np.float16],
-    "OUTPUT": [np.float32, np.float16],
-    "TAP": [np.uint8, np.uint16],
-}
 PORTABLE = [file for file in sources() if file != "hopper.cu"]
-NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75")}
+NOT_FOR = {("gemm_half.cu", "75"), ("implicit_gemm.cu", "75"), ("gemm_pieces.cu", "75"), ("gemm_split.cu", "75")}
 # CuPy's own (cupy/cuda/compiler.py and cupy/_core/core.pyx, version 14.2).
 OF_CUPY = ("-ftz=true",)
-
-
-def variants(file):
-    macros = sources()[file]
-    return [
-        tuple(zip(macros, map(np.dtype, types), strict=True)) for types in itertools.product(*map(TYPES.get, macros))
-    ]
 
 
 @cache
@@ -142,6 +127,18 @@ def test_products_of_pieces_use_tensor_cores_and_copies_past_registers(architect
         assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
         assert len(re.findall(r"\bLDSM\.16\.MT88\.4 ", code)) == transposed
         assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == copies
+        assert not re.search(r"\b(LDL|STL)\b", code)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_products_in_three_parts_use_tensor_cores_and_copies_past_registers(architecture):
+    kernels = disassembled(check("gemm_split.cu", (), architecture))
+    # Of half a step: three products for each of two by four fragments; loads of fragments; copies of three steps.
+    for name, loads in (("gram", 0), ("plain", 2)):
+        code = kernels[f"gemm_split_{name}"]
+        assert len(re.findall(r"\bHMMA\.1688\.F32\.TF32 ", code)) == 3 * 8
+        assert len(re.findall(r"\bLDSM\.16\.M88\.4 ", code)) == loads
+        assert len(re.findall(r"\bLDGSTS\.E\.BYPASS\.128\b", code)) == 3 * 3
         assert not re.search(r"\b(LDL|STL)\b", code)
 
 

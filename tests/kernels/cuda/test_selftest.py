@@ -62,7 +62,7 @@ def test_everything_that_the_network_uses_is_compared():
         ("relu", "relu"),
         ("weighted_difference", "weighted_difference"),
         ("normalize_pixels", "normalize_pixels"),
-        ("sum_parts", "square_sum"),
+        ("sum_parts", "quotient_distance"),
         ("copy_columns", "concat"),
         ("pad", "pad"),
         ("pad_input_gradient", "pad_input_gradient"),
@@ -81,6 +81,14 @@ def test_everything_that_the_network_uses_is_compared():
 def test_a_kernel_with_one_wrong_value_is_named(emulator, kernel, named):
     emulator.faults[kernel] = spoil
     assert named in selftest.wrong_kernels(emulator.device)
+
+
+@pytest.mark.parametrize("kernel", ["gemm_split_gram", "gemm_split_plain", "implicit_gemm_split_64"])
+def test_tensor_cores_with_one_wrong_value_are_not_used(emulator, kernel):
+    assert opening.tensor_cores_are_right(emulator.device, "float32")
+    emulator.faults[kernel] = spoil
+    with pytest.warns(RuntimeWarning, match="convolution 'tensor' is not used: its results in float32"):
+        assert not opening.tensor_cores_are_right(emulator.device, "float32")
 
 
 def test_a_wrong_device_is_not_used_and_one_warning_says_so(compiled_kernels, monkeypatch, tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kernels.cuda import opening
+from engine.device import moved_to_cuda
+from kernels.cuda import opening, selftest
 from tests.tools.bench.test_main import needs_torch
 from tools.bench import __main__ as bench
 from tools.bench.cuda import VARIANTS, Card, CudaReport, LayerTime, ProgramTime, Variant
@@ -30,7 +33,7 @@ def test_everything_is_measured_and_right(emulator, tmp_path, capsys, quick):
     report = json.loads(file.read_text())
     assert report["card"]["name"] == "emulated GPU"
     assert report["card"]["bandwidth"] > 0
-    assert len(report["card"]["distances"]) == 27
+    assert len(report["card"]["distances"]) == len(selftest.CHECKS) + len(selftest.HALF_CHECKS)
     assert max(report["card"]["distances"].values()) < 1e-3
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", report["date"])
     assert [one["program"] for one in report["programs"]] == list(VARIANTS)
@@ -38,12 +41,14 @@ def test_everything_is_measured_and_right(emulator, tmp_path, capsys, quick):
         assert one["median_seconds"] > 0
         assert one["iteration"] > 0
         assert one["gradient"] < (1e-4 if one["precision"] == "float32" else 3e-2)
-    # Sixteen convolutions and four poolings, of the variants that are not replayed.
-    assert len(report["layers"]) == 20 * sum(not variant.replay for variant in VARIANTS.values())
+    # The convolutions up to conv5_1, four with the pooling behind them, of the variants that are not replayed.
+    assert len(report["layers"]) == 13 * sum(not variant.replay for variant in VARIANTS.values())
     assert all(one["forward"] > 0 and one["backward"] > 0 for one in report["layers"])
     # As many operations, however a layer is computed.
     assert len({one["operations"] for one in report["programs"]}) == 1
-    assert len({(one["layer"], one["operations"], one["moved"]) for one in report["layers"]}) == 2 * 20  # two dtypes
+    assert len({(one["layer"], one["operations"], one["moved"]) for one in report["layers"]}) == 2 * 13  # two dtypes
+    of_one = [one["operations"] for one in report["layers"] if one["variant"] == "tf32"]
+    assert 2 * sum(of_one) == report["programs"][0]["operations"]
     printed = capsys.readouterr().out
     assert printed.startswith("GPU: emulated GPU, 2")
     assert all(variant in printed for variant in VARIANTS)
@@ -65,6 +70,21 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch):
     assert opening.unavailable()
     with pytest.raises(ValueError, match="device 'cuda' is not available: CuPy finds no GPU"):
         bench.main(SMALL)
+
+
+def test_an_evaluation_makes_no_pass_that_another_can_make(emulator):
+    """VGG-19 and the paper's layers: six are kept, three ReLUs are read by a convolution alone, four by a pooling."""
+    network = moved_to_cuda(replace(build_network(Setup(width=0.125, threads=1)), convolution="tensor"), "tf32")
+    content, style, image = pictures(16, 0)
+    objective = build_objective(network, content, style)
+    emulator.launches.clear()
+    objective(network.placed(image))
+    made = Counter(emulator.launches)
+    assert (made["relu_input_gradient"], made["relu_mask"], made["relu_input_gradient_from_mask"]) == (6, 3, 0)
+    assert made["average_pool_of_relu"] == made["average_pool_of_relu_input_gradient"] == 4
+    # Five Gram matrices, each compared in one pass, and their gradients; six terms and a count of what is not finite.
+    assert (made["gemm_split_gram"], made["gemm_split_plain"]) == (5, 5)
+    assert (made["quotient_distance"], made["quotient_difference"], made["sum_parts"]) == (5, 5, 7)
 
 
 # ---- beside PyTorch ----
