@@ -1,4 +1,4 @@
-"""The equations of "A Neural Algorithm of Artistic Style" (Gatys, Ecker and Bethge 2015, arXiv:1508.06576), in order.
+"""The equations of "A Neural Algorithm of Artistic Style" (Gatys, Ecker and Bethge 2015, arXiv:1508.06576).
 
 Each value stands directly above its gradient, in the paper's letters:
 
@@ -9,9 +9,9 @@ Each value stands directly above its gradient, in the paper's letters:
     w_l                 weight of layer l in the style loss
     alpha, beta         weights of content and style in the total
 
-The paper's gradients (equations 2 and 6) are zero where F < 0, because its F is taken before the ReLU. Here F is taken
-after it, where nothing is negative, and the ReLU's own input gradient (``kernels/cpu/relu.py``) makes the same zero. So
-these are the plain derivatives with respect to F.
+The paper's gradients (equations 2 and 6) have a second case, zero where F < 0: it is the derivative with respect to the
+ReLU's input, of a loss on the ReLU's output. Here F is the output, nothing in it is negative, and these are the plain
+derivatives with respect to it; the ReLU's own input gradient (``kernels/cpu/relu.py``) makes the zero.
 
 Images of different sizes: the Gram matrix of each is divided by its own M before the two are compared. Where the sizes
 agree that is the paper's formula.

@@ -1,9 +1,10 @@
 """Parts of the picture with a style of their own, and how much of each position belongs to which.
 
 The guided Gram matrices of Gatys, Ecker, Bethge, Hertzmann and Shechtman, "Controlling Perceptual Factors in Neural
-Style Transfer" (2017), section 5: with t_r how much of a position belongs to region r, the region's Gram matrix is
-``G_r = sum_k t_rk F_k F_k^T``, and in equation 4 its size M_l is the sum of t_r. A region weighs as much as its share
-of the picture, so that its style pulls at each position as hard as one style for the whole would.
+Style Transfer" (2017), section 4.1: with t_r how much of a position belongs to region r (the square of their
+T_r, which multiplies F itself), the region's Gram matrix is ``G_r = sum_k t_rk F_k F_k^T``, and in equation 4 its size
+M_l is the sum of t_r. A region weighs as much as its share of the picture, so that its style pulls at each position as
+hard as one style for the whole would.
 """
 
 from __future__ import annotations

@@ -93,6 +93,25 @@ def resolved_pads(window: Window, height: int, width: int) -> tuple[int, int, in
     return begins[0], begins[1], ends[0], ends[1]
 
 
+def mirrored_window(window: Window, height: int, width: int) -> Window | None:
+    """Return the window of the transposed convolution; None with strides, or where its padding would be negative.
+
+    Parameters
+    ----------
+    window : of the convolution.
+    height, width : of the convolution's input.
+    """
+    pads = resolved_pads(window, height, width)
+    extent_y, extent_x = window.extent
+    if window.strides != (1, 1) or max(pads[0], pads[2]) >= extent_y or max(pads[1], pads[3]) >= extent_x:
+        return None
+    return Window(
+        window.kernel,
+        pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
+        dilations=window.dilations,
+    )
+
+
 def reaching(offset: int, stride: int, low: int, high: int, count: int) -> tuple[int, int]:
     """Return the outputs whose tap falls into the input's ``[low, high)``, as a half-open range.
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from kernels.cpu.relu import rectify
 from kernels.cpu.threads import Threads
-from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
+from kernels.geometry import Window, mirrored_window, output_size, reaching, resolved_pads, strips
 
 Array = NDArray[Any]
 
-# A strip has about this many bytes of patches, but not fewer output pixels than pay for reading the weight again.
+# A strip has about this many bytes of patches, but at least _STRIP_PIXELS output pixels: then
+# reading the weight again pays off.
 _STRIP_BYTES = 1 << 22
 _STRIP_PIXELS = 512
 
@@ -105,14 +106,8 @@ def conv_input_gradient(
     flipped : ``flip_weight(weight, group)`` if it is at hand.
     """
     height, width, channels = input_shape
-    pads = resolved_pads(window, height, width)
-    if window.strides == (1, 1) and channels > _FEW_CHANNELS * group and _fits_transposed(window, pads):
-        extent_y, extent_x = window.extent
-        mirrored = Window(
-            window.kernel,
-            pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
-            dilations=window.dilations,
-        )
+    mirrored = mirrored_window(window, height, width)
+    if mirrored is not None and channels > _FEW_CHANNELS * group:
         flipped = flip_weight(weight, group) if flipped is None else flipped
         return conv(threads, output_gradient, flipped, None, mirrored, group)
     return _scattered_gradient(threads, output_gradient, weight, input_shape, window, group)
@@ -162,11 +157,6 @@ def conv_scratch_bytes(
 
 def _strip_bytes(pixels: int, patch_bytes: int) -> int:
     return min(pixels, max(_STRIP_PIXELS, _STRIP_BYTES // patch_bytes)) * patch_bytes
-
-
-def _fits_transposed(window: Window, pads: tuple[int, int, int, int]) -> bool:
-    """Say whether the transposed convolution's padding is not negative."""
-    return max(pads[0], pads[2]) < window.extent[0] and max(pads[1], pads[3]) < window.extent[1]
 
 
 def _scattered_gradient(
@@ -237,7 +227,8 @@ def _patches(
     height, width, channels = input.shape
     y0, y1, x0, x1 = block
     (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
-    if len(window.taps) == 1 and window.strides == (1, 1) and origin == (0, 0) and x1 - x0 == width:
+    is_pointwise = len(window.taps) == 1 and window.strides == (1, 1) and origin == (0, 0)
+    if is_pointwise and y1 <= height and (x0, x1) == (0, width):  # none of them on padding
         return input[y0:y1].reshape(-1, channels)
     if planes:
         in_planes = np.empty((len(window.taps), channels, y1 - y0, x1 - x0), input.dtype)

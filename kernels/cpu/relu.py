@@ -63,7 +63,7 @@ def relu_input_gradient(
 ) -> Array:
     """Return the gradient with respect to the input: ``output_gradient`` where the output is positive, else 0.
 
-    At an input of exactly 0 the gradient is 0, as in equations 2 and 6 of Gatys, Ecker and Bethge 2015.
+    At an input of exactly 0 the gradient is 0; equations 2 and 6 of Gatys, Ecker and Bethge 2015 leave that case open.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from kernels.cuda.branches import copy_columns
 from kernels.cuda.gemm import gemm
 from kernels.cuda.geometry import chunk_rows
 from kernels.cuda.launcher import Array, Launcher
-from kernels.geometry import Window, output_size, reaching, resolved_pads, strips
+from kernels.geometry import Window, mirrored_window, output_size, reaching, resolved_pads, strips
 
 # Up to this many input channels the gradient's product is formed before it is shifted: see conv_input_gradient.
 _FEW_CHANNELS = 16
@@ -108,25 +108,6 @@ def conv_input_gradient(
         flipped = flip_weight(gpu, weight, group) if flipped is None else flipped
         return conv(gpu, output_gradient, flipped, None, mirrored, group)
     return _gathered_gradient(gpu, output_gradient, weight, input_shape, window, group)
-
-
-def mirrored_window(window: Window, height: int, width: int) -> Window | None:
-    """Return the window of the transposed convolution, or None where that is none: with strides, or too much padding.
-
-    Parameters
-    ----------
-    window : of the convolution.
-    height, width : of the convolution's input.
-    """
-    pads = resolved_pads(window, height, width)
-    extent_y, extent_x = window.extent
-    if window.strides != (1, 1) or max(pads[0], pads[2]) >= extent_y or max(pads[1], pads[3]) >= extent_x:
-        return None
-    return Window(
-        window.kernel,
-        pads=(extent_y - 1 - pads[0], extent_x - 1 - pads[1], extent_y - 1 - pads[2], extent_x - 1 - pads[3]),
-        dilations=window.dilations,
-    )
 
 
 def flip_weight(gpu: Launcher, weight: Array, group: int = 1) -> Array:

@@ -16,7 +16,6 @@ from kernels.cuda.conv import (
     conv_input_gradient,
     conv_scratch_bytes,
     flip_weight,
-    mirrored_window,
     pack_weight,
 )
 from kernels.cuda.hopper import PackedWeight, hopper_conv, hopper_suits, pack_hopper_weight
@@ -24,7 +23,7 @@ from kernels.cuda.implicit_gemm import implicit_gemm_conv, implicit_gemm_suits
 from kernels.cuda.launcher import Array, Launcher
 from kernels.cuda.pool import average_pool_of_relu, average_pool_of_relu_input_gradient, relu_pool_suits
 from kernels.cuda.relu import relu_input_gradient, relu_mask
-from kernels.geometry import Window, output_size
+from kernels.geometry import Window, mirrored_window, output_size
 
 
 @dataclass(frozen=True, eq=False)

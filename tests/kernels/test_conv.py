@@ -18,6 +18,8 @@ CASES = {
     "vgg": ((7, 9, 20), 18, Window((3, 3), pads=(1, 1, 1, 1)), 1),
     "first layer": ((8, 7, 3), 6, Window((3, 3), pads=(1, 1, 1, 1)), 1),
     "pointwise": ((5, 6, 20), 4, Window((1, 1)), 1),
+    "pointwise, padded at the bottom": ((4, 5, 3), 4, Window((1, 1), pads=(0, 0, 1, 0)), 1),
+    "pointwise, padded at the right": ((4, 5, 20), 4, Window((1, 1), pads=(0, 0, 0, 5)), 1),
     "no padding": ((6, 7, 17), 3, Window((3, 3)), 1),
     "uneven padding": ((6, 5, 18), 3, Window((3, 2), pads=(2, 0, 1, 1)), 1),
     "padding beyond the window": ((4, 5, 18), 2, Window((2, 2), pads=(3, 2, 2, 4)), 1),

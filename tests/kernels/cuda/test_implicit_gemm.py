@@ -8,7 +8,7 @@ import pytest
 
 from kernels import Cuda
 from kernels.cuda import conv, geometry, implicit_gemm, opening, source
-from kernels.geometry import Window, output_size, resolved_pads
+from kernels.geometry import Window, mirrored_window, output_size, resolved_pads
 from tests.kernels import naive
 from tests.kernels.cuda.emulator import Emulator
 from tests.kernels.cuda.test_kernels import order, random_window, relative
@@ -150,7 +150,7 @@ def test_the_transposed_convolution_is_one_too(emulator, way):
         _, weight, _ = whole_numbers(size, 16, 8, window, dtype)
         gradient = np.random.default_rng(2).integers(-2, 3, (*output_size(window, *size), 8)).astype(dtype)
         flipped = conv.pack_weight(cuda, cuda.flip_weight(to_device(weight)))
-        mirrored = conv.mirrored_window(window, *size)
+        mirrored = mirrored_window(window, *size)
         result = to_host(
             implicit_gemm.implicit_gemm_conv(cuda, to_device(gradient), flipped, None, mirrored, split=split)
         )
@@ -159,7 +159,7 @@ def test_the_transposed_convolution_is_one_too(emulator, way):
         )
         np.testing.assert_array_equal(result, expected)
     for window in (Window((3, 3), strides=(1, 2)), Window((3, 3), pads=(3, 0, 0, 0))):
-        assert conv.mirrored_window(window, 9, 8) is None
+        assert mirrored_window(window, 9, 8) is None
 
 
 def test_results_are_the_same_bits_in_either_order(compiled_kernels, monkeypatch):

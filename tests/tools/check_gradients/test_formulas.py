@@ -210,9 +210,9 @@ def test_the_audited_losses_are_the_programs():
 
 def test_the_audit_is_the_same_every_time_and_takes_less_than_a_second():
     first = audit()
-    begin = time.perf_counter()
+    begin = time.process_time()  # others may be at work on the machine
     assert audit() == first
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     assert [verdict.name for verdict in first] == [formula.name for formula in FORMULAS]
     assert [(verdict.source, verdict.claim) for verdict in first] == [(f.source, f.claim) for f in FORMULAS]
 
