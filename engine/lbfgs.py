@@ -23,7 +23,7 @@ separate place, so nothing is lost if the image is rejected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.saved import Saved
 from kernels import Device
 
 Array = Any
@@ -49,12 +50,13 @@ _SEARCH_EVALUATIONS = 20
 def l_bfgs(
     device: Device,
     evaluate: Evaluate,
-    finish_iteration: Callable[[Array, float], None],
+    finish_iteration: Callable[[Array, float, Callable[[], Mapping[str, Array]]], None],
     start: Array,
     bounds: Bounds,
     history: int,
     value_tolerance: float,
     gradient_tolerance: float,
+    saved: Saved | None = None,
 ) -> str:
     """Minimize a function of an image until it has converged or no lower point is found.
 
@@ -62,21 +64,30 @@ def l_bfgs(
     ----------
     device : where the images live.
     evaluate : returns value and gradient, and launches what it is given behind the evaluation.
-    finish_iteration : called with each new iterate and its value; ends the run by raising.
+    finish_iteration : called with each new iterate, its value, and what returns the state there; ends the run by
+        raising.
     start : float64, within the bounds.
     bounds : lowest and highest value of each element.
     history : pairs that are kept.
     value_tolerance, gradient_tolerance : as in ``engine.optimize.minimize``, for a function scaled as it does.
+    saved : the state to go on from.
 
     Returns
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
     memory = History(device, history, start, bounds)
-    image = start
-    value, _ = evaluate(image, partial(memory.propose, image))
-    memory.fetch()
-    while memory.accept() > gradient_tolerance:
+    lowered, scale = np.inf, 1.0
+    if saved is None:
+        image = start
+        value, _ = evaluate(image, partial(memory.propose, image))
+        memory.fetch()
+    else:
+        image, value = memory.restore(saved, start.shape), saved.number("value")
+        lowered, scale = saved.number("lowered"), saved.number("value scale")
+    while lowered > value_tolerance * scale:
+        if not memory.accept() > gradient_tolerance:
+            return "gradient"
         found = _search(evaluate, image, value, memory)
         if found is None and memory.count:
             # Rounding has spoilt the stored pairs: begin again with the steepest descent.
@@ -86,10 +97,9 @@ def l_bfgs(
             return "stalled"
         lowered, scale = value - found[1], max(abs(value), abs(found[1]), 1.0)
         image, value = found
-        finish_iteration(image, value)
-        if lowered <= value_tolerance * scale:
-            return "value"
-    return "gradient"
+        numbers = {"value": value, "lowered": lowered, "value scale": scale}
+        finish_iteration(image, value, partial(memory.state, {name: np.array(one) for name, one in numbers.items()}))
+    return "value"
 
 
 def _search(evaluate: Evaluate, image: Array, value: float, memory: History) -> tuple[Array, float] | None:
@@ -264,6 +274,60 @@ class History:
             products[row, listed] = products[listed, row] = found[:, column]
         self._place, self._free, self._gradient_row = self._proposal.place, self._proposal.free, gradient
         return float(self._numbers[2])
+
+    def state(self, numbers: Mapping[str, Array]) -> dict[str, Array]:
+        """Return ``numbers`` and what ``restore`` takes: the place that was proposed and fetched last is not lost."""
+        assert self._proposal is not None
+        image, gradient = self._proposal.place
+        return {
+            **numbers,
+            "image": image,
+            "gradient": gradient,
+            "free": self._proposal.free,
+            "fetched": self._numbers,
+            "rows": np.array(self._proposal.rows, np.int64),
+            "listed": np.array(self._proposal.listed, np.int64),
+            "pairs so far": np.array(self.count, np.int64),
+            "products": self._products,
+            "free products": self._free_products,
+            **{f"vector {row}": self._vectors[row : row + 1] for row in self._proposal.listed},
+        }
+
+    def restore(self, saved: Saved, shape: tuple[int, ...]) -> Array:
+        """Return to the state that ``state`` gave, before its place was accepted; return the image there.
+
+        Parameters
+        ----------
+        shape : of the image.
+
+        Raises ValueError for a state of something else.
+        """
+        rows, size = self._vectors.shape
+        self.count = saved.count("pairs so far", 0, 1 << 62)
+        step, gradient = (int(row) for row in saved.host("rows", (2,), np.int64))
+        kept = range(max(self.count - self.pairs + 1, 0), self.count + 1)
+        listed = sorted([gradient, *(row + below for row in map(self._row, kept) for below in (0, 1))])
+        if (
+            gradient not in (0, rows - 1)
+            or step != self._row(self.count)
+            or saved.host("listed", None, np.int64).tolist() != listed
+        ):
+            raise saved.misfit("rows")
+        vectors = np.zeros((rows, size), np.float32)
+        for row in listed:
+            vectors[row] = saved.host(f"vector {row}", (1, size), np.float32)
+        if not np.isfinite(vectors).all():
+            raise saved.misfit("vectors")
+        self._vectors = self.device.put(vectors)
+        self._products = saved.host("products", (rows, rows))
+        self._free_products = saved.host("free products", (rows, rows))
+        self._numbers = saved.host("fetched", (3 + 5 * len(listed) + len(listed) ** 2,))
+        if not all(np.isfinite(array).all() for array in (self._products, self._free_products, self._numbers)):
+            raise saved.misfit("products")
+        image, free = saved.array("image", shape), saved.array("free", (size,), np.uint8)
+        place = image, saved.array("gradient", shape)
+        self._proposal = _Proposal(place, (step, gradient), listed, free, None)
+        return image
 
     def direction(self) -> tuple[Array, float]:
         """Return minus the inverse Hessian of the free values, times the gradient; 0 for the others; and its slope."""

@@ -7,9 +7,9 @@ Transfer" (2017), "coarse-to-fine". The engine knows no way to resize an image: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,18 +156,30 @@ def stylize_coarse_to_fine(
     (51, 64, 3)
     """
     settings = settings or Settings()
-    styles = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
     size = max(content.shape[:2]) if size is None else size
 
     def resized(image: Array, long_side: int) -> Array:
         return resize(image, *fit(image.shape[0], image.shape[1], long_side))
 
+    def resized_style(style: Styles, side: int) -> Any:
+        if isinstance(style, np.ndarray):
+            return resized(style, side)
+        if isinstance(style, Mapping):
+            made = {id(one): resized_style(one, side) for one in style.values()}  # once for all its layers
+            return {layer: made[id(one)] for layer, one in style.items()}
+        return [(resized(image, side), share) for image, share in style]
+
+    def first_style(style: Any) -> Array:
+        if isinstance(style, Mapping):
+            return first_style(next(iter(style.values())))
+        return style if isinstance(style, np.ndarray) else style[0][0]
+
     def prepare_level(level: Level, image: Array | None) -> Job:
         small = resized(content, level.size)
         style_side = level.size if style_size is None else level.divided(style_size)
-        style_images = [(resized(each, style_side), share) for each, share in styles]
+        style_images = resized_style(style, style_side)
         if image is None and settings.init == "style":
-            image, _ = split_alpha(styles[0][0])
+            image, _ = split_alpha(first_style(style))
         initial = None if image is None else resize(image, *small.shape[:2])
         return prepare(network, small, style_images, replace(settings, content_weight=level.content_weight), initial)
 

@@ -5,29 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from engine import losses
-from engine.errors import NonFiniteError
+from engine import losses, statistics
+from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.ops import Array
 from engine.plan import LayerGradient, Plan, Tape
 from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
-from engine.terms import Content, Style, Term, Variation, View
+from engine.statistics import STATISTICS, Target
+from engine.terms import (
+    VARIATION_UNIT,
+    Content,
+    MomentStyle,
+    OfStyle,
+    OnLayer,
+    ShiftedStyle,
+    Style,
+    Term,
+    Variation,
+    View,
+)
 from engine.transparency import split_alpha
 from kernels import Cuda, Device
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)
 PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+PAPER_STATISTICS = ("gram",)
 
 _PAPER_KINDS = ("content", "style")
 
 Layers = str | Iterable[str] | Mapping[str, float]
-Styles = Array | Sequence[tuple[Array, float]]
+Statistics = str | Iterable[str] | Mapping[str, float]
+OneStyle = Array | Sequence[tuple[Array, float]]
+Styles = OneStyle | Mapping[str, OneStyle]
+
+
+@dataclass(frozen=True, eq=False)
+class _Painting:
+    """The targets of one style image.
+
+    Parameters
+    ----------
+    number : from 1 where there are several, else 0.
+    share : its weight, of 1 for all of them.
+    targets : of its moments, by layer.
+    shifted : by layer and direction, where there is a pair of positions.
+    """
+
+    number: int
+    share: float
+    targets: dict[str, Target]
+    shifted: dict[tuple[str, str], Array]
 
 
 @dataclass(frozen=True)
@@ -53,10 +87,12 @@ class Objective:
     content : the content image, (H, W, 3), RGB, 0..255; None for texture synthesis. The image must have its size.
     style : the style image, of any size, or a list of (image, weight): their Gram matrices are averaged by weight,
         which has the gradient of the weighted sum of their losses. None for content reconstruction. With an alpha,
-        (H, W, 4), 0..255, each part of it counts as much as it is seen: see ``engine.transparency``.
+        (H, W, 4), 0..255, each part of it counts as much as it is seen: see ``engine.transparency``. Also a style for
+        each style layer, {layer: style}, see ``at_scales``.
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
+    style_statistics : of ``engine.statistics.STATISTICS``, what the style consists of: names, or {name: weight}.
     further_terms : summands besides content and style, see ``engine.terms``.
     regions : parts of the picture with styles of their own, see ``engine.regions``; in place of ``style``.
     content_mask : (H, W), 0 and above, how much each position of the content image counts; None counts each once.
@@ -97,6 +133,7 @@ class Objective:
         content_weight: float = 1e-3,
         style_weight: float = 1.0,
         *,
+        style_statistics: Statistics = PAPER_STATISTICS,
         further_terms: Sequence[Term] = (),
         regions: Sequence[Region] = (),
         content_mask: Array | None = None,
@@ -109,6 +146,7 @@ class Objective:
         if regions and style is not None:
             raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
         self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
+        self.style_statistics = checked_statistics(style_statistics)
         further = list(further_terms)
         _check_further(further)
         network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
@@ -121,20 +159,23 @@ class Objective:
             raise ValueError("nothing to optimize: give a content or a style image, and at least one layer for it")
         alpha, beta = self.content_weight, self.style_weight
         weights = [alpha * weight for weight in self.content_layers.values()]
-        weights += [beta * weight for weight in self.style_layers.values()]
+        most = max(self.style_statistics.values())
+        weights += [beta * weight * most for weight in self.style_layers.values()]
         if not any([*weights, *(term.weight for term in further)]):
             raise ValueError("nothing to optimize: all weights are zero")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
+            styles = [*(() if style is None else self._style_terms(style)), *self._region_terms(regions)]
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
-                *(() if style is None else self._style_terms(style)),
-                *self._region_terms(regions),
+                *styles,
                 *(() if content is None else self._content_terms(content, content_mask)),
-                *further,
+                *(self._with_unit(term, styles) for term in further),
             )
         self.terms = self._by_kind()
         self.evaluations = 0
         self._plan: Plan | None = None
+        # What is computed on the host in between cannot be recorded.
+        replay = replay and not any(isinstance(term, MomentStyle | ShiftedStyle) for term in self.summands)
         self._replay = Replay(network.device, self._launch) if replay and isinstance(network.device, Cuda) else None
         self._gradient_sizes: dict[int, float] | None = None
 
@@ -234,7 +275,7 @@ class Objective:
             self._gradient_sizes = {
                 id(term): self.weight_of(term) / view.scale(term.layer) * term.gradient_size(view)
                 for term in self.summands
-                if isinstance(term, Content | Style)
+                if isinstance(term, OnLayer)
             }
         return gradient_factor(max((self._gradient_sizes.get(id(term), 0.0) for term in terms), default=0.0))
 
@@ -301,53 +342,128 @@ class Objective:
             for layer, P in targets.items()
         ]
 
-    def _region_terms(self, regions: Sequence[Region]) -> list[Term]:
+    def _region_terms(self, regions: Sequence[Region]) -> list[OfStyle]:
         """Return the terms of each region: its style's, with its share of the picture as a factor."""
         assert not regions or self.shape is not None
         guides = guides_of([region.mask for region in regions], self.shape or ())
         shapes = self.network.shapes(len(guides[0]), len(guides[0][0]), self.style_layers) if guides else {}
-        terms: list[Term] = []
+        terms: list[OfStyle] = []
         for number, (region, guide) in enumerate(zip(regions, guides, strict=True), 1):
-            targets = self._style_targets(region.style)
-            for layer, w_l in self.style_layers.items():
-                placed, size = self._at_layer(guide, np.broadcast_to(0, shapes[layer]))
-                if not size:
+            placed, shares = {}, {}
+            for layer in self.style_layers:
+                placed[layer] = self._at_layer(guide, np.broadcast_to(0, shapes[layer]))
+                if not placed[layer][1]:
                     raise ValueError(f"region {number} is too small for {layer!r}")
-                share = size / (shapes[layer][0] * shapes[layer][1])
-                terms.append(Style(layer, targets[layer], w_l * share, number, placed, size))
+                shares[layer] = placed[layer][1] / (shapes[layer][0] * shapes[layer][1])
+            terms += self._terms_of(region.style, number, placed, shares)
         return terms
+
+    def _with_unit(self, term: Term, styles: Sequence[OfStyle]) -> Term:
+        """Return a term with its own weight in place of a relative one."""
+        if not (isinstance(term, Variation) and term.relative):
+            return term
+        blank = sum(self.weight_of(of_style) * of_style.blank(self.device) for of_style in styles)
+        return replace(term, weight=term.weight * VARIATION_UNIT * (blank or 1.0), relative=False)
 
     def _at_layer(self, guide: Guide, features: Array) -> tuple[Array, float]:
         """Return a guide at the size of a layer's features, on the device, and its sum."""
         of_layer = at_layer(guide, *features.shape[:2])
         return self.device.put_parameter(of_layer, np.dtype(np.float64)), float(of_layer.sum())
 
-    def _style_terms(self, style: Styles) -> list[Term]:
+    def _style_terms(self, style: Styles) -> list[OfStyle]:
         """Return the terms of the style images."""
-        targets = self._style_targets(style) if self.style_layers else {}
-        return [Style(layer, targets[layer], w_l) for layer, w_l in self.style_layers.items()]
+        return self._terms_of(style, 0, {}, {}) if self.style_layers else []
 
-    def _style_targets(self, style: Styles) -> dict[str, Array]:
-        """Return A / M_a of each style layer, averaged over the style images by their weights."""
-        paintings = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
-        if not paintings:
+    def _terms_of(
+        self,
+        style: Styles,
+        region: int,
+        guides: Mapping[str, tuple[Array, float]],
+        shares: Mapping[str, float],
+    ) -> list[OfStyle]:
+        """Return the terms of one style.
+
+        Parameters
+        ----------
+        region : its number, from 1; 0 for the whole picture.
+        guides : of the region by layer, and their sums; none for the whole picture.
+        shares : of the picture, the region's by layer.
+        """
+        chosen = self.style_statistics
+        terms: list[OfStyle] = []
+        targets, of_layer = dict[str, Array](), dict[str, list[_Painting]]()
+        for one_style, layers in self._by_style(style):
+            found, paintings = self._style_targets(one_style, layers)
+            targets |= found
+            of_layer |= dict.fromkeys(layers, paintings)
+        for layer, w_l in self.style_layers.items():
+            w_l, (guide, size) = w_l * shares.get(layer, 1.0), guides.get(layer, (None, None))
+            if "gram" in chosen:
+                terms.append(Style(layer, targets[layer], w_l * chosen["gram"], region, guide, size))
+            for one in of_layer[layer]:
+                place: dict[str, Any] = {"region": region, "guide": guide, "painting": one.number}
+                for name, weight in chosen.items():
+                    weight *= w_l * one.share
+                    if name == "shifted":
+                        terms += [
+                            ShiftedStyle(layer, direction, one.shifted[layer, direction], weight / 2, **place)
+                            for direction in statistics.DIRECTIONS
+                            if (layer, direction) in one.shifted
+                        ]
+                    elif name != "gram":
+                        target = one.targets[layer]
+                        factor = 1.0 if name == "covariance" else statistics.balance(target)
+                        terms.append(MomentStyle(name, layer, target, weight * factor, size=size, **place))
+        return terms
+
+    def _by_style(self, style: Styles) -> list[tuple[OneStyle, list[str]]]:
+        """Return the different styles, each with its layers."""
+        if not isinstance(style, Mapping):
+            return [(style, list(self.style_layers))]
+        if set(style) != set(self.style_layers):
+            raise ValueError(
+                f"a style for each layer names {', '.join(style) or 'none'}, the style layers are "
+                f"{', '.join(self.style_layers)}"
+            )
+        groups: dict[int, tuple[OneStyle, list[str]]] = {}
+        for layer in self.style_layers:
+            groups.setdefault(id(style[layer]), (style[layer], []))[1].append(layer)
+        return list(groups.values())
+
+    def _style_targets(self, style: OneStyle, layers: Sequence[str]) -> tuple[dict[str, Array], list[_Painting]]:
+        """Return A / M_a of some layers, averaged over the style images by their weights, and their other targets.
+
+        Of other statistics than Gram matrices the losses are added up: the average would not have their gradient.
+        """
+        images = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
+        if not images:
             raise ValueError("the list of style images is empty")
-        if not all(isinstance(painting, tuple) and len(painting) == 2 for painting in paintings):
+        if not all(isinstance(image, tuple) and len(image) == 2 for image in images):
             raise ValueError("style must be one image or a list of (image, weight)")
-        shares = [_checked_weight("the weight of a style image", share) for _, share in paintings]
+        shares = [_checked_weight("the weight of a style image", share) for _, share in images]
         if max(shares) <= 0:
             raise ValueError("the weights of the style images are all zero")
         shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
         targets: dict[str, Array] = {}
-        for (image, _), share in zip(paintings, shares, strict=True):
+        paintings: list[_Painting] = []
+        others = set(self.style_statistics) - {"gram"}
+        for number, ((image, _), share) in enumerate(zip(images, shares, strict=True), 1):
             colors, alpha = split_alpha(image)
-            view = View(self.network, self.network.forward(colors, self.style_layers))
-            for layer in self.style_layers:
+            view = View(self.network, self.network.forward(colors, layers))
+            for layer in layers:
                 A, M_a = view.weighted_gram(layer, alpha)
                 targets[layer] = targets.get(layer, 0) + self.device.fetch(A) * (share / sum(shares) / M_a)
+            if others and share:
+                own = {layer: Target(view.weighted_moments(layer, alpha)) for layer in layers}
+                shifted = {
+                    (layer, direction): view.weighted_shifted(layer, alpha, direction)
+                    for layer, direction in product(layers, statistics.DIRECTIONS if "shifted" in others else ())
+                }
+                found = {place: matrix for place, matrix in shifted.items() if matrix is not None}
+                paintings.append(_Painting(number if len(images) > 1 else 0, share / sum(shares), own, found))
         if self.device.kind == "cuda":
-            return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}
-        return targets
+            return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
+        return targets, paintings
 
     def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
         """Return, for each layer, a function that adds its terms' weighted derivatives to what flows there."""
@@ -390,7 +506,7 @@ class Objective:
 
 def _added(term: Term, view: View, weight: float, flowing: Array | None, at: Array) -> Array:
     """Return ``weight`` times a term's derivative with respect to ``at``, added to what flows there."""
-    if isinstance(term, Content | Style | Variation):
+    if isinstance(term, OnLayer | Variation):
         return term.added_gradient(view, weight, flowing)
     own = term.gradient(view)
     if np.shape(own) != at.shape:
@@ -423,6 +539,40 @@ def _floating(image: Array) -> Array:
 def layer_names(layers: Layers) -> list[str]:
     """Return the names in a choice of layers: one name, several, or the keys of {name: weight}."""
     return [layers] if isinstance(layers, str) else list(layers)
+
+
+def at_scales(fine: OneStyle, coarse: OneStyle, layers: Sequence[str]) -> dict[str, OneStyle]:
+    """Return a style for each layer: the one for the fine layers, which see strokes, the other for the coarse ones.
+
+    Parameters
+    ----------
+    fine, coarse : as for ``Objective``.
+    layers : of the style, from the image upwards. The lower half is fine; of the paper's five these are conv1_1 and
+        conv2_1.
+
+    Raises ValueError for fewer than two layers.
+
+    Source: Gatys, Ecker, Bethge, Hertzmann and Shechtman, "Controlling Perceptual Factors in Neural Style Transfer"
+    (2017), section 6, which makes of both a painting beforehand; here both act at once.
+    """
+    if len(layers) < 2:
+        raise ValueError(f"two scales of style need two style layers at least, there is {len(layers)}")
+    return {layer: fine if number < len(layers) // 2 else coarse for number, layer in enumerate(layers)}
+
+
+def checked_statistics(given: Statistics) -> dict[str, float]:
+    """Return the weight of each style statistic, 1 where only names are given; raises ValueError for what is none."""
+    weights: dict[str, float]
+    if isinstance(given, Mapping):
+        weights = dict(given)
+    else:
+        weights = dict.fromkeys([given] if isinstance(given, str) else given, 1.0)
+    for name in weights:
+        if name not in STATISTICS:
+            raise ValueError(unknown_name("style statistic", name, STATISTICS))
+    if not weights:
+        raise ValueError("a style consists of at least one statistic, none was given")
+    return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in weights.items()}
 
 
 def _weighted(layers: Layers, kind: str) -> dict[str, float]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.ops import Array
@@ -51,6 +52,8 @@ def minimize(
     value_tolerance: float = 1e-10,
     gradient_tolerance: float = 1e-8,
     device: Device | None = None,
+    resumable: bool = False,
+    state: Mapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """Minimize ``objective`` from ``initial`` and return the best image found.
 
@@ -75,11 +78,15 @@ def minimize(
         of the largest at the start. The gradient of noise is large: a millionth of it can still be far from the end.
     device : where the steps are computed, unless scipy does it; None means the objective's ``device`` or, if it has
         none, one thread of the CPU. The result does not depend on the number of threads.
+    resumable : have each iteration's ``state()`` return where the run stands. ``"l-bfgs-b"`` alone needs to be told:
+        scipy's function keeps its state to itself, so its solver is called directly, with the same results to the bit.
+    state : what ``state()`` returned, in this process or another: go on from there with the same arguments. The end is
+        that of an unbroken run, to the bit. ``iterations`` counts those before, ``initial`` only gives the shape.
 
     A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
     At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.
 
-    Raises ValueError for an argument that does not fit, or if the loss is complex.
+    Raises ValueError for an argument that does not fit, a state of something else, or if the loss is complex.
 
     Examples
     --------
@@ -92,6 +99,16 @@ def minimize(
     (True, 'converged')
     >>> minimize(distance, np.zeros((4, 5, 3)), method="adam", iterations=3).stop_reason
     'reached 3 iterations'
+
+    A run that goes on where another was stopped:
+
+    >>> states = []
+    >>> def stop(told):
+    ...     states.append({name: array.copy() for name, array in told.state().items()})
+    ...     return told.iteration == 2
+    >>> _ = minimize(distance, np.zeros((4, 5, 3)), method="adam", iterations=3, callback=stop)
+    >>> minimize(distance, np.zeros((4, 5, 3)), method="adam", iterations=3, state=states[-1]).evaluations
+    4
     """
     if method not in METHODS:
         raise ValueError(unknown_name("optimizer", method, METHODS))
@@ -124,13 +141,18 @@ def minimize(
     given = np.array(device.fetch(initial) if on_gpu else initial, np.float64, order="C")
     start = np.clip(given, low, high)
     place = device if optimizer.on_device and (on_gpu or device.kind == "cpu") else Cpu(1)
-    run = Run(objective, place.put(start), (low, high), iterations, callback, place)
+    run = Run(
+        objective, place.put(start), (low, high), iterations, callback, place, resumable or state is not None, state
+    )
+    if run.iteration > iterations:
+        raise ValueError(f"the saved state is that of iteration {run.iteration}, more than {iterations}")
     stop, reason = "iterations", f"reached {iterations} iterations"
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
         with Cpu.computing(), np.errstate(over="ignore", invalid="ignore"):
-            if not np.array_equal(start, given):
+            if state is None and not np.array_equal(start, given):
                 run.begin_outside(place.put(given))
+            run.check_end()
             optimizer.minimize(run, (low, high))
     except StopRunError as early:
         stop, reason = early.args

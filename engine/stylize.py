@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, Objective, Styles, layer_names
+from engine.objective import (
+    PAPER_CONTENT_LAYERS,
+    PAPER_STATISTICS,
+    PAPER_STYLE_LAYERS,
+    Layers,
+    Objective,
+    Statistics,
+    Styles,
+    layer_names,
+)
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
 from engine.optimizers import OPTIMIZERS, optimizer_of
 from engine.regions import Region
+from engine.statistics import STATISTICS
 from engine.terms import Term, Variation
 from engine.transparency import split_alpha
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
@@ -59,8 +69,13 @@ class Settings:
         },
     )
     style_weight: float = field(default=1.0, metadata={"help": "weight of the style loss, beta"})
+    style_statistics: Statistics = field(
+        default=PAPER_STATISTICS,
+        metadata={"help": f"what of a layer is the style: {', '.join(STATISTICS)}, each with an optional weight"},
+    )
     variation_weight: float = field(
-        default=0.0, metadata={"help": "weight of the total variation, which takes the grain away"}
+        default=0.0,
+        metadata={"help": "weight of the total variation, which takes the grain away: 0.3 some of it, 1 all"},
     )
     variation: str = field(
         default="isotropic",
@@ -98,7 +113,13 @@ class Job:
     initial: NDArray[np.float64]
     settings: Settings
 
-    def run(self, callback: Callable[[Iteration], bool | None] | None = None) -> Result:
+    def run(
+        self,
+        callback: Callable[[Iteration], bool | None] | None = None,
+        *,
+        resumable: bool = False,
+        state: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Result:
         """Minimize the objective; see ``engine.optimize.minimize``."""
         on_device = OPTIMIZERS[self.settings.optimizer].on_device
         return minimize(
@@ -109,6 +130,8 @@ class Job:
             history=self.settings.history,
             callback=callback,
             learning_rate=self.settings.learning_rate,
+            resumable=resumable,
+            state=state,
         )
 
 
@@ -129,7 +152,7 @@ def prepare(
     network : from ``load_network``.
     content : the content image, (H, W, 3), RGB, 0..255, uint8 or floating.
     style : the style image, or a list of (image, weight), of any size; with an alpha, (H, W, 4), what is transparent
-        does not count, see ``engine.transparency``.
+        does not count, see ``engine.transparency``. Or one for each layer, see ``engine.objective.at_scales``.
     settings : by default those of ``Settings``, with the content weight recommended for the network.
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).
@@ -154,6 +177,7 @@ def prepare(
     settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
         first: Any = regions[0].style if style is None and regions else style
+        first = next(iter(first.values())) if isinstance(first, Mapping) else first
         painting, _ = split_alpha(first if isinstance(first, np.ndarray) else first[0][0])
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
     initial = checked_initial(network, initial, "content image", np.shape(content))
@@ -165,6 +189,7 @@ def prepare(
         style_layers=settings.style_layers,
         content_weight=content_weight_of(settings, network, size),
         style_weight=settings.style_weight,
+        style_statistics=settings.style_statistics,
         further_terms=variation_terms(settings),
         regions=regions,
         content_mask=content_mask,
@@ -179,7 +204,7 @@ def variation_terms(settings: Settings) -> list[Term]:
         raise ValueError(unknown_name("variation", settings.variation, VARIATIONS))
     if not settings.variation_weight:
         return []
-    return [Variation(settings.variation_weight, VARIATIONS[settings.variation])]
+    return [Variation(settings.variation_weight, VARIATIONS[settings.variation], relative=True)]
 
 
 def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:

@@ -22,9 +22,10 @@ ALLOWED = {
 ONNX_FILES = {f"engine/onnx/{name}.py" for name in ("file", "constants", "reader", "writer", "graph", "backend")}
 # These know picture files; the last draws text on pictures, and reads and writes none.
 PILLOW_FILES = {
-    f"tools/media/{name}.py" for name in ("picture", "images", "pixels", "color_spaces", "saving", "tiff", "sheet")
+    f"tools/media/{name}.py"
+    for name in ("picture", "images", "pixels", "color_spaces", "saving", "animation", "tiff", "sheet")
 }
-OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy", "pillow_heif", "pillow_jxl"}
+OPTIONAL = {"torch", "matplotlib", "dask", "distributed", "cupy", "pillow_heif", "pillow_jxl", "bottle"}
 
 
 def imported(tree):

@@ -16,6 +16,7 @@ from tools.media.record import PROJECT
 TOOLS = {
     "stylize": "render a content image in the style of another",
     "sweep": "pictures over a grid of two settings, side by side",
+    "studio": "a page where pictures are made and steered",
     "reconstruct": "what each layer knows of a picture",
     "models": "fetch, convert and inspect networks",
     "check-gradients": "check every gradient of a network",

@@ -28,6 +28,7 @@ from engine.gradcheck.measures import (
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
 from engine.ops import Array, Conv, MaxPool, Operator
+from engine.terms import MomentStyle, ShiftedStyle, View
 from kernels import Device
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
@@ -233,6 +234,7 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
                 random,
                 {"M_l": M_l, "1/M_l": 1 / M_l, "N_l": N_l, "1/N_l": 1 / N_l, "4 N_l^2 M_l^2": 4.0 * N_l**2 * M_l**2},
             )
+    checks += _check_statistics(problem, count, random)
     if problem.variation is not None:
         epsilon = problem.variation.epsilon
         checks += _check_loss(
@@ -243,6 +245,23 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
             count,
             random,
         )
+    return checks
+
+
+def _check_statistics(problem: Problem, count: int, random: np.random.Generator) -> list[Check]:
+    """Check the terms of other statistics than the Gram matrix, with respect to their layers' features."""
+    network, checks = problem.network, list[Check]()
+    tape = network.forward(problem.image, problem.layers)
+    for term in problem.objective().summands:
+        if not isinstance(term, MomentStyle | ShiftedStyle):
+            continue
+
+        def seen(features: Array, term: MomentStyle | ShiftedStyle = term) -> View:
+            return View(network, replace(tape, features={term.layer: features}))
+
+        F = tape.features[term.layer]
+        value = lambda features, term=term, seen=seen: term.value(seen(features))  # noqa: E731
+        checks += _check_loss(f"style loss of {term.name}", value, term.gradient(seen(F)), F, count, random)
     return checks
 
 

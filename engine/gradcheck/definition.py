@@ -37,7 +37,7 @@ def loss_by_definition(problem: Problem) -> Function:
     targets = []
     for mask, style in zip(masks, styles, strict=True) if problem.style_layers else ():
         painting = features_by_definition(network, style, problem.style_layers)
-        targets.append((mask / total_mask, {layer: _mean_gram(features) for layer, features in painting.items()}))
+        targets.append((mask / total_mask, painting))
     counts = np.ones(problem.image.shape[:2]) if problem.content_mask is None else problem.content_mask
 
     def loss(image: Array) -> Any:
@@ -46,10 +46,11 @@ def loss_by_definition(problem: Problem) -> Function:
             m = _by_area(counts, *F[layer].shape[:2])
             total = total + problem.content_weight * 0.5 * np.sum(m[..., None] * (F[layer] - P[layer]) ** 2)
         for mask, of_layers in targets:
-            for layer, target in of_layers.items():
+            for layer, painting in of_layers.items():
                 t = _by_area(mask, *F[layer].shape[:2])
-                E_l = np.sum((_mean_gram(F[layer], t) - target) ** 2) / (4 * F[layer].shape[2] ** 2)
-                total = total + problem.style_weight / len(of_layers) * t.mean() * E_l
+                for name, weight in problem.style_statistics.items():
+                    E_l = _STYLES[name](F[layer], t, painting)
+                    total = total + problem.style_weight / len(of_layers) * t.mean() * weight * E_l
         if problem.variation is not None:
             total = total + problem.variation.weight * _mean_variation(image, problem.variation.epsilon)
         return total
@@ -75,6 +76,84 @@ def _mean_gram(F: Array, t: Array | None = None) -> Array:
     """Return 1 / M sum_k t_k F_ik F_jk, M the sum of t; None is 1 everywhere."""
     t = np.ones(F.shape[:2]) if t is None else t
     return np.einsum("hw,hwi,hwj->ij", t, F, F) / t.sum()
+
+
+def _gram_style(F: Array, t: Array, painting: Array) -> Any:
+    return np.sum((_mean_gram(F, t) - _mean_gram(painting)) ** 2) / (4 * F.shape[2] ** 2)
+
+
+def _means_style(F: Array, t: Array, painting: Array) -> Any:
+    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
+    total: Any = 0.0
+    for i in range(len(mean)):
+        deviations = [np.sqrt(C[i, i] + _least(painting)) for C in (covariance, of_covariance)]
+        total += (mean[i] - of_mean[i]) ** 2 + (deviations[0] - deviations[1]) ** 2
+    return _balance(painting) * total / len(mean)
+
+
+def _covariance_style(F: Array, t: Array, painting: Array) -> Any:
+    return np.sum((_moments(F, t)[1] - _moments(painting)[1]) ** 2) / (4 * F.shape[2] ** 2)
+
+
+def _wasserstein_style(F: Array, t: Array, painting: Array) -> Any:
+    """Take the root of the product of both covariances, which has the same trace, by Denman and Beavers' iteration."""
+    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
+    floor = _least(painting) * np.eye(len(mean))
+    own, other = covariance + floor, of_covariance + floor
+    root, inverse = own @ other, np.eye(len(mean))
+    for _ in range(50):
+        root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
+    distance = np.sum((mean - of_mean) ** 2) + np.trace(own) + np.trace(other) - 2 * np.trace(root)
+    return _balance(painting) * distance / len(mean)
+
+
+def _shifted_style(F: Array, t: Array, painting: Array) -> Any:
+    """Pairs are four positions apart, across and down, each of the two half of the loss."""
+    total: Any = 0.0
+    for down, across in ((0, 4), (4, 0)):
+        own, other = _shifted(F, t, down, across), _shifted(painting, np.ones(painting.shape[:2]), down, across)
+        if own is not None and other is not None:
+            total += np.sum((own - other) ** 2) / (4 * F.shape[2] ** 2) / 2
+    return total
+
+
+_STYLES = {
+    "gram": _gram_style,
+    "means": _means_style,
+    "covariance": _covariance_style,
+    "wasserstein": _wasserstein_style,
+    "shifted": _shifted_style,
+}
+"""A layer's loss by its features, weights of their positions, and the features of the painting."""
+
+
+def _moments(F: Array, t: Array | None = None) -> tuple[Array, Array]:
+    """Return mean and covariance, position by position."""
+    t = np.ones(F.shape[:2]) if t is None else t
+    mean = np.einsum("hw,hwi->i", t, F) / t.sum()
+    return mean, np.einsum("hw,hwi,hwj->ij", t, F - mean, F - mean) / t.sum()
+
+
+def _least(painting: Array) -> float:
+    """Return the least variance: a hundredth of the painting's mean square."""
+    return float(np.mean(painting**2)) / 100
+
+
+def _balance(painting: Array) -> float:
+    """Return the loss of no features by Gram matrices over that by their mean square."""
+    return float(_gram_style(0 * painting, np.ones(painting.shape[:2]), painting) / np.mean(painting**2))
+
+
+def _shifted(F: Array, t: Array, down: int, across: int) -> Array | None:
+    """Return the mean of F_k F_l^T over the pairs of positions, l being ``down`` rows and ``across`` columns from k."""
+    height, width, _ = F.shape
+    weights, total = 0.0, np.zeros((F.shape[2], F.shape[2]), F.dtype)
+    for y in range(height - down):
+        for x in range(width - across):
+            both = t[y, x] * t[y + down, x + across]
+            weights += both
+            total += both * np.outer(F[y, x], F[y + down, x + across])
+    return total / weights if weights else None
 
 
 def _by_area(mask: Array, height: int, width: int) -> Array:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.graph import Node
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
 from engine.regions import Region
 from engine.terms import Variation
@@ -26,6 +27,7 @@ class Problem:
     image : where the gradient is taken, of the content image's shape, float64.
     content_layers, style_layers : names.
     content_weight, style_weight : alpha and beta.
+    style_statistics : what the style consists of, with weights, see ``engine.statistics``.
     variation : a total variation beside them, or None.
     regions : parts with styles of their own in place of the style image's, see ``engine.regions``.
     content_mask : how much each position of the content counts, or None.
@@ -39,6 +41,7 @@ class Problem:
     style_layers: tuple[str, ...] = PAPER_STYLE_LAYERS
     content_weight: float = 1e-3
     style_weight: float = 1.0
+    style_statistics: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PAPER_STATISTICS, 1.0))
     variation: Variation | None = None
     regions: tuple[Region, ...] = ()
     content_mask: Array | None = None
@@ -58,6 +61,7 @@ class Problem:
             self.style_layers,
             self.content_weight,
             self.style_weight,
+            style_statistics=self.style_statistics,
             further_terms=() if self.variation is None else (self.variation,),
             regions=self.regions if self.style_layers else (),
             content_mask=self.content_mask if self.content_layers else None,

@@ -9,6 +9,7 @@ from engine.optimizers.first_order import Adam, Momentum
 from engine.optimizers.l_bfgs import LBFGS
 from engine.optimizers.l_bfgs_b import LBFGSB
 from engine.optimizers.run import Run
+from engine.optimizers.setulb import check_solver
 
 
 class Optimizer(Protocol):
@@ -57,6 +58,12 @@ def optimizer_of(method: str, **options: Any) -> Optimizer:
     return optimizer
 
 
+def check_resumable(method: str) -> None:
+    """Raise ValueError, in a sentence, where a method keeps no state that a run can go on from."""
+    if method == LBFGSB.method:
+        check_solver()
+
+
 def defaults_of(option: str) -> dict[str, Any]:
     """Return the default of an option by method, of those that have it."""
     return {
@@ -67,4 +74,14 @@ def defaults_of(option: str) -> dict[str, Any]:
     }
 
 
-__all__ = ["LBFGS", "LBFGSB", "OPTIMIZERS", "Adam", "Momentum", "Optimizer", "defaults_of", "optimizer_of"]
+__all__ = [
+    "LBFGS",
+    "LBFGSB",
+    "OPTIMIZERS",
+    "Adam",
+    "Momentum",
+    "Optimizer",
+    "check_resumable",
+    "defaults_of",
+    "optimizer_of",
+]

@@ -26,13 +26,19 @@ class Adam:
 
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Make as many steps as the run has iterations."""
-        image = run.best_image
-        mean, square = run.device.zeros(image.shape), run.device.zeros(image.shape)
-        _, gradient = run.evaluate(image)
-        for t in range(1, run.iterations + 1):
+        shape = run.best_image.shape
+        if run.saved is None:
+            image, mean, square = run.best_image, run.device.zeros(shape), run.device.zeros(shape)
+            _, gradient = run.evaluate(image)
+        else:
+            image, gradient, mean, square = (
+                run.saved.array(name, shape) for name in ("image", "gradient", "mean", "square")
+            )
+        for t in range(run.iteration + 1, run.iterations + 1):
             image = run.device.adam_step(image, gradient, mean, square, t, self.learning_rate, bounds)
             _, gradient = run.evaluate(image)
-            run.finish_iteration(image)
+            state = {"image": image, "gradient": gradient, "mean": mean, "square": square}
+            run.finish_iteration(image, state.copy)
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,13 @@ class Momentum:
 
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Make as many steps as the run has iterations."""
-        image = run.best_image
-        velocity = run.device.zeros(image.shape)
-        _, gradient = run.evaluate(image)
-        for _ in range(run.iterations):
+        shape = run.best_image.shape
+        if run.saved is None:
+            image, velocity = run.best_image, run.device.zeros(shape)
+            _, gradient = run.evaluate(image)
+        else:
+            image, gradient, velocity = (run.saved.array(name, shape) for name in ("image", "gradient", "velocity"))
+        for _ in range(run.iteration, run.iterations):
             image = run.device.momentum_step(image, gradient, velocity, self.momentum, self.learning_rate, bounds)
             _, gradient = run.evaluate(image)
-            run.finish_iteration(image)
+            run.finish_iteration(image, {"image": image, "gradient": gradient, "velocity": velocity}.copy)

@@ -35,5 +35,7 @@ class LBFGS:
     def minimize(self, run: Run, bounds: tuple[float, float]) -> None:
         """Minimize until a tolerance is met or no lower point is found; ends by raising."""
         tolerances = self.value_tolerance, self.gradient_tolerance
-        outcome = l_bfgs(run.device, run.evaluate, run.finish_search, run.best_image, bounds, self.history, *tolerances)
+        outcome = l_bfgs(
+            run.device, run.evaluate, run.finish_search, run.best_image, bounds, self.history, *tolerances, run.saved
+        )
         raise stalled(run) if outcome == "stalled" else converged(outcome, *tolerances)

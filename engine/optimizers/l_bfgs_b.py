@@ -10,6 +10,8 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from engine.optimizers.run import Run, converged, stalled
+from engine.optimizers.setulb import SEARCH_EVALUATIONS, Evaluate, Solver, check_solver
+from engine.saved import Saved
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,67 @@ class LBFGSB:
         When its line search finds no lower point, which the rounding of a float32 network can cause, it is started
         afresh from the best image, once at each place.
         """
-        low, high = bounds
-        shape = run.best_image.shape
+        if run.resumable:
+            check_solver()
+        saved, shape = run.saved, run.best_image.shape
 
         def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             value, gradient = run.evaluate(flat.reshape(shape).copy())
             return value, gradient.ravel()
 
+        # Iterations are counted by Run; the line search's own limit of 20 evaluations an iteration holds.
+        evaluations = SEARCH_EVALUATIONS * (run.iterations + 1)
         while True:
-            start = run.best_value
-            outcome = scipy.optimize.minimize(
-                evaluate,
-                run.best_image.ravel(),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=scipy.optimize.Bounds(np.full(run.best_image.size, low), np.full(run.best_image.size, high)),
-                callback=lambda flat: run.finish_iteration(flat.reshape(shape)),
-                options={
-                    "maxcor": self.history,
-                    "ftol": self.value_tolerance,
-                    "gtol": self.gradient_tolerance,
-                    # Iterations are counted by Run; the line search's own limit of 20 evaluations an iteration holds.
-                    "maxiter": run.iterations,
-                    "maxfun": 20 * run.iterations + 20,
-                    "maxls": 20,
-                },
-            )
-            if outcome.status == 0:
-                by_gradient = "GRADIENT" in str(outcome.message).upper()
-                raise converged("gradient" if by_gradient else "value", self.value_tolerance, self.gradient_tolerance)
+            start = run.best_value if saved is None else saved.number("start")
+            if run.resumable:
+                met = self._by_steps(run, bounds, evaluate, evaluations, start, saved)
+            else:
+                met = self._at_once(run, bounds, evaluate, evaluations)
+            if met is not None:
+                raise converged(met, self.value_tolerance, self.gradient_tolerance)
             if not run.best_value < start:
                 raise stalled(run)
+            saved = None
+
+    def _by_steps(
+        self,
+        run: Run,
+        bounds: tuple[float, float],
+        evaluate: Evaluate,
+        evaluations: int,
+        start: float,
+        saved: Saved | None,
+    ) -> str | None:
+        """Minimize with a state that is known; return which tolerance was met, if any."""
+        shape = run.best_image.shape
+        solver = Solver(run.best_image.ravel(), bounds, self.history, self.value_tolerance, self.gradient_tolerance)
+        if saved is not None:
+            solver.restore(saved)
+
+        def finish(flat: NDArray[np.float64]) -> None:
+            run.finish_iteration(flat.reshape(shape), lambda: {"start": np.array(start), **solver.state()})
+
+        return solver.solve(evaluate, finish, evaluations)
+
+    def _at_once(self, run: Run, bounds: tuple[float, float], evaluate: Evaluate, evaluations: int) -> str | None:
+        """Minimize by scipy's public function; return which tolerance was met, if any."""
+        shape, size = run.best_image.shape, run.best_image.size
+        outcome = scipy.optimize.minimize(
+            evaluate,
+            run.best_image.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=scipy.optimize.Bounds(*(np.full(size, bound) for bound in bounds)),
+            callback=lambda flat: run.finish_iteration(flat.reshape(shape)),
+            options={
+                "maxcor": self.history,
+                "ftol": self.value_tolerance,
+                "gtol": self.gradient_tolerance,
+                "maxiter": run.iterations,
+                "maxfun": evaluations,
+                "maxls": SEARCH_EVALUATIONS,
+            },
+        )
+        if outcome.status != 0:
+            return None
+        return "gradient" if "GRADIENT" in str(outcome.message).upper() else "value"

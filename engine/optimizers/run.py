@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.errors import NonFiniteError
 from engine.objective import Pending
 from engine.ops import Array
+from engine.saved import Saved, State
 from kernels import Device
 
 
@@ -34,6 +35,7 @@ class Iteration:
     iterate : the current image, (H, W, 3), float64, where it is computed; in NumPy a copy.
     best_value : the lowest loss so far.
     device : that the iterate lies on.
+    state : returns the ``State``; raises ValueError where there is none, see ``minimize``.
     """
 
     iteration: int
@@ -42,6 +44,7 @@ class Iteration:
     iterate: Array
     best_value: float
     device: Device
+    state: Callable[[], State]
 
     @property
     def image(self) -> NDArray[np.float64]:
@@ -87,6 +90,8 @@ class Run:
         iterations: int,
         callback: Callable[[Iteration], bool | None] | None,
         device: Device,
+        resumable: bool = False,
+        state: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self._objective = objective
         self.device = device
@@ -98,6 +103,15 @@ class Run:
         self.scale = 1.0
         self.value = self.initial_value = self.best_value = np.inf
         self.best_image = start
+        self.resumable = resumable
+        self.saved: Saved | None = None if state is None else Saved(state, device)
+        if self.saved is not None:
+            numbers, counts = self.saved.host("numbers", (4,)), self.saved.host("counts", (2,), np.int64)
+            self.scale, self.value, self.initial_value, self.best_value = (float(number) for number in numbers)
+            self.iteration, self.evaluations = (int(count) for count in counts)
+            self.best_image = self.saved.array("best", start.shape)
+            if not (np.isfinite(numbers).all() and self.scale > 0 and 0 < self.iteration <= self.evaluations):
+                raise self.saved.misfit("numbers")
 
     def evaluate(self, image: Array, launch: Callable[[Array], None] | None = None) -> tuple[float, Array]:
         """Return the scaled value and gradient of an image, which is kept: it must not be changed afterward.
@@ -143,23 +157,51 @@ class Run:
             raise NonFiniteError("the loss or its gradient is not finite")
         return Pending(gradient, lambda: value)
 
-    def finish_iteration(self, image: Array) -> None:
-        """Count an iteration and tell the callback; raises StopRunError when that was the last."""
+    def finish_iteration(self, image: Array, state: Callable[[], Mapping[str, Array]] | None = None) -> None:
+        """Count an iteration and tell the callback; raises StopRunError when that was the last.
+
+        Parameters
+        ----------
+        state : returns the optimizer's own part of the ``State``, as far as the optimizer has one.
+        """
         self.iteration += 1
         if self._callback is not None:
             iterate = image if self.device.kind == "cuda" else image.copy()
-            state = Iteration(self.iteration, self.evaluations, self.value, iterate, self.best_value, self.device)
-            if self._callback(state):
+            told = Iteration(
+                self.iteration,
+                self.evaluations,
+                self.value,
+                iterate,
+                self.best_value,
+                self.device,
+                lambda: self._state(state),
+            )
+            if self._callback(told):
                 raise StopRunError("callback", f"stopped by the callback after {self.iteration} iterations")
+        self.check_end()
+
+    def check_end(self) -> None:
+        """Raise StopRunError when there is no iteration left."""
         if self.iteration >= self.iterations:
             raise StopRunError("iterations", f"reached {self.iterations} iterations")
 
-    def finish_search(self, image: Array, value: float) -> None:
+    def _state(self, of_optimizer: Callable[[], Mapping[str, Array]] | None) -> State:
+        if of_optimizer is None:
+            raise ValueError("this run keeps no state: begin it with resumable=True")
+        own = {
+            "numbers": np.array([self.scale, self.value, self.initial_value, self.best_value]),
+            "counts": np.array([self.iteration, self.evaluations], np.int64),
+            "best": self.best_image,
+        }
+        arrays = own | dict(of_optimizer())
+        return {name: self.device.fetch(one) if self.device.holds(one) else one for name, one in arrays.items()}
+
+    def finish_search(self, image: Array, value: float, state: Callable[[], Mapping[str, Array]] | None = None) -> None:
         """Count an iteration of L-BFGS, which ends at ``image`` with the scaled ``value``."""
         if value != self.value * self.scale:
             # A search that used up its evaluations returns the best of them, which need not be the last.
             self.value = value / self.scale
-        self.finish_iteration(image)
+        self.finish_iteration(image, state)
 
 
 def converged(by: str, value_tolerance: float, gradient_tolerance: float) -> StopRunError:

@@ -20,6 +20,7 @@ from kernels.cpu import positions as _positions
 from kernels.cpu import preprocess as _preprocess
 from kernels.cpu import reductions as _reductions
 from kernels.cpu import relu as _relu
+from kernels.cpu import shifted as _shifted
 from kernels.cpu import variation as _variation
 from kernels.cpu.threads import Threads
 
@@ -64,13 +65,18 @@ class Cpu(Threads):
     split = staticmethod(_branches.split)
 
     weigh_positions = _positions.weigh_positions
+    sum_positions = _positions.sum_positions
+    sum_positions_input_gradient = _positions.sum_positions_input_gradient
 
     gram = _gram.gram
     gram_product = _gram.gram_product
+    shifted_gram = _shifted.shifted_gram
+    shifted_product = _shifted.shifted_product
 
     squared_distance = staticmethod(_reductions.squared_distance)
     quotient_distance = staticmethod(_reductions.quotient_distance)
     count_not_finite = staticmethod(_reductions.count_not_finite)
+    number = staticmethod(_reductions.number)
     numbers = staticmethod(_reductions.numbers)
     quotient_difference = staticmethod(_reductions.quotient_difference)
     weighted_difference = staticmethod(_reductions.weighted_difference)

@@ -21,6 +21,7 @@ from kernels.cuda import positions as _positions
 from kernels.cuda import preprocess as _preprocess
 from kernels.cuda import reductions as _reductions
 from kernels.cuda import relu as _relu
+from kernels.cuda import shifted as _shifted
 from kernels.cuda import variation as _variation
 from kernels.cuda.launcher import Array, Launcher
 
@@ -63,13 +64,18 @@ class Cuda(Launcher):
     split = _branches.split
 
     weigh_positions = _positions.weigh_positions
+    sum_positions = _positions.sum_positions
+    sum_positions_input_gradient = _positions.sum_positions_input_gradient
 
     gram = _gram.gram
     gram_product = _gram.gram_product
+    shifted_gram = _shifted.shifted_gram
+    shifted_product = _shifted.shifted_product
 
     squared_distance = _reductions.squared_distance
     quotient_distance = _reductions.quotient_distance
     count_not_finite = _reductions.count_not_finite
+    number = _reductions.number
     numbers = _reductions.numbers
     quotient_difference = _reductions.quotient_difference
     weighted_difference = _reductions.weighted_difference

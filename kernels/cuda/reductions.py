@@ -46,12 +46,28 @@ def count_not_finite(gpu: Launcher, values: Array) -> Any:
     return summed(gpu, "reductions.cu", "count_not_finite", count, given, (count,), 1.0, REAL=values.dtype)
 
 
+def number(gpu: Launcher, value: Any) -> Sum:
+    """Return a number that was computed elsewhere as the functions above return theirs.
+
+    Parameters
+    ----------
+    value : a number, or an array of one on the device, float64.
+    """
+    return Sum(value.reshape(1) if gpu.holds(value) else gpu.put(np.array([value], np.float64)), 1.0)
+
+
 def numbers(gpu: Launcher, sums: Sequence[Any]) -> list[Any]:
-    """Return what the functions above gave as Python numbers, after waiting for the device once."""
+    """Return what the functions above gave as Python numbers, after waiting for the device once.
+
+    Parameters
+    ----------
+    sums : from the functions above, or what ``number`` takes: a term of the user's own knows no more.
+    """
     if not sums:
         return []
     together = gpu.empty((len(sums),), np.float64)
-    for index, one in enumerate(sums):
+    for index, given in enumerate(sums):
+        one = given if isinstance(given, Sum) else number(gpu, given)
         arguments = (one.parts, together, index, one.parts.size, one.divisor)
         gpu.launch("reductions.cu", "sum_parts", (1, 1, 1), (THREADS, 1, 1), arguments, REAL=np.float32)
     return gpu.fetch(together).tolist()

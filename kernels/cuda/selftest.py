@@ -78,8 +78,16 @@ CHECKS: Mapping[str, Check] = {
     "relu_input_gradient": lambda k, a: k.relu_input_gradient(a["other"], k.relu_mask(a["input"])),
     "affine": lambda k, a: k.affine(a["input"], a["scale"], a["scale"]),
     "weigh_positions": lambda k, a: k.weigh_positions(a["input"], a["positions"]),
+    "sum_positions": lambda k, a: k.sum_positions(a["input"], a["positions"]),
+    "sum_positions_input_gradient": lambda k, a: k.sum_positions_input_gradient(
+        a["scale"], a["positions"], add_to=k.relu(a["input"])
+    ),
     "gram": lambda k, a: k.gram(a["input"]),
     "gram_product": lambda k, a: k.gram_product(a["matrix"], a["input"], factor=0.5),
+    "shifted_gram": lambda k, a: k.shifted_gram(a["input"], 21, a["positions"]),
+    "shifted_product": lambda k, a: k.shifted_product(
+        a["matrix"], a["input"], 4, a["positions"], add_to=k.relu(a["input"])
+    ),
     "weighted_difference": lambda k, a: k.weighted_difference(a["input"], a["other"], 0.5),
     "add": lambda k, a: k.add([a["input"], a["other"]]),
     "concat": lambda k, a: k.concat([a["input"], a["other"]]),
@@ -93,6 +101,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "squared_distance": lambda k, a: k.numbers([k.squared_distance(a["input"], a["other"], 2.0)]),
     "quotient_distance": lambda k, a: k.numbers([k.quotient_distance(a["input"], 3.0, a["other"], 7.0, 2.0)]),
+    "number": lambda k, a: k.numbers([k.number(2.0)]),
     "adam_step": lambda k, a: _two_steps(k.adam_step, a, [k.zeros(a["image"].shape) for _ in range(2)], (1, 5.0)),
     "momentum_step": lambda k, a: _two_steps(k.momentum_step, a, [k.zeros(a["image"].shape)], (0.5, 5.0)),
     "lbfgs_products": lambda k, a: _of_lbfgs(k, a)[0],

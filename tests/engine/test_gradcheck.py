@@ -334,9 +334,9 @@ def test_every_fault_is_noticed(rows):
 
 @pytest.mark.slow
 def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
-    (row,) = fault_study(faults=(NO_FAULT,))
-    assert not row.caught
-    assert 0 < row.usual < 0.5
+    for row in fault_study(faults=(NO_FAULT, replace(NO_FAULT, beyond=True))):
+        assert not row.caught
+        assert 0 < row.usual < 0.5
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def test_finds_the_constrained_minimum_of_a_hard_function(bounds):
     )
     seen = []
 
-    def follow(x, value):
+    def follow(x, value, _):
         assert value == rosenbrock(x)[0]
         assert x.min() >= bounds[0]
         assert x.max() <= bounds[1]

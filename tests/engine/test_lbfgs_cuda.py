@@ -98,7 +98,7 @@ def test_the_same_minimum_in_as_many_evaluations(emulator, function):
             l_bfgs(
                 place,
                 objective.evaluate,
-                lambda image, value, seen=seen: seen.append(value),
+                lambda image, value, _, seen=seen: seen.append(value),
                 place.put(start),
                 BOUNDS,
                 5,
@@ -127,7 +127,7 @@ def test_a_search_that_ends_takes_the_best_that_it_tried(emulator, device):
     if device == "cuda":
         objective, start = OnDevice(cliff), to_device(start)
 
-    def stop(image, value):
+    def stop(image, value, _):
         found.append((to_host(image), value))
         if len(found) == 2:
             raise StopIteration
@@ -155,7 +155,7 @@ def test_a_run_goes_on_from_the_lowest_that_a_search_tried(emulator, device, mon
     outcome = l_bfgs(
         emulator.device if device == "cuda" else cpu,
         objective.evaluate,
-        lambda image, value: found.append((to_host(image), value)),
+        lambda image, value, _: found.append((to_host(image), value)),
         start,
         (0.0, np.inf),
         4,
@@ -191,6 +191,24 @@ def test_a_run_on_the_device_is_the_cpus(networks, method):
     assert objective_value(networks[0], ours.image) == pytest.approx(ours.value, rel=1e-6)
     assert all(isinstance(state.image, np.ndarray) for state in seen)
     assert isinstance(seen[-1].iterate, np.ndarray if method == "l-bfgs-b" else DeviceArray)
+
+
+@pytest.mark.parametrize("method", ["l-bfgs", "l-bfgs-b", "adam", "sgd"])
+def test_a_run_on_the_device_goes_on_from_copies_of_its_arrays(networks, method):
+    network, states = networks[0], []
+
+    def keep(told):
+        states.append({name: np.array(array) for name, array in told.state().items()})
+
+    def run(**options):
+        objective = make(network, **SETTINGS["content and style"])
+        return minimize(objective, network.placed(IMAGE), method, iterations=7, history=3, **options)
+
+    unbroken = run(callback=keep, resumable=True)
+    for state in states[1:5:3]:
+        resumed = run(state=state)
+        np.testing.assert_array_equal(resumed.image, unbroken.image)
+        assert (resumed.value, resumed.evaluations) == (unbroken.value, unbroken.evaluations)
 
 
 def objective_value(network, image):

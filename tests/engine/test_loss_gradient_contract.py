@@ -14,7 +14,7 @@ import scipy.optimize
 import engine.optimizers.l_bfgs
 from engine.device import DEVICES, DTYPES
 from engine.load import CONVOLUTIONS, POOLINGS, load_network
-from engine.objective import Objective
+from engine.objective import PAPER_STYLE_LAYERS, Objective, at_scales
 from engine.onnx.writer import write_onnx
 from engine.optimize import LEARNING_RATES, METHODS, minimize
 from engine.preprocessing import PREPROCESSING
@@ -43,6 +43,10 @@ RAMP = np.broadcast_to(np.linspace(0, 1, SIZE[1]), SIZE)
 BLENDED = (Region(RAMP, STYLE), Region(1 - RAMP, SMALLER), Region(0.5 * LEFT, LARGER))
 FACE = np.random.default_rng(8).uniform(0, 3, SIZE)
 
+MIXED = {"gram": 0.3, "means": 2.0, "covariance": 1.0, "wasserstein": 0.5, "shifted": 3.0}
+
+SCALES = at_scales(STYLE, [(LARGER, 1.0), (SMALLER, 2.0)], PAPER_STYLE_LAYERS)
+
 OPTIONS = {
     "as the paper": {},
     # Layers and weights.
@@ -65,8 +69,15 @@ OPTIONS = {
     "style weight zero": {"style_weight": 0.0},
     "a further term on the image": {"further_terms": (Square(weight=1e-4),)},
     "further terms on a layer of the paper's and another": {"further_terms": (Square("conv3_1"), Square("conv1_2"))},
-    "isotropic total variation": {"variation_weight": 30.0},
-    "squared total variation": {"variation_weight": 0.3, "variation": "squared"},
+    "isotropic total variation": {"variation_weight": 1.0},
+    "squared total variation": {"variation_weight": 0.01, "variation": "squared"},
+    "means and deviations": {"style_statistics": "means"},
+    "covariance": {"style_statistics": ("covariance",)},
+    "Wasserstein distance": {"style_statistics": "wasserstein", "content_weight": 1e-5},
+    "shifted Gram matrices": {"style_statistics": "shifted"},
+    "all statistics, weighted": {"style_statistics": MIXED},
+    "all statistics, several paintings": {"style": [(STYLE, 2.0), (LARGER, 1.0)], "style_statistics": MIXED},
+    "all statistics in blended regions": {"style": None, "regions": BLENDED, "style_statistics": MIXED},
     "a region for each of two paintings": {"style": None, "regions": REGIONS},
     "three blended regions on several layers": {"style": None, "regions": BLENDED, "content": None},
     "a content mask": {"content_mask": FACE},
@@ -76,6 +87,7 @@ OPTIONS = {
     "a larger painting": {"style": LARGER},
     "a smaller painting": {"style": SMALLER},
     "several paintings": {"style": [(STYLE, 2.0), (LARGER, 1.0), (SMALLER, 5.0)]},
+    "a painting for the fine layers and two for the coarse": {"style": SCALES, "style_statistics": MIXED},
     "a painting of weight zero": {"style": [(STYLE, 0.0), (LARGER, 1.0)]},
     "a size that divides by 16": {"size": (32, 16)},
     "odd sizes": {"size": (35, 17)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from engine.load import load_network
 from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from engine.terms import Content, Style, Term
+from engine.terms import VARIATION_UNIT, Content, Style, Term, Variation, View
 from tools.models.random_vgg import random_vgg
 
 RANDOM = np.random.default_rng(0)
@@ -181,3 +181,22 @@ def test_the_example_in_the_documentation_runs(network):
     value, gradient = Objective(network, further_terms=[space["Darkness"]()])(IMAGE)
     assert value == pytest.approx(0.0005 * (IMAGE**2).sum())
     np.testing.assert_allclose(gradient, 1e-3 * IMAGE)
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "shifted"])
+def test_a_relative_total_variation_goes_with_the_style_of_no_features(network, statistic):
+    """Features twice as large, by another network or painting, need no other weight of it."""
+    given = Variation(2.0, 1.0, relative=True)
+    options = {**LAYERS, "style_weight": 3.0, "style_statistics": statistic}
+    objective = Objective(network, PHOTO, PAINTING, **options, further_terms=[given])
+    objective(IMAGE)
+    blank = 0.0
+    for term in objective.summands:
+        if term.kind == "style":
+            view = View(network, network.forward(IMAGE, [term.layer]))
+            nothing = {term.layer: np.zeros_like(view.features(term.layer))}
+            view = View(network, replace(view.tape, features=nothing))
+            blank += 3.0 * term.weight * float(term.value(view))
+    (found,) = (term for term in objective.summands if term.kind == "variation")
+    assert found.weight == pytest.approx(2.0 * VARIATION_UNIT * blank, rel=1e-12)
+    assert objective.weighted_terms()["variation"]["image"] == found.weight * objective.terms["variation"]["image"]

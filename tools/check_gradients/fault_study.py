@@ -109,12 +109,19 @@ def awkward_problem(seed: int = 0) -> Problem:
 
 
 def with_controls(problem: Problem) -> Problem:
-    """Return a problem with the controls beyond the paper: two regions, a mask on the content, a total variation."""
+    """Return a problem with the controls beyond the paper: regions, a content mask, all statistics, total variation."""
     height, width, _ = problem.image.shape
     ramp = np.linspace(0, 1, width) * np.ones((height, 1))
     regions = (Region(ramp, problem.style), Region(1 - ramp, problem.content))
     mask = 1 + 3 * ramp[::-1, ::-1] ** 2
-    return replace(problem, variation=Variation(weight=1e-3), regions=regions, content_mask=mask)
+    statistics = {"gram": 1.0, "means": 0.7, "covariance": 1.5, "wasserstein": 0.5, "shifted": 1.2}
+    return replace(
+        problem,
+        regions=regions,
+        content_mask=mask,
+        style_statistics=statistics,
+        variation=Variation(weight=1e-3),
+    )
 
 
 def _awkward_network(random: np.random.Generator) -> Network:

@@ -6,17 +6,18 @@ A fault is put in by replacing one function of the engine, see ``tools.check_gra
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from engine import losses
+from engine import losses, statistics, terms
 from engine.gradcheck.definition import under_taps
 from engine.objective import Objective
 from engine.ops import Array, MaxPool
 from engine.plan import Plan
 from engine.preprocessing import Preprocessing
+from engine.statistics import Moments, Target
 from kernels import Cpu, Device
 from kernels.cpu import conv as _conv
 from kernels.cpu import convolution as _convolution
@@ -263,6 +264,71 @@ def _content_mask_left_out(gradient: Any) -> Any:
     return lambda *given: gradient(*given[:5])
 
 
+def _mean_constant(gradient: Any) -> Any:
+    """Leave out that the covariance changes with the mean."""
+    return lambda own, target: (np.zeros_like(own.mu), gradient(own, target)[1])
+
+
+def _variances_for_deviations(gradient: Any) -> Any:
+    """Leave out the root's own derivative."""
+
+    def faulty(own: Moments, target: Target) -> Any:
+        of_mean, of_square = gradient(own, target)
+        deviations = np.sqrt(np.diag(own.C) + target.moments.epsilon)
+        return of_mean, of_square * deviations
+
+    return faulty
+
+
+def _transport_halved(gradient: Any) -> Any:
+    """Take the factor 1/2 of a root's derivative without the 2 that stands before the root."""
+
+    def faulty(own: Moments, target: Target) -> Any:
+        N, (_, moved) = len(own.mu), own.transport(target)
+        of_square = (np.eye(N) - moved / 2) / N
+        return 2 / N * (own.mu - target.moments.mu) - 2 * of_square @ own.mu, of_square
+
+    return faulty
+
+
+def _of_moments(name: str, change: Replacement) -> Replacement:
+    """Give one of the statistics of moments another gradient."""
+
+    def replacement(known: Any) -> Any:
+        value, gradient = known[name]
+        return {**known, name: (value, change(gradient))}
+
+    return replacement
+
+
+def _pairs_across_the_edge(pairs: Any) -> Any:
+    """Pair the end of a row with the beginning of the next."""
+
+    def faulty(counts: Array, direction: str) -> Any:
+        return replace(found, weights=counts) if (found := pairs(counts, direction)).size else found
+
+    return faulty
+
+
+def _shifted_one_way(product: Any) -> Any:
+    """Leave out what a position is as the second of its pair."""
+
+    def faulty(cpu: Cpu, matrix: Array, features: Array, offset: int, weights: Array, *, add_to: Array) -> Array:
+        before = add_to.copy()
+        result: Array = product(cpu, matrix, features, offset, weights, add_to=add_to)
+        rows, column = features.reshape(-1, features.shape[2]), weights.reshape(-1, 1)
+        flat = before.reshape(rows.shape)
+        flat[:-offset] += (column * np.roll(rows, -offset, axis=0))[:-offset] @ matrix.T
+        result[...] = before
+        return result
+
+    return faulty
+
+
+def _positions_alike(gradient: Any) -> Any:
+    return lambda cpu, g, weights, *, add_to: gradient(cpu, g, np.ones_like(weights), add_to=add_to)
+
+
 def _variation_beyond_the_edge(gradient: Any) -> Any:
     """Step from the last row to the first, as rolling the image would."""
 
@@ -437,6 +503,32 @@ FAULTS = (
         ((losses, "content_loss_gradient", _content_mask_left_out),),
         beyond=True,
     ),
+    Fault(
+        "the mean taken as constant in the covariance's gradient",
+        ((terms, "_OF_MOMENTS", _of_moments("covariance", _mean_constant)),),
+        beyond=True,
+    ),
+    Fault(
+        "the root left out in the deviations' gradient",
+        ((terms, "_OF_MOMENTS", _of_moments("means", _variances_for_deviations)),),
+        beyond=True,
+    ),
+    Fault(
+        "half of the transport in the Wasserstein distance's gradient",
+        ((terms, "_OF_MOMENTS", _of_moments("wasserstein", _transport_halved)),),
+        beyond=True,
+    ),
+    Fault(
+        "a region's guide left out in a mean's gradient",
+        ((Cpu, "sum_positions_input_gradient", _positions_alike),),
+        beyond=True,
+    ),
+    Fault(
+        "a shifted Gram matrix's gradient to one of two positions",
+        ((Cpu, "shifted_product", _shifted_one_way),),
+        beyond=True,
+    ),
+    Fault("shifts pair across the edge", ((statistics, "pairs_of", _pairs_across_the_edge),), beyond=True),
     Fault(
         "total variation steps from the last row to the first",
         ((Cpu, "variation_gradient", _variation_beyond_the_edge),),

@@ -15,6 +15,7 @@ import numpy as np
 
 from engine import losses
 from engine.ops import Array
+from engine.statistics import Moments, Target, covariance_loss_gradient
 from kernels import Cpu
 
 IMAGE_CHANNELS, IMAGE_POSITIONS = 3, 17
@@ -139,6 +140,39 @@ def _positions(layer: Layer) -> Any:
     return ((layer.F.T @ layer.F - layer.painting.T @ layer.painting) ** 2).sum()
 
 
+def _centered(F: Array) -> Array:
+    return F - F.mean(axis=1, keepdims=True)
+
+
+def _covariance(F: Array) -> Array:
+    return _gram(_centered(F)) / F.shape[1]
+
+
+def _deviations(F: Array) -> Array:
+    return np.sqrt((_centered(F) ** 2).mean(axis=1))
+
+
+def _means_loss(layer: Layer) -> Any:
+    means = layer.F.mean(axis=1) - layer.painting.mean(axis=1)
+    return (means**2 + (_deviations(layer.F) - _deviations(layer.painting)) ** 2).sum() / layer.N
+
+
+def _covariance_loss(layer: Layer) -> Any:
+    return ((_covariance(layer.F) - _covariance(layer.painting)) ** 2).sum() / (4 * layer.N**2)
+
+
+def _covariance_gradient(layer: Layer, F: Array) -> Array:
+    """Return (C - C_S) F / (M N^2) of the F that is given."""
+    return (_covariance(layer.F) - _covariance(layer.painting)) @ F / (layer.M * layer.N**2)
+
+
+def _own_moments(layer: Layer, gradient: Any) -> Array:
+    """Return the derivative with respect to F that the program makes of those with respect to the moments."""
+    own, target = (Moments(F.mean(axis=1), _gram(F) / F.shape[1]) for F in (layer.F, layer.painting))
+    of_mean, of_square = gradient(own, Target(target))
+    return (2 * of_square @ layer.F + of_mean[:, None]) / layer.M
+
+
 CONTENT = "L_content = 1/2 sum (F - P)^2"
 CONTENT_BEHIND_RELU = "1/2 sum (F+ - P)^2"
 CONTENT_OF_ALL = "sum_l 1/2 sum (F^l - P^l)^2"
@@ -152,6 +186,8 @@ VARIATION = "E_l + s TV"
 CLAMPED = "E_l of clamp(F)"
 POSITIONS = "sum (F'F - S'S)^2 of M x M matrices"
 GRAM = "G = F F'"
+MEANS = "1/N sum (mu - mu_S)^2 + (sigma - sigma_S)^2"
+COVARIANCE = "1/(4 N^2) sum (C - C_S)^2"
 
 LOSSES: dict[str, Loss] = {
     CONTENT: _content,
@@ -167,6 +203,8 @@ LOSSES: dict[str, Loss] = {
     CLAMPED: lambda layer: _style(replace(layer, F=_clamped(layer.F))),
     POSITIONS: _positions,
     GRAM: lambda layer: _gram(layer.F),
+    MEANS: _means_loss,
+    COVARIANCE: _covariance_loss,
 }
 """Definitions by name. S are the painting's responses, s is a weight; ``GRAM`` is a matrix, compared as values are."""
 
@@ -486,6 +524,43 @@ FORMULAS: tuple[Formula, ...] = (
         "dL/dF = (dL/dG, its diagonal twice) F",
         SQUARES,
         _doubled_diagonal,
+    ),
+    # Other statistics.
+    Formula(
+        "means and deviations",
+        "Li, Wang, Liu and Hou 2017 (arXiv:1701.01036), differentiated",
+        "dL/dF = 2/(N M) ((mu - mu_S) + (sigma - sigma_S)/sigma (F - mu))",
+        MEANS,
+        lambda layer: (
+            2
+            / (layer.N * layer.M)
+            * (
+                (layer.F - _centered(layer.F)).mean(axis=1, keepdims=True)
+                - layer.painting.mean(axis=1, keepdims=True)
+                + (1 - _deviations(layer.painting) / _deviations(layer.F))[:, None] * _centered(layer.F)
+            )
+        ),
+    ),
+    Formula(
+        "the Gram matrix of centered features",
+        "ProGamerGov/neural-style-pt (#11)",
+        "dL/dF = 1/(M N^2) (C - C_S) (F - mu)",
+        COVARIANCE,
+        lambda layer: _covariance_gradient(layer, _centered(layer.F)),
+    ),
+    Formula(
+        "the Gram matrix of centered features, by its moments",
+        "engine/statistics.py",
+        "dL/dF = 1/M (2 dL/dQ F + dL/dmu), dL/dQ = (C - C_S)/(2 N^2), dL/dmu = -2 dL/dQ mu",
+        COVARIANCE,
+        lambda layer: _own_moments(layer, covariance_loss_gradient),
+    ),
+    Formula(
+        "the Gram matrix of centered features, the mean held constant",
+        "equation 6 with C in place of G",
+        "dL/dF = 1/(M N^2) (C - C_S) F",
+        COVARIANCE,
+        lambda layer: _covariance_gradient(layer, layer.F),
     ),
 )
 """What is audited, in the order of the report."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.ops import Array
 from engine.regions import Region
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
@@ -36,8 +36,8 @@ class Masks:
     regions: tuple[Mask, ...] = ()
     kept: Mask | None = None
 
-    def regions_at(self, height: int, width: int, styles: Sequence[Array]) -> list[Region]:
-        """Return the regions at a size, one for each style image."""
+    def regions_at(self, height: int, width: int, styles: Sequence[Any]) -> list[Region]:
+        """Return the regions at a size, one for each style."""
         return [Region(_resized(mask, height, width), style) for mask, style in zip(self.regions, styles, strict=True)]
 
     def content_at(self, height: int, width: int) -> Mask | None:

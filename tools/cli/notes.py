@@ -55,9 +55,11 @@ def about_pictures(options: Options, content: Picture, styles: Sequence[Picture]
 
 def check_style(options: Options) -> None:
     """Raise ValueError where nothing would move the picture away from the photograph that it begins with."""
-    layers = options.style_layers
-    weights = layers.values() if isinstance(layers, Mapping) else [1.0]
-    if options.init == "content" and not (options.style_weight and any(weights)):
+    weights = [
+        chosen.values() if isinstance(chosen, Mapping) else [1.0]
+        for chosen in (options.style_layers, options.style_statistics)
+    ]
+    if options.init == "content" and not (options.style_weight and all(map(any, weights))):
         raise ValueError(
             "the weight of the style is zero, and the picture begins with the photograph: nothing would change; give "
             "another --style-weight, or --init noise"

@@ -13,7 +13,7 @@ from engine.errors import unknown_name
 from engine.layers import listed_name
 from engine.load import POOLINGS
 from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
+from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, checked_statistics
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import VARIATIONS, Settings
@@ -26,7 +26,17 @@ MAX_LEVELS = 12
 OF_PICTURE = "picture"
 """``style_size`` of paintings that get the height and the width of the picture."""
 
-COLORS = {"painting": None, "photograph": "optimal", "principal": "principal", "cholesky": "cholesky"}
+LUMINANCE = "luminance"
+"""``colors`` of which only the luminance takes part in the style."""
+
+COLORS = {
+    "painting": None,
+    "photograph": "optimal",
+    "principal": "principal",
+    "cholesky": "cholesky",
+    "histogram": "histogram",
+    LUMINANCE: None,
+}
 """What a painting's colors are made: its own, or by one of ``engine.color.METHODS`` the photograph's."""
 
 PRECISIONS = ("float32", "float64", "float16", "tf32")
@@ -64,8 +74,8 @@ class Options(Settings):
     colors: str = field(
         default="painting",
         metadata={
-            "help": "photograph gives the painting the photograph's colors beforehand, as do principal and cholesky by "
-            "other maps"
+            "help": "photograph gives the painting the photograph's colors beforehand, as do principal, cholesky and "
+            "histogram by other maps; luminance leaves the photograph its own colors"
         },
     )
     levels: int | None = field(
@@ -89,6 +99,7 @@ PAPER: dict[str, Any] = {
     "style_weight": 1.0,
     "content_layers": PAPER_CONTENT_LAYERS,
     "style_layers": PAPER_STYLE_LAYERS,
+    "style_statistics": PAPER_STATISTICS,
     "pooling": "average",
     "colors": "painting",
 }
@@ -116,6 +127,20 @@ def layer_weights(text: str, separator: str = ",") -> dict[str, float | None]:
             raise ValueError(f"{name!r} is named twice")
         layers[name] = weight(number) if colon else None
     return layers
+
+
+def style_statistics(text: str, separator: str = ",") -> dict[str, float]:
+    """Return ``gram,means:0.5`` as statistics with their weights, 1 where none is given.
+
+    Raises ValueError for what is none of the statistics, argparse.ArgumentTypeError for a weight that is none.
+    """
+    statistics: dict[str, float] = {}
+    for part in text.split(separator):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        if name in statistics:
+            raise ValueError(f"{name!r} is named twice")
+        statistics[name] = weight(number) if colon else 1.0
+    return checked_statistics(statistics)
 
 
 def layers_called(layers: Any, outputs: Mapping[str, str], default: float) -> Any:
@@ -218,6 +243,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "iterations": {"flags": ["-n"], "type": positive_int, "metavar": "N"},
     "content_weight": {"flags": ["-a"], "type": weight, "metavar": "ALPHA"},
     "style_weight": {"flags": ["-b"], "type": weight, "metavar": "BETA"},
+    "style_statistics": {"type": argument(style_statistics), "metavar": "NAME[:WEIGHT],..."},
     "variation_weight": {"type": weight, "metavar": "WEIGHT"},
     "variation": {"type": choice("variation", VARIATIONS), "metavar": "|".join(VARIATIONS)},
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},

@@ -7,15 +7,16 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from engine.color import match_colors
+from engine.color import in_gray, match_colors, match_luminance, with_luminance
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
-from engine.objective import layer_names
+from engine.objective import Styles, at_scales, layer_names
+from engine.ops import Array
 from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free
-from tools.cli.options import COLORS, Options, layers_called, levels_of
+from tools.cli.options import COLORS, LUMINANCE, Options, layers_called, levels_of
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
 
@@ -172,8 +173,9 @@ def rendering(
     styles: Sequence[Picture],
     first: Picture | None,
     masks: Masks = NO_MASKS,
+    coarse: Picture | None = None,
 ) -> tuple[Picture, Job]:
-    """Return the photograph at the picture's size, and the job that makes the picture.
+    """Return the photograph at the picture's size, and the job that makes the picture, for ``finished``.
 
     Parameters
     ----------
@@ -181,33 +183,57 @@ def rendering(
     content, styles : the photograph and the paintings at any size, the latter from ``load_painting``.
     first : from ``first_picture``.
     masks : where each painting goes, and where the photograph is kept.
+    coarse : a painting for the coarse layers, from ``load_painting``, or None.
 
     Raises ValueError for options or pictures that do not fit.
     """
     options = with_layers_of(network, options)
     height, width = picture_size(content.size, options)
     content = resize(content, height, width)
-    sizes = painting_sizes([style.size for style in styles], options, (height, width))
     blend = options.blend or (1.0,) * len(styles)
-    paintings = [
-        (colored(resize(style, *size), content, options).array, share)
-        for style, size, share in zip(styles, sizes, blend, strict=True)
-    ]
+
+    def painted(style: Picture) -> Array:
+        (size,) = painting_sizes([style.size], options, (height, width))
+        return colored(resize(style, *size), content, options).array
+
+    paintings = [painted(painting) for painting in styles]
+    blended = list(zip(paintings, blend, strict=True))
+    style: Styles = blended
+    placed: list[Styles] = list(paintings)
+    if coarse is not None:
+        layers = sorted(layer_names(options.style_layers), key=network.layers.index)
+        of_coarse = painted(coarse)
+        style = at_scales(blended, of_coarse, layers)
+        placed = [at_scales(painting, of_coarse, layers) for painting in paintings]
     initial = None if first is None else resize(first, height, width).pixels
-    regions = masks.regions_at(height, width, [painting for painting, _ in paintings]) if masks.regions else []
-    style = None if regions else paintings
+    pixels = content.pixels
+    if options.colors == LUMINANCE:
+        pixels, initial = in_gray(pixels), None if initial is None else in_gray(initial)
+    regions = masks.regions_at(height, width, placed) if masks.regions else []
     content_mask = masks.content_at(height, width)
-    return content, prepare(
-        network, content.pixels, style, options, initial, regions=regions, content_mask=content_mask
-    )
+    chosen = None if regions else style
+    return content, prepare(network, pixels, chosen, options, initial, regions=regions, content_mask=content_mask)
 
 
 def colored(style: Picture, content: Picture, options: Options) -> Picture:
-    """Return a painting in the colors that the options want: its own, or the photograph's."""
+    """Return a painting in the colors that the options want: its own, the photograph's, or gray."""
+    if options.colors == LUMINANCE:
+        return Picture(match_luminance(style.pixels, content.pixels, style.alpha), style.alpha)
     method = COLORS[options.colors]
     if method is None:
         return style
     return Picture(match_colors(style.pixels, content.pixels, style.alpha, method), style.alpha)
+
+
+def finished(image: Array, content: Picture, options: Options) -> Array:
+    """Return what is shown of an image that a job came to: all of it, or its luminance in the photograph's colors.
+
+    Parameters
+    ----------
+    image : (H, W, 3), 0..255.
+    content : the photograph at its size, in its own colors, as ``rendering`` returns it.
+    """
+    return with_luminance(content.pixels, image) if options.colors == LUMINANCE else image
 
 
 def check_layers(network: Network, options: Options) -> Options:

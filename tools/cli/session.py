@@ -7,7 +7,7 @@ start, the iterations and the end: the progress bar, a log, a curve, snapshots, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -90,6 +90,9 @@ def follow(
     listeners: Sequence[Listener],
     began: float,
     made: Callable[[Result, Facts], None] | None = None,
+    *,
+    resumable: bool = False,
+    state: Mapping[str, NDArray[Any]] | None = None,
 ) -> tuple[Result, Facts]:
     """Run a job for those who listen; return what came of it.
 
@@ -99,6 +102,7 @@ def follow(
     ----------
     began : when the picture did, by ``time.perf_counter``.
     made : called before anyone hears of the end, where there is a picture to keep.
+    resumable, state : as for ``minimize``.
 
     Raises KeyboardInterrupt for a run that was interrupted before its first iteration: there is no picture of it.
     """
@@ -109,7 +113,7 @@ def follow(
         for listener in listeners:
             listener.iteration(state)
 
-    result = job.run(told)
+    result = job.run(told, resumable=resumable, state=state)
     facts = facts_of(result, began)
     there = is_made(result)
     if there and made is not None:

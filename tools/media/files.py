@@ -66,13 +66,34 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is renamed over ``path``, on any failure removed.
+
+    Parameters
+    ----------
+    durable : the file is on the disk before it is renamed, and its new name afterward: a machine that loses its power
+        has the old file or the new one.
 
     Raises ValueError when the file cannot be written: OSErrors while it is are taken for its own.
     """
-    with _finished_by(os.replace, path) as temporary:
+    with _finished_by(_replaced_durably if durable else os.replace, path) as temporary:
         yield temporary
+
+
+def _replaced_durably(temporary: Path, path: Path) -> None:
+    _synchronize(temporary)
+    temporary.replace(path)
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some disks of a network have no such wish
+        _synchronize(path.parent)
+
+
+def _synchronize(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -196,20 +217,27 @@ class Lines:
     Parameters
     ----------
     path : the file to write.
+    kept : how many of its bytes stay, for what follows them; of a file that is shorter, all.
+
+    Attributes
+    ----------
+    size : bytes so far.
 
     Raises ValueError when it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: int = 0) -> None:
         self._path = path
         self._new = not path.exists()
         check_lines(path)
         try:
             # Without a buffer: what a full disk has not taken shall not be tried again when the file is closed.
-            self._file = path.open("wb", buffering=0)
+            self._file = path.open("ab" if kept else "wb", buffering=0)
+            self.size = min(kept, path.stat().st_size) if path.is_file() else 0
+            if self.size:
+                self._file.truncate(self.size)
         except OSError as error:
             raise self._unwritable(error) from None
-        self._size = 0
 
     def __enter__(self) -> Self:
         return self
@@ -219,21 +247,21 @@ class Lines:
     ) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-            if self._new and not self._size and self._path.is_file():
+            if self._new and not self.size and self._path.is_file():
                 self._path.unlink()
 
     def write(self, line: str) -> None:
         """Add a line, whole or not at all; raises ValueError when the disk is full."""
         left = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
-        size = self._size + len(left)
+        size = self.size + len(left)
         try:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
+                self._file.truncate(self.size)
             raise self._unwritable(error) from None
-        self._size = size
+        self.size = size
 
     def _unwritable(self, error: OSError) -> ValueError:
         return ValueError(f"cannot write {str(self._path)!r}: {error.strerror or error}")

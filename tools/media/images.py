@@ -42,6 +42,9 @@ _READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AV
 
 _READABLE_NAMES = "PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000 or AVIF"
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".jp2")
+"""What counts as a picture in a folder."""
+
 _JPEG = ("JPEG", "MPO")
 
 _PLUGINS = {
@@ -155,6 +158,15 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
         if isinstance(image, PngImagePlugin.PngImageFile):
             return {name: str(value) for name, value in image.text.items() if isinstance(value, PngImagePlugin.iTXt)}
         return _parse_description(image.getexif().get(ExifTags.Base.ImageDescription))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder by name; raise ValueError where there is none."""
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{str(folder)!r} has no pictures ({', '.join(SUFFIXES)})")
+    return found
 
 
 def open_file(path: Path) -> BinaryIO:

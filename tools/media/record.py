@@ -39,14 +39,16 @@ def versions(packages: Sequence[str] = OF_A_PICTURE) -> dict[str, str]:
     return found
 
 
-def origin(tool: str, with_paths: bool = False) -> dict[str, str]:
+def origin(tool: str, with_paths: bool = False, command: Sequence[str] | None = None) -> dict[str, str]:
     """Return what every picture says of itself: the program, and how it was called.
 
     Parameters
     ----------
     with_paths : with the folders of the files that were given; a picture that is handed on need not tell of them.
+    command : the arguments, where they are others than those that the program was called with.
     """
-    given = sys.argv[1:] if with_paths else [_without_folders(argument) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:] if command is None else command
+    given = arguments if with_paths else [_without_folders(argument) for argument in arguments]
     return {"Software": PROJECT, "Command": shlex.join(["python", "-m", f"tools.{tool}", *given])}
 
 

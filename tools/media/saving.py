@@ -73,6 +73,18 @@ def save_image(
         temporary.write_bytes(content)
 
 
+def encoded_image(
+    suffix: str, pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None = None, quality: int = JPEG_QUALITY
+) -> bytes:
+    """Return the contents of the file that `save_image` would write, without text; arguments and errors are its own.
+
+    Parameters
+    ----------
+    suffix : of the format, as ``".jpg"``.
+    """
+    return _encode(_format_of(Path(f"picture{suffix}")), pixels, alpha, {}, quality)
+
+
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise ValueError unless `save_image` can write to ``path``: to be called before a long computation."""
     path = Path(path)

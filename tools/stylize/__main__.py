@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 
 from engine.optimize import LEARNING_RATES, Result
 from tools.cli.command_line import (
@@ -20,17 +22,26 @@ from tools.cli.command_line import (
 from tools.cli.options import add_options, add_paper, options_from, parsed
 from tools.cli.session import Session
 from tools.stylize.account import NAME
+from tools.stylize.batch import make_batch
+from tools.stylize.checkpoint import Every, Resumed, every, read_checkpoint
 from tools.stylize.outputs import check_outputs
 from tools.stylize.picture import make_picture
 from tools.stylize.preview import make_preview
+from tools.stylize.recorded import as_command, given_on, goes_on, made_again, overridden
 from tools.stylize.task import Task, read_task
 
 
-def build_parser() -> Parser:
-    """Return the parser of the command line; the options are those of ``tools.cli.options``."""
+def build_parser(whole: bool = True) -> Parser:
+    """Return the parser of the command line; the options are those of ``tools.cli.options``.
+
+    Parameters
+    ----------
+    whole : photograph, painting and output have to be there; with ``--resume`` and ``--again`` they need not.
+    """
     parser = Parser(prog=NAME, description="Render a photograph in the style of a painting.")
-    parser.add_argument("content", type=given_path, metavar="CONTENT", help="the photograph")
-    parser.add_argument("style", type=given_path, nargs="+", metavar="STYLE", help="the painting, or several")
+    one, several = (None, "+") if whole else ("?", "*")
+    parser.add_argument("content", type=given_path, nargs=one, metavar="CONTENT", help="the photograph")
+    parser.add_argument("style", type=given_path, nargs=several, metavar="STYLE", help="the painting, or several")
     parser.add_argument(
         "--mask",
         type=given_path,
@@ -45,7 +56,13 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="where to keep the photograph, a face say: a picture, white there",
     )
-    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="OUT", help="picture to write")
+    parser.add_argument(
+        "--coarse-style",
+        type=given_path,
+        metavar="FILE",
+        help="a painting for the large shapes: the upper half of the style layers; STYLE then has the fine strokes",
+    )
+    parser.add_argument("-o", "--output", type=given_path, required=whole, metavar="OUT", help="picture to write")
     add_paper(parser)
     add_options(parser)
     parser.add_argument(
@@ -64,27 +81,102 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="draw the losses over the iterations (.svg or .png; needs matplotlib)",
     )
+    parser.add_argument(
+        "--more",
+        type=given_path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further photographs, or folders of them: as with a folder for CONTENT, OUT is a folder then",
+    )
+    parser.add_argument(
+        "--summary", type=given_path, metavar="FILE.json", help="of several photographs, write what came of each"
+    )
+    parser.add_argument(
+        "--timelapse", type=given_path, metavar="FILE", help="show how the picture came about, as .webp or .png"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=given_path,
+        metavar="FILE",
+        help="keep the run itself in a file, for --resume to go on with",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=every,
+        default=Every(seconds=60),
+        metavar="N|Ns",
+        help="iterations, or seconds, from one checkpoint to the next (default 60s)",
+    )
+    parser.add_argument(
+        "--resume", type=given_path, metavar="FILE", help="go on from a checkpoint, to the same picture"
+    )
+    parser.add_argument(
+        "--again",
+        type=given_path,
+        metavar="PICTURE",
+        help="make a picture again with its own settings, and those given",
+    )
     add_record_paths(parser)
     add_shared(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make one picture; return the exit code."""
-    arguments = parsed(build_parser(), argv)
+    """Make one picture, or one of each photograph; return the exit code."""
+    arguments, resumed, check = _read_command(sys.argv[1:] if argv is None else argv)
+    if arguments.more or arguments.content.is_dir():
+        return make_batch(arguments, options_from(arguments), check)
+    if arguments.summary is not None:
+        raise ValueError("--summary is for several photographs: give a folder of them, or --more")
     session = Session(NAME, f"interrupted, {arguments.output} was not written")
-    return session.run(lambda: _make(arguments, session))
+    code = session.run(lambda: _make(arguments, session, resumed, check))
+    if code == EXIT_INTERRUPTED and arguments.checkpoint is not None and arguments.checkpoint.exists():
+        tell(f"{NAME}: to go on: python -m tools.stylize --resume {shlex.quote(str(arguments.checkpoint))}")
+    return code
 
 
-def _make(arguments: argparse.Namespace, session: Session) -> int:
+def _read_command(argv: Sequence[str]) -> tuple[argparse.Namespace, Resumed | None, Callable[[Task], None]]:
+    """Return the arguments, the checkpoint to go on from, and what checks that the inputs are those of the record."""
+    parser = build_parser(whole=not goes_on(argv))
+    arguments = parsed(parser, argv)
+    arguments.command = None
+    if arguments.resume is None and arguments.again is None:
+        return arguments, None, lambda task: None
+    if arguments.resume is not None and arguments.again is not None:
+        raise ValueError("--resume goes on with a run, --again makes a picture anew: use one of them")
+    given, resumed = given_on(parser, argv, arguments), None
+    if arguments.resume is not None:
+        resumed = read_checkpoint(arguments.resume)
+        check: Callable[[Task], None] = resumed.check
+        recorded = {**resumed.about["arguments"], "checkpoint": resumed.path, "preview": False}
+        values = overridden(recorded, given)
+    else:
+        values, check_model = made_again(arguments.again, given)
+
+        def check(task: Task) -> None:
+            check_model(task.inputs)
+
+    command = as_command(values, {name: parser.get_default(name) for name in vars(arguments)})
+    arguments = parsed(build_parser(), command)
+    arguments.command = command
+    return arguments, resumed, check
+
+
+def _make(
+    arguments: argparse.Namespace, session: Session, resumed: Resumed | None, check: Callable[[Task], None]
+) -> int:
     """Make the picture that was asked for; return the exit code."""
     options = options_from(arguments)
-    check_outputs(arguments)
+    check_outputs(arguments, resumed is not None)
     task = read_task(arguments, options)
+    check(task)
     _announce(task)
     if arguments.preview and make_preview(task):
         return EXIT_INTERRUPTED
-    result = make_picture(task, session)
+    result = make_picture(task, session, resumed)
+    if arguments.checkpoint is not None and result.stop not in ("interrupted", "non-finite"):
+        arguments.checkpoint.unlink(missing_ok=True)
     return _exit_code(result, arguments)
 
 

@@ -30,7 +30,10 @@ def settings_of(arguments: argparse.Namespace, options: Options) -> dict[str, An
         "content": file_name(arguments.content, with_paths),
         "style": [file_name(path, with_paths) for path in arguments.style],
         "mask": [file_name(path, with_paths) for path in arguments.mask],
-        "keep": None if arguments.keep is None else file_name(arguments.keep, with_paths),
+        **{
+            name: None if path is None else file_name(path, with_paths)
+            for name, path in (("keep", arguments.keep), ("coarse_style", arguments.coarse_style))
+        },
         **settings,
     }
 
@@ -41,10 +44,19 @@ def start_of_log(arguments: argparse.Namespace, options: Options, needed: int) -
     return {"event": "start", "settings": settings, "versions": versions(), "estimated_bytes": needed}
 
 
-def texts(arguments: argparse.Namespace, options: Options, facts: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return what a picture says of itself; ``facts`` are None for a snapshot."""
-    made = {"Settings": json.dumps(settings_of(arguments, options)), "Versions": json.dumps(versions())}
-    texts = origin(NAME, arguments.record_paths) | made
+def texts(
+    arguments: argparse.Namespace, options: Options, inputs: Mapping[str, Any], facts: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Return what a picture says of itself.
+
+    Parameters
+    ----------
+    inputs : the files' SHA-256, see ``Task``.
+    facts : what came of the run; None for a snapshot.
+    """
+    settings = {"Settings": json.dumps(settings_of(arguments, options)), "Inputs": json.dumps(inputs)}
+    made = settings | {"Versions": json.dumps(versions())}
+    texts = origin(NAME, arguments.record_paths, arguments.command) | made
     return texts if facts is None else texts | {"Result": json.dumps(facts)}
 
 
@@ -55,10 +67,16 @@ class Log:
     ----------
     lines : what it is written to, or None.
     start : the first entry.
+    begun : whether that is written already, by a run that this one goes on from.
     """
 
-    def __init__(self, lines: Lines | None, start: Mapping[str, Any]) -> None:
-        self._lines, self._start, self._begun = lines, start, False
+    def __init__(self, lines: Lines | None, start: Mapping[str, Any], begun: bool = False) -> None:
+        self._lines, self._start, self._begun = lines, start, begun
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes it has, or None where there is none."""
+        return None if self._lines is None else self._lines.size
 
     def begin(self) -> None:
         """Write the first entry, once; raises ValueError where it cannot be written."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.optimize import Iteration, Result
 from engine.stylize import Job
@@ -13,6 +17,7 @@ from tools.cli.curve import Curve
 from tools.cli.disk import Space, save_somewhere
 from tools.cli.estimate import seconds_of_run
 from tools.cli.progress import Progress, duration
+from tools.cli.rendering import finished
 from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
 from tools.media.picture import Picture
 from tools.media.plot import plot_losses
@@ -22,11 +27,17 @@ from tools.stylize.task import Task
 
 
 class Plot(Curve):
-    """Draws the losses, if that was asked for."""
+    """Draws the losses, if that was asked for.
 
-    def __init__(self, task: Task, progress: Progress) -> None:
+    Parameters
+    ----------
+    points : of the iterations before this run goes on.
+    """
+
+    def __init__(self, task: Task, progress: Progress, points: list[list[float]]) -> None:
         super().__init__()
         self._arguments, self._progress = task.arguments, progress
+        self.points = points
 
     def end(self, result: Result, facts: Facts) -> None:
         """Draw them."""
@@ -43,12 +54,13 @@ class Pictures(Listener):
 
     Parameters
     ----------
+    content : the photograph at the picture's size.
     space : on the disk, kept for the picture.
     """
 
     def __init__(self, task: Task, content: Picture, progress: Progress, began: float, space: Space) -> None:
-        self._arguments, self._options = task.arguments, task.filled
-        self._alpha, self._progress, self._began, self._space = content.alpha, progress, began, space
+        self._arguments, self._options, self._inputs = task.arguments, task.filled, task.inputs
+        self._content, self._progress, self._began, self._space = content, progress, began, space
 
     def iteration(self, state: Iteration) -> None:
         """Write a snapshot, where one is due."""
@@ -57,7 +69,7 @@ class Pictures(Listener):
             output: Path = self._arguments.output
             path = output.with_stem(f"{output.stem}-{state.iteration:0{len(str(last))}d}")
             try:
-                save_image(path, state.image, self._alpha, self._texts(None))
+                save_image(path, self._shown(state.image), self._content.alpha, self._texts(None))
             except ValueError as error:  # a full disk shall not cost the picture itself
                 self._progress.write(f"{NAME}: snapshot left out: {describe(error)}")
 
@@ -78,10 +90,14 @@ class Pictures(Listener):
 
     def _save(self, result: Result, facts: Facts) -> None:
         self._space.release()
-        save_somewhere(self._arguments.output, result.image, self._alpha, self._texts(facts))
+        image = self._shown(result.image)
+        save_somewhere(self._arguments.output, image, self._content.alpha, self._texts(facts))
+
+    def _shown(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
+        return finished(image, self._content, self._options)
 
     def _texts(self, facts: Facts | None) -> dict[str, str]:
-        return texts(self._arguments, self._options, facts)
+        return texts(self._arguments, self._options, self._inputs, facts)
 
 
 class Report(Bar):
@@ -90,19 +106,24 @@ class Report(Bar):
     Parameters
     ----------
     value, seconds : the loss of the first image, and how long an evaluation takes.
+    done : iterations before this run goes on.
     """
 
-    def __init__(self, task: Task, progress: Progress, entries: Entries, value: float, seconds: float) -> None:
+    def __init__(
+        self, task: Task, progress: Progress, entries: Entries, value: float, seconds: float, done: int = 0
+    ) -> None:
         super().__init__(progress)
         self._task, self._entries = task, entries
-        self._value, self._seconds = value, seconds
+        self._value, self._seconds, self._done = value, seconds, done
 
     def start(self, job: Job) -> None:
         """Say how long it will take, and how the terms stand."""
         self._job = job
         iterations, every = self._task.options.iterations, self._task.arguments.report_every
-        takes = duration(seconds_of_run(job, self._task.options, self._seconds, 2 + iterations // every))
-        time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {iterations} iterations"
+        left = dataclasses.replace(self._task.options, iterations=iterations - self._done)
+        takes = duration(seconds_of_run(job, left, self._seconds, 2 + left.iterations // every))
+        more = f"iterations {self._done + 1} to {iterations}" if self._done else f"{iterations} iterations"
+        time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {more}"
         if self._task.begins_small:
             self._say(time_needed)
         else:
@@ -110,7 +131,8 @@ class Report(Bar):
             for line in of_model:
                 self._say(line)
             self._say(f"{memory}, {time_needed}")
-        self._report("start", 0, self._value, standing(job, job.initial))
+        if not self._done:
+            self._report("start", 0, self._value, standing(job, job.initial))
 
     def iteration(self, state: Iteration) -> None:
         """Move the bar, and report where that is due."""

@@ -8,20 +8,40 @@ from pathlib import Path
 
 from engine.errors import unknown_name
 from engine.stylize import INITS
-from tools.media.files import check_lines, remove_unfinished
+from tools.media.animation import check_animation
+from tools.media.files import check_lines, check_writable, remove_unfinished
 from tools.media.picture_files import address
 from tools.media.plot import check_plot
 from tools.media.saving import check_output
 
+_FILES = ("log", "plot", "checkpoint", "timelapse")
+"""The arguments that name a file to be written, besides the pictures."""
 
-def check_outputs(arguments: argparse.Namespace) -> None:
-    """Raise ValueError for an output that cannot be written, before anything is computed."""
+
+def check_outputs(arguments: argparse.Namespace, resumed: bool = False) -> None:
+    """Raise ValueError for an output that cannot be written, before anything is computed.
+
+    Parameters
+    ----------
+    resumed : whether the checkpoint that is there is to be gone on from.
+    """
     check_output(arguments.output)
     remove_unfinished(arguments.output.parent)
+    checkpoint: Path | None = arguments.checkpoint
+    if checkpoint is not None:
+        check_writable(checkpoint)
+        remove_unfinished(checkpoint.parent)
+        if checkpoint.exists() and not resumed:
+            raise ValueError(
+                f"--checkpoint {str(checkpoint)!r} exists: go on from it with --resume, or remove it first"
+            )
+    if arguments.timelapse is not None:
+        check_animation(arguments.timelapse)
+    _check_different(arguments)
     if arguments.preview:
         check_output(preview_path(arguments.output))
-    kept = [] if arguments.keep is None else [arguments.keep]
-    inputs = [arguments.content, *arguments.style, *arguments.mask, *kept]
+    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
+    inputs = [arguments.content, *arguments.style, *arguments.mask, *single]
     if arguments.init not in INITS:
         inputs.append(Path(arguments.init))
         if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read
@@ -44,9 +64,23 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--log {str(log)!r} is also a picture's name: choose another")
 
 
+def _check_different(arguments: argparse.Namespace) -> None:
+    """Raise ValueError where checkpoint or timelapse is also something else that is written."""
+    for name in ("checkpoint", "timelapse"):
+        path: Path | None = getattr(arguments, name)
+        if path is None:
+            continue
+        others = {f"--{other}": getattr(arguments, other) for other in _FILES if other != name}
+        for other, there in [*others.items(), *(("a picture's name", picture) for picture in _pictures(arguments))]:
+            if there is not None and same_file(path, there):
+                raise ValueError(f"--{name} {str(path)!r} is also {other}: choose another name for one of them")
+        if _is_snapshot(arguments, path):
+            raise ValueError(f"--{name} {str(path)!r} is also a picture's name: choose another")
+
+
 def check_not_written(arguments: argparse.Namespace, path: Path) -> None:
     """Raise ValueError when the run would write over ``path``, one of its inputs."""
-    targets = [*_pictures(arguments), *(file for file in (arguments.log, arguments.plot) if file is not None)]
+    targets = [*_pictures(arguments), *(getattr(arguments, name) for name in _FILES if getattr(arguments, name))]
     if any(same_file(path, target) for target in targets) or _is_snapshot(arguments, path):
         raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another name for the output")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.multiscale import Level
 from engine.network import Network
-from engine.stylize import Job, with_content_weight
+from engine.stylize import INITS, Job, with_content_weight
 from tools.cli.command_line import tell
 from tools.cli.masks import Masks, load_masks
 from tools.cli.memory import peak_memory
@@ -28,7 +29,7 @@ from tools.cli.rendering import (
     tell_notes,
     with_fitting_levels,
 )
-from tools.media.files import byte_count
+from tools.media.files import byte_count, sha256_of
 from tools.media.images import load_image, load_painting
 from tools.media.picture import Picture
 from tools.models.cache import announce_draft, resolve_model
@@ -49,9 +50,12 @@ class Task:
     content, styles : the photograph and the paintings, at their own sizes.
     first : the picture to begin with, from ``first_picture``.
     masks : where each painting goes, and where the photograph is kept.
+    coarse : the painting for the coarse layers, or None.
     size : (height, width) of the picture to make.
     needed : bytes that the program holds at its peak, estimated.
     notes : what the user should know of what was given.
+    inputs : the SHA-256 of ``content``, ``style`` and ``mask`` (lists), ``keep``, ``coarse_style`` and ``init`` (None
+        where there is none) and ``model``.
     """
 
     arguments: argparse.Namespace
@@ -62,9 +66,11 @@ class Task:
     styles: Sequence[Picture]
     first: Picture | None
     masks: Masks
+    coarse: Picture | None
     size: Size
     needed: int
     notes: Sequence[str]
+    inputs: Mapping[str, Any]
 
     @property
     def begins_small(self) -> bool:
@@ -100,26 +106,72 @@ class Task:
 
     def rendering(self, level: Level, first: Picture | None) -> tuple[Picture, Job]:
         """Return the photograph at the size of a level, and the job that makes the picture from ``first``."""
-        return rendering(self.network, at_level(self.options, level), self.content, self.styles, first, self.masks)
+        options = at_level(self.options, level)
+        return rendering(self.network, options, self.content, self.styles, first, self.masks, self.coarse)
 
 
-def read_task(arguments: argparse.Namespace, options: Options) -> Task:
-    """Read the inputs and the network; raises ValueError for what does not fit together."""
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What several photographs have in common: paintings and network, as ``Task`` has them.
+
+    Parameters
+    ----------
+    options : with the model's name and the layers as the network calls them.
+    inputs : as ``Task`` has them, without the photograph's own.
+    """
+
+    options: Options
+    styles: Sequence[Picture]
+    coarse: Picture | None
+    first: Picture | None
+    model: Path
+    network: Network
+    inputs: Mapping[str, Any]
+
+    @property
+    def looked_at(self) -> list[Picture]:
+        """All paintings, that for the coarse layers last."""
+        return [*self.styles, *([] if self.coarse is None else [self.coarse])]
+
+
+def read_given(arguments: argparse.Namespace, options: Options) -> Given:
+    """Read paintings and network; raises ValueError for what does not fit together."""
     check_blend(options, len(arguments.style))
     check_style(options)
-    content = load_image(arguments.content)
     styles = [load_painting(path) for path in arguments.style]
+    coarse = None if arguments.coarse_style is None else load_painting(arguments.coarse_style)
     first = first_picture(options, styles)
-    masks = read_masks(arguments, content.size)
-    tell_notes(NAME, [content, *styles, *([] if first is None else [first])], arguments.quiet)
-    size, style_shapes = picture_size(content.size, options), [style.size for style in styles]
     options = with_model(options, arguments.cache)
     model = resolve_model(str(options.model), arguments.cache)
     check_not_written(arguments, model)
     check_not_written(arguments, Path(str(options.model)))  # a large file is replaced by its part in the cache
     network = load(options, model, arguments.threads)
-    options = check_layers(network, options)
-    pictures = [content, *styles, *([] if first is None or options.init == "style" else [first])]
+    inputs = {
+        "coarse_style": None if coarse is None else sha256_of(arguments.coarse_style),
+        "style": [sha256_of(path) for path in arguments.style],
+        "init": None if options.init in INITS else sha256_of(Path(options.init)),
+        "model": sha256_of(model),
+    }
+    return Given(check_layers(network, options), styles, coarse, first, model, network, inputs)
+
+
+def read_task(arguments: argparse.Namespace, options: Options, given: Given | None = None) -> Task:
+    """Read the inputs and the network; raises ValueError for what does not fit together.
+
+    Parameters
+    ----------
+    given : what has been read of them for another photograph already.
+    """
+    content = load_image(arguments.content)
+    masks = read_masks(arguments, content.size)
+    told = [content]
+    if given is None:
+        given = read_given(arguments, options)
+        told += [*given.looked_at, *([] if given.first is None else [given.first])]
+    tell_notes(NAME, told, arguments.quiet)
+    options, styles, first, model, network = given.options, given.styles, given.first, given.model, given.network
+    size, style_shapes = picture_size(content.size, options), [style.size for style in given.looked_at]
+    pictures = [content, *given.looked_at, *([] if first is None or options.init == "style" else [first])]
     needed = peak_memory(
         network.device,
         check_memory(network, options, size, painting_sizes(style_shapes, options, size)),
@@ -134,7 +186,15 @@ def read_task(arguments: argparse.Namespace, options: Options) -> Task:
     ]
     if arguments.save_every is not None and arguments.save_every >= options.iterations:
         notes.append(f"--save-every {arguments.save_every} writes nothing: there are {options.iterations} iterations")
-    return Task(arguments, options, model, network, content, styles, first, masks, size, needed, notes)
+    inputs = {
+        "content": sha256_of(arguments.content),
+        "mask": [sha256_of(path) for path in arguments.mask],
+        "keep": None if arguments.keep is None else sha256_of(arguments.keep),
+        **given.inputs,
+    }
+    return Task(
+        arguments, options, model, network, content, styles, first, masks, given.coarse, size, needed, notes, inputs
+    )
 
 
 def read_masks(arguments: argparse.Namespace, content: Size) -> Masks:

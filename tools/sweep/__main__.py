@@ -60,7 +60,7 @@ from tools.cli.rendering import (
 )
 from tools.cli.session import Bar, Session
 from tools.media.files import byte_count, sha256_of, write_text
-from tools.media.images import load_image, load_painting, open_file
+from tools.media.images import load_image, load_painting, open_file, pictures_in
 from tools.media.memory import available_memory
 from tools.media.plot import check_matplotlib, plot_grid
 from tools.media.saving import save_image
@@ -74,7 +74,6 @@ from tools.sweep.axes import (
     number_label,
     parse_axis,
     picture_axis,
-    pictures_in,
     style_depth_axis,
 )
 from tools.sweep.cells import Cell, Outcome, make_cell, seconds_of_evaluation
@@ -112,10 +111,10 @@ def build_parser() -> Parser:
     parser = Parser(
         prog=NAME,
         description="Make pictures over a grid of two settings and show them side by side.",
-        epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers of one value are "
-        "joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; seed=0..9 are "
-        "all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. A comma in a "
-        "file's name is written \\, (with the axis in quotes).",
+        epilog=f"AXIS is NAME=VALUE,VALUE,... with NAME one of {', '.join(axis_names())}. Layers and statistics of one "
+        "value are joined by +. A..B is a range: style-layers=conv1_1..conv5_1 are the paper's, one more in each; "
+        "seed=0..9 are all ten; content-weight=1e-5..1e-2, and so style-weight and learning-rate, go in steps of ten. "
+        "A comma in a file's name is written \\, (with the axis in quotes).",
     )
     parser.add_argument(
         "content", type=given_path, metavar="CONTENT", help="the photograph, or a folder of photographs"

@@ -13,17 +13,15 @@ from typing import Any
 
 from engine.errors import unknown_name
 from tools.cli.command_line import natural_int, positive_float
-from tools.cli.options import ARGUMENTS
+from tools.cli.options import ARGUMENTS, style_statistics
 from tools.cli.value_lists import Labeled, layer_sets, listed_values, style_depths, typed
+from tools.media.images import pictures_in
 
 PICTURES = ("content", "style")
 """Axes that are no options: the photograph and the painting."""
 
 FILES = (*PICTURES, "model", "init")
 """Settings whose values are, or may be, files."""
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".jp2")
-"""What counts as a picture in a folder."""
 
 DECADES = ("content_weight", "style_weight", "learning_rate")
 """Options whose ranges go in steps of ten."""
@@ -72,10 +70,10 @@ def axis_names() -> tuple[str, ...]:
 def parse_axis(text: str) -> Axis:
     r"""Return the axis that ``NAME=VALUE,VALUE,...`` stands for.
 
-    Layers of one value are joined by ``+``, and so are the weights of one blend. ``A..B`` stands for several values:
-    all sets of the paper's style layers from the one up to ``A`` to the one up to ``B``, every whole number for seeds,
-    steps of ten for weights and learning rates. A folder stands for its pictures. A comma in a file's name is written
-    ``\,``.
+    Layers and statistics of one value are joined by ``+``, and so are the weights of one blend. ``A..B`` stands for
+    several values: all sets of the paper's style layers from the one up to ``A`` to the one up to ``B``, every whole
+    number for seeds, steps of ten for weights and learning rates. A folder stands for its pictures. A comma in a file's
+    name is written ``\,``.
 
     Raises ValueError for a name or a value that does not exist, for one that is given twice, and where there is none.
     """
@@ -109,15 +107,6 @@ def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
             if len(set(names)) == len(names):
                 return tuple(str(name) for name in names)
     return tuple(str(path) for path in paths)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder by name; raise ValueError where there is none."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"{str(folder)!r} has no pictures ({', '.join(SUFFIXES)})")
-    return found
 
 
 def number_axis(setting: str, values: Sequence[float]) -> Axis:
@@ -190,6 +179,8 @@ def _values(setting: str, text: str) -> list[Labeled]:
         return list(zip(axis.values, axis.labels, strict=True))
     if setting.endswith("_layers"):
         return layer_sets(setting, text)
+    if setting == "style_statistics":
+        return [(typed(setting, lambda part: style_statistics(part, "+"), text), text)]
     if dots and setting == "seed":
         low, high = typed(setting, natural_int, first), typed(setting, natural_int, last)
         _check_range(low <= high <= low + MAX_RANGE, text, "whole numbers")

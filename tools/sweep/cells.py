@@ -30,6 +30,7 @@ from tools.cli.rendering import (
     at_level,
     check_levels,
     check_memory,
+    finished,
     first_picture,
     painting_sizes,
     picture_levels,
@@ -150,7 +151,8 @@ def _make(
     first_evaluation(job)
     result, facts = _whole(job, [_Account(), *listeners], began)
     head = {"loss": result.value, "initial_loss": result.initial_value, "content_weight": job.settings.content_weight}
-    return Outcome(result.image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
+    image = finished(result.image, photograph, cell.options)
+    return Outcome(image, photograph.alpha, head | facts | {"seconds": seconds_since(began)}, None)
 
 
 def _prepare(

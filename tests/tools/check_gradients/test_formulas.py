@@ -16,9 +16,11 @@ from tools.check_gradients.formulas import (
     CONTENT,
     CONTENT_BEHIND_RELU,
     CONTENT_OF_ALL,
+    COVARIANCE,
     FORMULAS,
     GRAM,
     LOSSES,
+    MEANS,
     POSITIONS,
     SQUARES,
     STYLE,
@@ -49,6 +51,9 @@ RIGHT = {
     "the sum of squares as a trace": SQUARES,
     "its derivative with what flows down": CONTENT_OF_ALL,
     "G = F'F with F stored as M x N": GRAM,
+    "means and deviations": MEANS,
+    "the Gram matrix of centered features": COVARIANCE,
+    "the Gram matrix of centered features, by its moments": COVARIANCE,
 }
 
 # Wrong by a factor: what it is given for, the factor at N, M, and in letters.
@@ -84,6 +89,7 @@ OTHERS = {
     "gradient divided by the sum of its magnitudes, loss as it is": (STYLE, NO_LOSS),
     "clamping behind the optimizer's back": (CLAMPED, NO_LOSS),
     "Gram backward with the diagonal doubled": (SQUARES, TRIANGLE),
+    "the Gram matrix of centered features, the mean held constant": (COVARIANCE, NO_LOSS),
 }
 
 

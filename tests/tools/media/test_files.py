@@ -243,3 +243,35 @@ def test_a_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
 )
 def test_byte_count(count, text):
     assert byte_count(count) == text
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, Path.replace
+
+    def synchronized(handle):
+        status = os.fstat(handle)
+        events.append("folder" if stat.S_ISDIR(status.st_mode) else ("file", status.st_size))
+        fsync(handle)
+
+    def renamed(self, target):
+        events.append("name")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synchronized)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with replacing(tmp_path / "a", durable=True) as temporary:
+        temporary.write_bytes(b"12345")
+    assert events == [("file", 5), "name", "folder"]
+    assert (tmp_path / "a").read_bytes() == b"12345"
+
+
+def test_lines_go_on_behind_those_that_are_kept(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("first\nsecond\nthird, half")
+    with Lines(path, kept=13) as lines:
+        assert lines.size == 13
+        lines.write("another")
+    assert path.read_text() == "first\nsecond\nanother\n"
+    with Lines(path, kept=1000) as lines:
+        lines.write("last")
+    assert path.read_text() == "first\nsecond\nanother\nlast\n"

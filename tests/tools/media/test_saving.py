@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from tests.tools.media.test_images import LOSSLESS, SUFFIXES, noise, refused
 from tools.media.images import load_image, read_text
-from tools.media.saving import check_output, save_image
+from tools.media.saving import check_output, encoded_image, save_image
 
 # --- writing ---
 
@@ -36,6 +36,15 @@ def test_the_suffix_decides_the_format_in_either_case(tmp_path, suffix):
         with Image.open(tmp_path / name) as image:
             assert image.format == {"p": "PNG", "j": "JPEG", "w": "WEBP", "t": "TIFF"}[suffix[1]]
             assert image.size == (4, 4)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_picture_is_encoded_in_memory_as_it_would_be_written(tmp_path, suffix):
+    values, alpha = noise(5, 7, 3), noise(5, 7, seed=1).astype(np.float32) / 255
+    save_image(tmp_path / f"a{suffix}", values, alpha, quality=60)
+    assert encoded_image(suffix, values, alpha, quality=60) == (tmp_path / f"a{suffix}").read_bytes()
+    with pytest.raises(ValueError, match=r"the suffix is '\.bmp'"):
+        encoded_image(".bmp", values)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -597,7 +597,7 @@ def test_a_size_that_is_too_small_comes_with_a_remedy(folder, call, given, remed
         ((*SMALL, "-m", "{}/short.onnx", "--content-layers", "conv4_2"), "unknown layer 'conv4_2'"),
         ((SMALL[0], "{}", *SMALL[2:]), "it is a directory, give an image file"),
         ((*SMALL[:2], "{}", *SMALL[2:]), "it is a directory, give an image file"),
-        (("{}", *SMALL[1:]), "it is a directory, give an image file"),
+        (("{}", *SMALL[1:]), "several photographs are written to a folder: give one for -o, not "),
         ((*SMALL, "--log", "{}/missing/run.jsonl"), "missing' does not exist"),
         ((*SMALL, "--log", "{}"), "it is a directory, give a file name"),
         ((*SMALL, "--style-layers", "conv1_1,,"), "empty layer name"),
@@ -665,7 +665,7 @@ def test_levels_are_those_of_the_library(folder, call):
 def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, monkeypatch):
     run, jobs = Job.run, []
 
-    def interrupted(job, callback):
+    def interrupted(job, callback, **options):
         jobs.append(job)
 
         def stop(state):
@@ -673,7 +673,7 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
             if len(jobs) == 2 and state.iteration == 2:
                 raise KeyboardInterrupt
 
-        return run(job, stop)
+        return run(job, stop, **options)
 
     monkeypatch.setattr(Job, "run", interrupted)
     said = call(*WITH_MODEL, "--threads", 1, "-s", 96, "--levels", 3, "--log", "{}/log.jsonl", code=130)

@@ -1,0 +1,1 @@
+"""The parts of ``tools.studio``: orders, the run that can be steered, the queue, the folder, the page."""
