@@ -18,6 +18,7 @@ from engine.ops import Array, MaxPool
 from engine.plan import Plan
 from engine.preprocessing import Preprocessing
 from kernels import Cpu, Device
+from kernels import geometry as _geometry
 from kernels.cpu import conv as _conv
 from kernels.cpu import convolution as _convolution
 from kernels.cpu import pool as _pool
@@ -372,7 +373,7 @@ FAULTS = (
     Fault("padding repeats the edge", ((_convolution, "conv", _padding_repeats_the_edge),)),
     Fault(
         "SAME padding on the wrong side",
-        ((_conv, "resolved_pads", _same_on_the_wrong_side), (_pool, "resolved_pads", _same_on_the_wrong_side)),
+        tuple((module, "resolved_pads", _same_on_the_wrong_side) for module in (_conv, _pool, _geometry)),
     ),
     Fault(
         "border dropped in the convolution's gradient",

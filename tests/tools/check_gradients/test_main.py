@@ -62,7 +62,7 @@ def test_a_gpu_is_compared_with_float64_too(quick, capsys, emulator):
     def spoil(results):
         results[0].values[...] *= 1.01
 
-    emulator.faults["average_pool_input_gradient"] = spoil
+    emulator.faults["average_pool_of_relu_input_gradient"] = spoil
     assert main([*SMALL, "--device", "cuda"]) == 1
     assert "FAILED: the GPU in float32: the gradient differs from float64 by" in capsys.readouterr().out
 
