@@ -1,16 +1,19 @@
 """Limited-memory BFGS with bounds, in few passes over the image, on any device.
 
-The direction is that of the compact form (Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton Matrices and
-their Use in Limited Memory Methods", 1994, theorem 2.3): a combination of the stored steps s, the stored gradient
-changes y and the gradient, whose coefficients follow from their inner products alone. An iteration reads the stored
-vectors twice, once for the inner products with the new ones and once for the direction.
+The direction is that of the compact form of the inverse Hessian H (Byrd, Nocedal and Schnabel, "Representations of
+Quasi-Newton Matrices and their Use in Limited Memory Methods", 1994, theorem 2.2): a combination of the stored steps s,
+the stored gradient changes y and the gradient, whose coefficients follow from their inner products alone. An iteration
+reads the stored vectors twice, once for the inner products with the new ones and once for the direction.
 
-Bounds are kept as in L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995), but without its search for a Cauchy point: values that
-stand at a bound and whose gradient points outwards are held (Bertsekas, "Projected Newton Methods for Optimization
-Problems with Simple Constraints", 1982); the others take the exact step of the quasi-Newton model among themselves, and
-the step is clipped to the bounds. The line search goes along the clipped path: Armijo's condition with the change that
-was really made, and the curvature condition in its weak form. A pair without positive curvature is left out, so that
-the quasi-Newton matrix stays positive definite.
+What H is made from, before any pair, tells coarse from fine: gradients of pictures are mostly fine, steps have to be
+coarse as well. ``first_matrix`` learns by how much from the pairs themselves, for blocks of pixels of several sides.
+
+Bounds are kept as in L-BFGS-B (Byrd, Lu, Nocedal and Zhu, "A Limited Memory Algorithm for Bound Constrained
+Optimization", 1995), but without its search for a Cauchy point: values that stand at a bound and whose gradient points
+outwards are held (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982); the
+others move by -Z H Z g, where Z takes what is held for 0, and the step is clipped to the bounds. The line search goes
+along the clipped path: Armijo's condition with the change that was really made, and the curvature condition in its weak
+form. A pair without positive curvature is left out, so that H stays positive definite.
 
 Stored vectors and the direction are float32: they only say where to look. Images and gradients are float64, and so is
 the sum of an inner product's pieces. The work on whole vectors is done by ``lbfgs_store``, ``lbfgs_products``,
@@ -33,6 +36,7 @@ from numpy.typing import NDArray
 
 from engine.saved import Saved
 from kernels import Device
+from kernels.blocks import Blocks
 
 Array = Any
 """An array on the device that the images live on."""
@@ -45,6 +49,11 @@ Evaluate = Callable[[Array, Callable[[Array], None]], tuple[float, Array]]
 # Decrease and curvature constants of the line search: the customary ones for quasi-Newton steps.
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
+
+# Sides of the blocks that tell coarse from fine. How much less a pair counts than the next one for how much they
+# differ, and how far that may go.
+_BLOCKS = (8, 32)
+_FADING, _MOST = 0.9, 30.0
 
 
 def l_bfgs(
@@ -204,11 +213,11 @@ class History:
 
     def __init__(self, device: Device, pairs: int, start: Array, bounds: Bounds) -> None:
         self.device, self.pairs, self.bounds = device, pairs, bounds
+        self.blocks = _blocks_of(start.shape)
         rows = 1 + 2 * (pairs + 1) + 1
-        self._vectors = self.device.empty((rows, start.size), np.float32)
-        # Inner products of the rows: over all values, and over the free ones only.
-        self._products = np.zeros((rows, rows))
-        self._free_products = np.zeros((rows, rows))
+        self._vectors = self.device.empty((rows, self.blocks.length), np.float32)
+        # Inner products of the rows: of the pixels, and of each level of blocks.
+        self._products = np.zeros((len(self.blocks.levels), rows, rows))
         self._gradient_row = rows - 1
         self._place: tuple[Array, Array] | None = None
         self._free: Array = None
@@ -229,20 +238,13 @@ class History:
         step = -1 if self._place is None else self._row(self.count)
         kept = range(max(self.count - self.pairs + 1, 0), self.count)
         steps = [self._row(number) for number in kept] + ([step] if step >= 0 else [])
-        rows = (step, len(self._products) - 1 - self._gradient_row)
+        rows = (step, len(self._vectors) - 1 - self._gradient_row)
         listed = sorted([rows[1], *(row for step in steps for row in (step, step + 1))])
-        numbers = self.device.empty((3 + 5 * len(listed) + len(listed) ** 2,), np.float64)
-        free, changed = self.device.lbfgs_store(
-            (image, gradient),
-            self._place or (image, gradient),
-            self._vectors,
-            self._free,
-            rows,
-            self.bounds,
-            numbers[:3],
-        )
-        self.device.lbfgs_products(self._vectors, listed, free, changed, rows, numbers[3:])
-        self._proposal = _Proposal((image, gradient), rows, listed, free, numbers)
+        numbers = self.device.empty((self._count_of_numbers(listed),), np.float64)
+        new, old = (image, gradient), self._place or (image, gradient)
+        free = self.device.lbfgs_store(new, old, self._vectors, self.blocks, rows, self.bounds, numbers[:3])
+        self.device.lbfgs_products(self._vectors, self.blocks, listed, rows, numbers[3:])
+        self._proposal = _Proposal(new, rows, listed, free, numbers)
 
     def fetch(self) -> tuple[float, float]:
         """Return <gradient at the last place, step> and <gradient at the proposed one, step>; waits for the device."""
@@ -251,27 +253,20 @@ class History:
         return float(self._numbers[0]), float(self._numbers[1])
 
     def accept(self) -> float:
-        """Make the place that was proposed and fetched the next.
+        """Make the place that was proposed and fetched the next; return the largest of the projected gradient.
 
-        New are only the inner products of its pair and its gradient. To the others, over the free values, come those
-        values that had been held until now, and those go that are held from now on.
-
-        Returns
-        -------
-        The largest element of the projected gradient.
+        New are only the inner products of its pair and its gradient.
         """
         assert self._proposal is not None
         step, gradient = self._proposal.rows
         listed = self._proposal.listed
-        found = self._numbers[3 : 3 + 5 * len(listed)].reshape(-1, 5)
-        self._free_products[np.ix_(listed, listed)] += self._numbers[3 + 5 * len(listed) :].reshape(len(listed), -1)
-        new = [(self._free_products, gradient, 4)]
+        found = self._numbers[3:].reshape(-1, len(listed), 3)
+        new = [(gradient, 2)]
         if step >= 0:
-            new += [(self._products, step, 0), (self._products, step + 1, 1)]
-            new += [(self._free_products, step, 2), (self._free_products, step + 1, 3)]
+            new += [(step, 0), (step + 1, 1)]
             self.count += 1
-        for products, row, column in new:
-            products[row, listed] = products[listed, row] = found[:, column]
+        for row, column in new:
+            self._products[:, row, listed] = self._products[:, listed, row] = found[:, :, column]
         self._place, self._free, self._gradient_row = self._proposal.place, self._proposal.free, gradient
         return float(self._numbers[2])
 
@@ -289,7 +284,6 @@ class History:
             "listed": np.array(self._proposal.listed, np.int64),
             "pairs so far": np.array(self.count, np.int64),
             "products": self._products,
-            "free products": self._free_products,
             **{f"vector {row}": self._vectors[row : row + 1] for row in self._proposal.listed},
         }
 
@@ -302,7 +296,7 @@ class History:
 
         Raises ValueError for a state of something else.
         """
-        rows, size = self._vectors.shape
+        rows, length = self._vectors.shape
         self.count = saved.count("pairs so far", 0, 1 << 62)
         step, gradient = (int(row) for row in saved.host("rows", (2,), np.int64))
         kept = range(max(self.count - self.pairs + 1, 0), self.count + 1)
@@ -313,59 +307,96 @@ class History:
             or saved.host("listed", None, np.int64).tolist() != listed
         ):
             raise saved.misfit("rows")
-        vectors = np.zeros((rows, size), np.float32)
+        vectors = np.zeros((rows, length), np.float32)
         for row in listed:
-            vectors[row] = saved.host(f"vector {row}", (1, size), np.float32)
+            vectors[row] = saved.host(f"vector {row}", (1, length), np.float32)
         if not np.isfinite(vectors).all():
             raise saved.misfit("vectors")
         self._vectors = self.device.put(vectors)
-        self._products = saved.host("products", (rows, rows))
-        self._free_products = saved.host("free products", (rows, rows))
-        self._numbers = saved.host("fetched", (3 + 5 * len(listed) + len(listed) ** 2,))
-        if not all(np.isfinite(array).all() for array in (self._products, self._free_products, self._numbers)):
+        self._products = saved.host("products", self._products.shape)
+        self._numbers = saved.host("fetched", (self._count_of_numbers(listed),))
+        if not all(np.isfinite(array).all() for array in (self._products, self._numbers)):
             raise saved.misfit("products")
-        image, free = saved.array("image", shape), saved.array("free", (size,), np.uint8)
+        image, free = saved.array("image", shape), saved.array("free", (self.blocks.size,), np.uint8)
         place = image, saved.array("gradient", shape)
         self._proposal = _Proposal(place, (step, gradient), listed, free, None)
         return image
 
     def direction(self) -> tuple[Array, float]:
-        """Return minus the inverse Hessian of the free values, times the gradient; 0 for the others; and its slope."""
+        """Return minus the inverse Hessian times the gradient, of the values that are free; and its slope."""
         steps = [self._row(number) for number in range(max(self.count - self.pairs, 0), self.count)]
-        rows, values = coefficients(self._products, self._free_products, steps, self._gradient_row)
-        slope = float(values @ self._free_products[rows, self._gradient_row])
-        return self.device.lbfgs_direction(self._vectors, rows.tolist(), values, self._free), slope
+        rows, factors = coefficients(self._products, steps, self._gradient_row)
+        slope = float((factors * self._products[:, rows, self._gradient_row]).sum())
+        direction = self.device.lbfgs_direction(self._vectors, self.blocks, rows.tolist(), factors, self._free)
+        return direction, slope
 
     def _row(self, number: int) -> int:
         return 1 + 2 * (number % (self.pairs + 1))
 
+    def _count_of_numbers(self, listed: Sequence[int]) -> int:
+        return 3 + 3 * len(listed) * len(self.blocks.levels)
+
 
 def coefficients(
-    products: NDArray[np.float64], free_products: NDArray[np.float64], steps: Sequence[int], gradient: int
+    products: NDArray[np.float64], steps: Sequence[int], gradient: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the rows that the direction is made of, and the coefficient of each; the gradient's comes first.
+    """Return the rows that the direction -H g is made of, and their factors, (levels, rows).
 
-    With W = [Y, theta S] the quasi-Newton matrix is B = theta I - W M W^T, where the inverse of M is
-    [[-D, L^T], [L, theta S^T S]], D the diagonal and L the part below the diagonal of S^T Y. Its part among the free
-    values is inverted by the formula of Sherman, Morrison and Woodbury.
+    With H_0 from ``first_matrix``, D the diagonal and R the upper triangle of S^T Y, and g already 0 where a value is
+    held::
+
+        H g = H_0 (g - Y u) + S p,   R u = S^T g,   R^T p = D u + Y^T H_0 (Y u - g)
 
     Parameters
     ----------
-    products, free_products : inner products of the stored rows, over all values and over the free ones.
+    products : (levels, rows, rows), inner products of the stored rows.
     steps : the rows of the steps, oldest first; the change of the gradient is in the row below each.
     gradient : the gradient's row.
     """
-    used = [i for i in steps if products[i, i + 1] > 1e-10 * products[i + 1, i + 1]]
+    used = [i for i in steps if products[0, i, i + 1] > 1e-10 * products[0, i + 1, i + 1]]
     if not used:
-        return np.array([gradient]), np.array([-1.0])
+        return np.array([gradient]), -np.eye(len(products), 1)
     s = np.array(used)
+    y, g = s + 1, np.array([gradient])
+    first = first_matrix(products, s)
+
+    def within(rows: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the products a^T H_0 b of some rows with others."""
+        of_levels: NDArray[np.float64] = products[:, rows[:, None], others]
+        return np.tensordot(first, of_levels, 1)
+
+    R = np.triu(products[0][np.ix_(s, y)])
+    u = np.linalg.solve(R, products[0][s, g])
+    p = np.linalg.solve(R.T, np.diag(R) * u + within(y, y) @ u - within(y, g)[:, 0])
+    factors = np.outer(first, [-1.0, *u, *np.zeros(len(s))])
+    factors[0, 1 + len(y) :] = -p
+    return np.concatenate([g, y, s]), factors
+
+
+def first_matrix(products: NDArray[np.float64], s: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return H_0 = gamma K: the factor of a vector in it, and those of its means over the blocks of each level.
+
+    K multiplies what lies between two levels, constant within blocks of the one and without a mean in those of the
+    next, by how long the steps are there for their change of gradient: ``sqrt(sum <s, P s> / sum <y, P y>)``, where P
+    projects onto it. The sums are over the pairs, which are divided by <s, y> and fade with age. gamma is the usual
+    <s, y> / <y, K y> of the newest pair.
+
+    Source of gamma: Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization" (1989).
+
+    Parameters
+    ----------
+    products : as for ``coefficients``.
+    s : the rows of the steps that are used, oldest first.
+    """
     y = s + 1
-    sy, ss = products[np.ix_(s, y)], products[np.ix_(s, s)]
-    theta = products[y[-1], y[-1]] / sy[-1, -1]
-    lower = np.tril(sy, -1)
-    inverse_m = np.block([[-np.diag(np.diag(sy)), lower.T], [lower, theta * ss]])
-    order, scale = np.concatenate([y, s]), np.repeat([1.0, theta], len(s))
-    w_w = free_products[np.ix_(order, order)] * np.outer(scale, scale)
-    w_g = free_products[order, gradient] * scale
-    z = np.linalg.solve(inverse_m - w_w / theta, w_g)
-    return np.array([gradient, *order]), np.array([-1 / theta, *(-z * scale / theta**2)])
+    weights = _FADING ** np.arange(len(s))[::-1] / products[0, s, y]
+    ss, yy = (products[:, rows, rows] @ weights for rows in (s, y))
+    between = [np.maximum(of_levels - np.append(of_levels[1:], 0), 1e-7 * of_levels[0]) for of_levels in (ss, yy)]
+    lengths = np.sqrt(between[0] / between[1] * (yy[0] / ss[0])).clip(1 / _MOST, _MOST)
+    factors: NDArray[np.float64] = np.diff(lengths, prepend=0)
+    return factors * (products[0, s[-1], y[-1]] / (factors @ products[:, y[-1], y[-1]]))
+
+
+def _blocks_of(shape: tuple[int, ...]) -> Blocks:
+    """Return the blocks of an image, as far as it is larger; none of what is no image."""
+    return Blocks(shape, tuple(side for side in _BLOCKS if len(shape) == 3 and side < max(shape[:2])))

@@ -1,7 +1,8 @@
 """What L-BFGS with bounds needs of the stored vectors: engine/lbfgs.py has the mathematics.
 
-Images and gradients are in double precision, stored vectors (rows of one matrix, a value of each in a column) in
-single. Everything goes strip by strip through the cache; the strips' parts of a sum are added in their order.
+Images and gradients are in double precision, stored vectors (rows of one matrix) in single. A row holds a vector's
+values and those of its blocks, see ``kernels.blocks``. Everything goes strip by strip through the cache; the strips'
+parts of a sum are added in their order.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.blocks import Blocks, Level
 from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
@@ -43,7 +45,7 @@ def line_step(threads: Threads, image: Image, direction: Vectors, length: float,
         new += start[part]
         np.clip(new, *bounds, out=new)
 
-    threads.map(move, _parts(image.size))
+    threads.map(move, _parts(0, image.size))
     return output
 
 
@@ -52,30 +54,30 @@ def lbfgs_store(
     new: tuple[Image, Image],
     old: tuple[Image, Image],
     vectors: Vectors,
-    old_free: Flags | None,
+    blocks: Blocks,
     rows: tuple[int, int],
     bounds: tuple[float, float],
     output: NDArray[np.float64],
-) -> tuple[Flags, Flags]:
-    """Store a step, the change of the gradient and the gradient; find which values are free to move.
+) -> Flags:
+    """Store a step, the change of the gradient and the gradient of the values that are free to move.
 
     Parameters
     ----------
     new, old : image and gradient, float64.
-    vectors : (stored rows, size), float32, two or three rows of which are written.
-    old_free : (size,), uint8; None where all have been free.
-    rows : where the step goes (the change of the gradient goes below), or -1 to store neither; where the gradient goes.
+    vectors : (stored rows, blocks.length), float32, two or three rows of which are written.
+    blocks : of the image.
+    rows : where the step goes (the change of the gradient goes below), or -1 to store neither; where the gradient goes,
+        0 where a value is not free.
     bounds : lowest and highest value.
     output : (3,), float64: gets <old gradient, step>, <new gradient, step> and the largest element of the projected
         gradient.
 
     Returns
     -------
-    free, changed : (size,), uint8: which values are free, and 1 or 255 where one has become so or no longer is.
+    (size,), uint8: which values are free.
     """
     step_row, gradient_row = rows
-    size = new[0].size
-    free, changed = np.empty(size, np.uint8), np.empty(size, np.uint8)
+    free = np.empty(blocks.size, np.uint8)
     given = [array.reshape(-1) for array in (*new, *old)]
 
     def visit(part: slice) -> tuple[float, float, float]:
@@ -87,8 +89,8 @@ def lbfgs_store(
         largest = max(float(work.max()), -float(work.min()))
         # A value at a bound with its gradient pointing outwards does not move.
         np.not_equal(work, 0, out=free[part].view(bool))
-        np.subtract(free[part], 1 if old_free is None else old_free[part], out=changed[part])
-        vectors[gradient_row, part] = g
+        np.multiply(g, free[part], out=work)
+        vectors[gradient_row, part] = work
         np.subtract(x, old_x, out=work)
         falls, slope = float(np.dot(old_g, work)), float(np.dot(g, work))
         if step_row >= 0:
@@ -97,17 +99,18 @@ def lbfgs_store(
             vectors[step_row + 1, part] = work
         return falls, slope, largest
 
-    falls, slopes, largest = zip(*threads.map(visit, _parts(size)), strict=True)
+    falls, slopes, largest = zip(*threads.map(visit, _parts(0, blocks.size)), strict=True)
     output[:] = sum(falls), sum(slopes), max(largest)
-    return free, changed
+    for row in (gradient_row,) if step_row < 0 else (step_row, step_row + 1, gradient_row):
+        _fill_blocks(threads, vectors[row], blocks)
+    return free
 
 
 def lbfgs_products(
     threads: Threads,
     vectors: Vectors,
+    blocks: Blocks,
     listed: Sequence[int],
-    free: Flags,
-    changed: Flags,
     rows: tuple[int, int],
     output: NDArray[np.float64],
 ) -> None:
@@ -115,64 +118,100 @@ def lbfgs_products(
 
     Parameters
     ----------
-    vectors : (stored rows, size), float32.
+    vectors, blocks, rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
     listed : the n rows in use.
-    free, changed : from ``lbfgs_store``.
-    rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
-    output : (5 n + n^2,), float64. For each listed row r: <s, r> and <y, r>, and over the free values <s, r>, <y, r>
-        and <g, r>; then, for each two listed rows, the change of their product over the free values.
+    output : (levels, n, 3), float64, of the values and of each level of blocks: for each listed row r <s, r>, <y, r>
+        and <g, r>.
     """
     step, gradient = rows
-    s, y = (gradient, gradient) if step < 0 else (step, step + 1)
-    count, runs = len(listed), _runs(listed)
-    flat, starts = vectors.reshape(-1), np.array(listed)[:, None] * free.size
+    new = [gradient] * 3 if step < 0 else [step, step + 1, gradient]
+    runs = _runs(listed)
+    results = output.reshape(len(blocks.levels), len(listed), 3)
 
-    def visit(part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        length = part.stop - part.start
-        new = threads.scratch("lbfgs", (5, length), vectors.dtype)
-        can_move = threads.scratch("lbfgs, free", (length,), vectors.dtype)
-        can_move[...] = free[part]
-        for row, of_all, of_free in ((s, new[0], new[2]), (y, new[1], new[3])):
-            of_all[...] = vectors[row, part]
-            np.multiply(of_all, can_move, out=of_free)
-        np.multiply(vectors[gradient, part], can_move, out=new[4])
-        of_new = np.concatenate([_products(vectors[run, part], new) for run in runs])
-        moved = np.flatnonzero(changed[part] != 0)
-        of_moved = flat.take(moved + (starts + part.start))
-        signs = changed[part].view(np.int8)[moved].astype(vectors.dtype)  # 255 is -1
-        return of_new, ((of_moved * signs) @ of_moved.T).astype(np.float64)
+    def visit(part: slice) -> NDArray[np.float64]:
+        of_new = threads.scratch("lbfgs", (3, part.stop - part.start), vectors.dtype)
+        for number, row in enumerate(new):
+            of_new[number] = vectors[row, part]
+        return np.concatenate([_products(vectors[run, part], of_new) for run in runs])
 
-    of_new, changes = zip(*threads.map(visit, _parts(free.size)), strict=True)
-    output[: 5 * count] = sum(of_new).ravel()
-    output[5 * count :] = sum(changes).ravel()
+    for result, level in zip(results, blocks.levels, strict=True):
+        result[...] = sum(threads.map(visit, _parts(level.start, level.end)))
 
 
 def lbfgs_direction(
-    threads: Threads, vectors: Vectors, listed: Sequence[int], coefficients: NDArray[np.float64], free: Flags
+    threads: Threads,
+    vectors: Vectors,
+    blocks: Blocks,
+    listed: Sequence[int],
+    coefficients: NDArray[np.float64],
+    free: Flags,
 ) -> Vectors:
-    """Return the combination of the listed rows, (size,), float32; 0 where a value is not free.
+    """Return a combination of the listed rows and of their means over blocks, (size,), float32.
 
     Parameters
     ----------
-    vectors : (stored rows, size), float32.
-    listed, coefficients : the n rows and the factor of each.
-    free : (size,), uint8.
+    vectors, blocks : as for ``lbfgs_store``.
+    listed : n rows.
+    coefficients : (levels, n): the factor of each row, and that of its means over the blocks of each level.
+    free : (size,), uint8; the result is 0 where a value is not free.
     """
-    direction = np.empty(free.size, np.float32)
-    of_rows = np.zeros(len(vectors), np.float32)
-    of_rows[list(listed)] = coefficients
-    first, *others = _runs(sorted(listed))
+    direction = np.empty(blocks.size, np.float32)
+    factors = np.zeros((len(coefficients), len(vectors)), np.float32)
+    factors[:, list(listed)] = coefficients
+    runs = _runs(sorted(listed))
 
-    def combine(part: slice) -> None:
-        along = direction[part]
-        np.matmul(of_rows[first], vectors[first, part], out=along)
-        for run in others:
-            more = threads.scratch("lbfgs", along.shape, along.dtype)
-            along += np.matmul(of_rows[run], vectors[run, part], out=more)
+    def combined(level: int, part: slice, output: Vectors) -> Vectors:
+        np.matmul(factors[level, runs[0]], vectors[runs[0], part], out=output)
+        for run in runs[1:]:
+            more = threads.scratch("lbfgs", output.shape, output.dtype)
+            output += np.matmul(factors[level, run], vectors[run, part], out=more)
+        return output
+
+    means: Vectors | None = None
+    for number, level in reversed(list(enumerate(blocks.levels[1:], 1))):
+        own = combined(number, slice(level.start, level.end), np.empty(level.values, np.float32)).reshape(level.shape)
+        own /= blocks.roots(number)
+        means = own if means is None else own + _spread(means, blocks.step(number + 1), level.shape)
+
+    lines, width = blocks.shape[0], blocks.size // blocks.shape[0]
+    side = blocks.sides[0] if blocks.sides else 1
+
+    def combine(strip: tuple[int, int]) -> None:
+        top, bottom = strip
+        part = slice(top * width, bottom * width)
+        along = combined(0, part, direction[part])
+        if means is not None:
+            along += _spread(means[top // side : -(-bottom // side)], side, (bottom - top, *blocks.shape[1:])).ravel()
         along *= free[part]
 
-    threads.map(combine, _parts(free.size))
+    threads.map(combine, strips(lines, max(_STRIP // (width * side), 1) * side))
     return direction
+
+
+def _fill_blocks(threads: Threads, row: Vectors, blocks: Blocks) -> None:
+    """Write the values of a row's blocks, from those of its pixels."""
+    for number, level in enumerate(blocks.levels[1:], 1):
+        _fill_level(threads, row, blocks, number, level)
+
+
+def _fill_level(threads: Threads, row: Vectors, blocks: Blocks, number: int, level: Level) -> None:
+    below, step = blocks.levels[number - 1], blocks.step(number)
+    given, output = (row[one.start : one.end].reshape(one.shape) for one in (below, level))
+    of_below, roots = blocks.roots(number - 1), blocks.roots(number)
+    columns = np.arange(0, below.shape[1], step)
+
+    def visit(line: int) -> None:
+        part = slice(line * step, (line + 1) * step)
+        # A block's value times the root of its number of pixels is the sum over them.
+        sums = (given[part] if number == 1 else given[part] * of_below[part]).sum(axis=0)
+        output[line] = np.add.reduceat(sums, columns, axis=0) / roots[line]
+
+    threads.map(visit, range(level.shape[0]))
+
+
+def _spread(means: Vectors, step: int, shape: tuple[int, ...]) -> Vectors:
+    """Return an array of a shape whose blocks of ``step`` x ``step`` have the values of ``means``."""
+    return means.repeat(step, axis=0)[: shape[0]].repeat(step, axis=1)[:, : shape[1]]
 
 
 def _products(a: Vectors, b: Vectors) -> NDArray[np.float64]:
@@ -200,5 +239,5 @@ def _runs(rows: Sequence[int]) -> list[slice]:
     return runs
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(*bounds) for bounds in strips(size, _STRIP)]
+def _parts(start: int, end: int) -> list[slice]:
+    return [slice(start + first, start + last) for first, last in strips(end - start, _STRIP)]

@@ -1,8 +1,9 @@
 // What L-BFGS with bounds needs of the stored vectors: engine/lbfgs.py has the mathematics.
 //
-// Iterates and gradients are in double precision, stored vectors (rows of one matrix, size values each) in single. A
-// block of SUM_THREADS threads owns a strip of STRIP values and leaves one part of each sum; sum_columns adds up the
-// parts in the order of the blocks.
+// Iterates and gradients are in double precision, stored vectors (rows of one matrix, length values each) in single. A
+// row holds a vector's size values and then those of its blocks: see kernels/blocks.py. A thread block of SUM_THREADS
+// threads owns a strip of STRIP values and leaves one part of each sum; sum_columns adds up the parts in the order of the
+// thread blocks.
 
 #define STRIP 4096
 
@@ -13,14 +14,14 @@ extern "C" __global__ void line_step(const double* image, const float* direction
     if (i < count) output[i] = clipped((double)direction[i] * length + image[i], low, high);
 }
 
-// Stores step and change of gradient in rows step_row and step_row + 1 (where step_row is not negative) and the
-// gradient in gradient_row; notes which values are free to move: those that are not at a bound with the gradient pointing
-// outwards. changed is 1 where a value has become free, 255 where it is no longer, else 0. Each block leaves three
-// parts: <old gradient, step>, <new gradient, step> and the largest element of the projected gradient.
+// Stores step and change of gradient in rows step_row and step_row + 1 (where step_row is not negative), and in
+// gradient_row the gradient of the values that are free to move: those that are not at a bound with the gradient pointing
+// outwards. Each thread block leaves three parts: <old gradient, step>, <new gradient, step> and the largest element of the
+// projected gradient.
 extern "C" __global__ void lbfgs_store(const double* image, const double* gradient, const double* old_image,
-                                       const double* old_gradient, float* vectors, const unsigned char* old_free,
-                                       unsigned char* free, unsigned char* changed, double* parts, unsigned int size,
-                                       int step_row, int gradient_row, double low, double high) {
+                                       const double* old_gradient, float* vectors, unsigned char* free, double* parts,
+                                       unsigned int size, unsigned int length, int step_row, int gradient_row,
+                                       double low, double high) {
     __shared__ double largest[SUM_THREADS];
     double falls = 0, slope = 0, most = 0;
     for (unsigned int i = blockIdx.x * STRIP + threadIdx.x; i < size && i < (blockIdx.x + 1) * STRIP; i += SUM_THREADS) {
@@ -31,12 +32,11 @@ extern "C" __global__ void lbfgs_store(const double* image, const double* gradie
         double size_of_move = moved < 0 ? -moved : moved;
         if (size_of_move > most) most = size_of_move;
         unsigned char is_free = moved != 0;
-        changed[i] = is_free - old_free[i];
         free[i] = is_free;
-        vectors[(long long)gradient_row * size + i] = (float)g;
+        vectors[(long long)gradient_row * length + i] = is_free ? (float)g : 0;
         if (step_row >= 0) {
-            vectors[(long long)step_row * size + i] = (float)step;
-            vectors[(long long)(step_row + 1) * size + i] = (float)(g - old_gradient[i]);
+            vectors[(long long)step_row * length + i] = (float)step;
+            vectors[(long long)(step_row + 1) * length + i] = (float)(g - old_gradient[i]);
         }
     }
     falls = block_sum(falls);
@@ -56,67 +56,63 @@ extern "C" __global__ void lbfgs_store(const double* image, const double* gradie
     }
 }
 
-// Inner products of the newest pair and the gradient with every one of the listed rows. Each block leaves, for each
-// listed row r, five parts: <s, r> and <y, r> over all values, <s, r>, <y, r> and <g, r> over the free ones.
-extern "C" __global__ void lbfgs_products(const float* vectors, const int* listed, const unsigned char* free,
-                                          double* parts, unsigned int size, int rows, int step_row,
+// The number of pixels of a block of side x side pixels, of which one at the edge may be cut off.
+static __device__ int pixels_of_block(int y, int x, int height, int width, int side) {
+    int lines = height - y * side, columns = width - x * side;
+    return (lines < side ? lines : side) * (columns < side ? columns : side);
+}
+
+// The values of one level's blocks, of the step, the change of the gradient and the gradient (of the gradient alone where
+// step_row is negative), from those of the level below: a block's value is the sum over its pixels by the root of their
+// number. One thread owns one value.
+extern "C" __global__ void fill_blocks(float* vectors, unsigned int below_start, unsigned int start,
+                                       unsigned int values, unsigned int length, int height, int width, int channels,
+                                       int below_side, int side, int step_row, int gradient_row) {
+    unsigned int i = thread_number();
+    if (i >= 3 * values || (step_row < 0 && i < 2 * values)) return;
+    int which = i / values, value = i % values;
+    float* row = vectors + (long long)(which == 2 ? gradient_row : step_row + which) * length;
+    int across = (width + side - 1) / side, below_across = (width + below_side - 1) / below_side;
+    int below_down = (height + below_side - 1) / below_side, times = side / below_side;
+    int c = value % channels, x = value / channels % across, y = value / channels / across;
+    float sum = 0;
+    for (int yy = y * times; yy < (y + 1) * times && yy < below_down; yy++)
+        for (int xx = x * times; xx < (x + 1) * times && xx < below_across; xx++)
+            sum += sqrtf((float)pixels_of_block(yy, xx, height, width, below_side)) *
+                   row[below_start + (yy * below_across + xx) * channels + c];
+    row[start + value] = sum / sqrtf((float)pixels_of_block(y, x, height, width, side));
+}
+
+// Inner products of the newest pair and the gradient with every one of the listed rows, in the level of values that
+// begins at start. Each thread block leaves, for each listed row r, three parts: of <s, r>, <y, r> and <g, r>.
+extern "C" __global__ void lbfgs_products(const float* vectors, const int* listed, double* parts, unsigned int start,
+                                          unsigned int values, unsigned int length, int rows, int step_row,
                                           int gradient_row) {
-    __shared__ double sums[5][SUM_THREADS];
-    unsigned int begin = blockIdx.x * STRIP, end = begin + STRIP < size ? begin + STRIP : size;
+    __shared__ double sums[3][SUM_THREADS];
+    unsigned int begin = blockIdx.x * STRIP, end = begin + STRIP < values ? begin + STRIP : values;
     for (int r = 0; r < rows; r++) {
-        const float* row = vectors + (long long)listed[r] * size;
-        const float* s = vectors + (long long)(step_row < 0 ? gradient_row : step_row) * size;
-        const float* y = vectors + (long long)(step_row < 0 ? gradient_row : step_row + 1) * size;
-        const float* g = vectors + (long long)gradient_row * size;
-        double of_s = 0, of_y = 0, free_s = 0, free_y = 0, free_g = 0;
+        const float* row = vectors + (long long)listed[r] * length + start;
+        const float* s = vectors + (long long)(step_row < 0 ? gradient_row : step_row) * length + start;
+        const float* y = vectors + (long long)(step_row < 0 ? gradient_row : step_row + 1) * length + start;
+        const float* g = vectors + (long long)gradient_row * length + start;
+        double of_s = 0, of_y = 0, of_g = 0;
         for (unsigned int i = begin + threadIdx.x; i < end; i += SUM_THREADS) {
-            // A product of two floats is exact in double precision.
-            double value = row[i], by_s = value * s[i], by_y = value * y[i];
-            of_s += by_s;
-            of_y += by_y;
-            if (free[i]) {
-                free_s += by_s;
-                free_y += by_y;
-                free_g += value * g[i];
-            }
+            double value = row[i];  // a product of two floats is exact in double precision
+            of_s += value * s[i];
+            of_y += value * y[i];
+            of_g += value * g[i];
         }
         sums[0][threadIdx.x] = of_s;
         sums[1][threadIdx.x] = of_y;
-        sums[2][threadIdx.x] = free_s;
-        sums[3][threadIdx.x] = free_y;
-        sums[4][threadIdx.x] = free_g;
+        sums[2][threadIdx.x] = of_g;
         __syncthreads();
         for (int reach = SUM_THREADS / 2; reach > 0; reach /= 2) {
             if (threadIdx.x < reach)
-                for (int k = 0; k < 5; k++) sums[k][threadIdx.x] += sums[k][threadIdx.x + reach];
+                for (int k = 0; k < 3; k++) sums[k][threadIdx.x] += sums[k][threadIdx.x + reach];
             __syncthreads();
         }
-        if (threadIdx.x < 5) parts[((long long)blockIdx.x * rows + r) * 5 + threadIdx.x] = sums[threadIdx.x][0];
+        if (threadIdx.x < 3) parts[((long long)blockIdx.x * rows + r) * 3 + threadIdx.x] = sums[threadIdx.x][0];
         __syncthreads();  // the next row overwrites the sums
-    }
-}
-
-// By how much the inner products over the free values change, for every two of the listed rows, because some values
-// have become free or no longer are. A thread owns some of the block's rows * rows parts.
-extern "C" __global__ void lbfgs_changed(const float* vectors, const int* listed, const unsigned char* changed,
-                                         double* parts, unsigned int size, int rows) {
-    __shared__ unsigned char flags[STRIP];
-    unsigned int begin = blockIdx.x * STRIP;
-    int count = begin + STRIP < size ? STRIP : size - begin;
-    double any = 0;
-    for (int i = threadIdx.x; i < count; i += SUM_THREADS) {
-        flags[i] = changed[begin + i];
-        any += flags[i] != 0;
-    }
-    any = block_sum(any);  // its barriers complete the flags, too
-    for (int pair = threadIdx.x; pair < rows * rows; pair += SUM_THREADS) {
-        const float* a = vectors + (long long)listed[pair / rows] * size + begin;
-        const float* b = vectors + (long long)listed[pair % rows] * size + begin;
-        double sum = 0;
-        if (any > 0)
-            for (int i = 0; i < count; i++)
-                if (flags[i]) sum += (flags[i] == 1 ? 1.0 : -1.0) * a[i] * b[i];
-        parts[(long long)blockIdx.x * rows * rows + pair] = sum;
     }
 }
 
@@ -137,15 +133,47 @@ extern "C" __global__ void sum_columns(const double* parts, double* output, unsi
     output[column] = result;
 }
 
-// The direction: a combination of the rows where values are free, 0 elsewhere. A row whose coefficient is 0 may hold
-// anything. One thread owns one value.
-extern "C" __global__ void lbfgs_direction(const float* vectors, const float* coefficients, const unsigned char* free,
-                                           float* direction, unsigned int size, int rows) {
+// The value at one place of the rows, times their factors. A row whose factor is 0 may hold anything.
+static __device__ float combination(const float* vectors, const float* factors, int rows, unsigned int length,
+                                    unsigned int place) {
+    float sum = 0;
+    for (int r = 0; r < rows; r++)
+        if (factors[r] != 0) sum += factors[r] * vectors[(long long)r * length + place];
+    return sum;
+}
+
+// The means over one level's blocks of a combination of the rows, and on them those of the larger blocks, where
+// larger_side is not 0. One thread owns one value.
+extern "C" __global__ void means_of_blocks(const float* vectors, const float* factors, int rows, unsigned int length,
+                                           const float* larger, float* means, unsigned int start, unsigned int values,
+                                           int level, int height, int width, int channels, int side,
+                                           int larger_side) {
+    unsigned int i = thread_number();
+    if (i >= values) return;
+    int across = (width + side - 1) / side, c = i % channels, x = i / channels % across, y = i / channels / across;
+    float mean = combination(vectors, factors + (long long)level * rows, rows, length, start + i) /
+                 sqrtf((float)pixels_of_block(y, x, height, width, side));
+    if (larger_side > 0) {
+        int times = larger_side / side, larger_across = (width + larger_side - 1) / larger_side;
+        mean += larger[(y / times * larger_across + x / times) * channels + c];
+    }
+    means[i] = mean;
+}
+
+// The direction: a combination of the rows, and the means over blocks where side is not 0, where values are free; 0
+// elsewhere. One thread owns one value.
+extern "C" __global__ void lbfgs_direction(const float* vectors, const float* factors, int rows, unsigned int length,
+                                           const float* means, const unsigned char* free, float* direction,
+                                           unsigned int size, int width, int channels, int side) {
     unsigned int i = thread_number();
     if (i >= size) return;
     float sum = 0;
-    if (free[i])
-        for (int r = 0; r < rows; r++)
-            if (coefficients[r] != 0) sum += coefficients[r] * vectors[(long long)r * size + i];
+    if (free[i]) {
+        sum = combination(vectors, factors, rows, length, i);
+        if (side > 0) {
+            unsigned int c = i % channels, x = i / channels % width, y = i / channels / width;
+            sum += means[(y / side * ((width + side - 1) / side) + x / side) * channels + c];
+        }
+    }
     direction[i] = sum;
 }

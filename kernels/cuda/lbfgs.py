@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.blocks import Blocks
 from kernels.cuda.geometry import THREADS
 from kernels.cuda.launcher import Array, Launcher
 
@@ -41,43 +42,45 @@ def lbfgs_store(
     new: tuple[Array, Array],
     old: tuple[Array, Array],
     vectors: Array,
-    old_free: Array | None,
+    blocks: Blocks,
     rows: tuple[int, int],
     bounds: tuple[float, float],
     output: Array,
-) -> tuple[Array, Array]:
-    """Store a step, the change of the gradient and the gradient; find which values are free to move.
+) -> Array:
+    """Store a step, the change of the gradient and the gradient of the values that are free to move.
 
     Parameters
     ----------
     new, old : image and gradient, float64.
-    vectors : (stored rows, size), float32, two or three rows of which are written.
-    old_free : (size,), uint8; None where all have been free.
-    rows : where the step goes (the change of the gradient goes below), or -1 to store neither; where the gradient goes.
+    vectors : (stored rows, blocks.length), float32, two or three rows of which are written.
+    blocks : of the image.
+    rows : where the step goes (the change of the gradient goes below), or -1 to store neither; where the gradient goes,
+        0 where a value is not free.
     bounds : lowest and highest value.
     output : (3,), float64: gets <old gradient, step>, <new gradient, step> and the largest element of the projected
         gradient.
 
     Returns
     -------
-    free, changed : (size,), uint8: which values are free, and 1 or 255 where one has become so or no longer is.
+    (size,), uint8: which values are free.
     """
-    size = new[0].size
-    free, changed = gpu.empty((size,), np.uint8), gpu.empty((size,), np.uint8)
-    parts = gpu.empty((_blocks(size), 3), np.float64)
-    was_free = gpu.put(np.ones(size, np.uint8)) if old_free is None else old_free
-    arguments = (*new, *old, vectors, was_free, free, changed, parts, size, *rows, *bounds)
-    gpu.launch("lbfgs.cu", "lbfgs_store", (_blocks(size), 1, 1), (THREADS, 1, 1), arguments)
-    gpu.launch_for_each("lbfgs.cu", "sum_columns", 3, (parts, output, 3, _blocks(size), 1))
-    return free, changed
+    size = blocks.size
+    free, parts = gpu.empty((size,), np.uint8), gpu.empty((_strips(size), 3), np.float64)
+    arguments = (*new, *old, vectors, free, parts, size, blocks.length, *rows, *bounds)
+    gpu.launch("lbfgs.cu", "lbfgs_store", (_strips(size), 1, 1), (THREADS, 1, 1), arguments)
+    gpu.launch_for_each("lbfgs.cu", "sum_columns", 3, (parts, output, 3, _strips(size), 1))
+    for number, level in enumerate(blocks.levels[1:], 1):
+        below, sides = blocks.levels[number - 1], (1, *blocks.sides)[number - 1 : number + 1]
+        places = (below.start, level.start, level.values, blocks.length, *blocks.shape, *sides)
+        gpu.launch_for_each("lbfgs.cu", "fill_blocks", 3 * level.values, (vectors, *places, *rows))
+    return free
 
 
 def lbfgs_products(
     gpu: Launcher,
     vectors: Array,
+    blocks: Blocks,
     listed: Sequence[int],
-    free: Array,
-    changed: Array,
     rows: tuple[int, int],
     output: Array,
 ) -> None:
@@ -85,49 +88,54 @@ def lbfgs_products(
 
     Parameters
     ----------
-    vectors : (stored rows, size), float32.
+    vectors, blocks, rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
     listed : the n rows in use.
-    free, changed : from ``lbfgs_store``.
-    rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
-    output : (5 n + n^2,), float64. For each listed row r: <s, r> and <y, r>, and over the free values <s, r>, <y, r>
-        and <g, r>; then, for each two listed rows, the change of their product over the free values.
+    output : (levels * n * 3,), float64, of the values and of each level of blocks: for each listed row r <s, r>, <y, r>
+        and <g, r>.
     """
-    size, count, listed_rows = free.size, len(listed), gpu.put(np.array(listed, np.int32))
-    blocks = _blocks(size)
-    for name, columns, first, given, last in (
-        ("lbfgs_products", 5 * count, 0, free, rows),
-        ("lbfgs_changed", count * count, 5 * count, changed, ()),
-    ):
-        parts = gpu.empty((blocks, columns), np.float64)
-        arguments = (vectors, listed_rows, given, parts, size, count, *last)
-        gpu.launch("lbfgs.cu", name, (blocks, 1, 1), (THREADS, 1, 1), arguments)
-        target = output[first : first + columns]
-        gpu.launch_for_each("lbfgs.cu", "sum_columns", columns, (parts, target, columns, blocks, 0))
+    listed_rows, columns = gpu.put(np.array(listed, np.int32)), 3 * len(listed)
+    for number, level in enumerate(blocks.levels):
+        count = _strips(level.values)
+        parts = gpu.empty((count, columns), np.float64)
+        arguments = (vectors, listed_rows, parts, level.start, level.values, blocks.length, len(listed), *rows)
+        gpu.launch("lbfgs.cu", "lbfgs_products", (count, 1, 1), (THREADS, 1, 1), arguments)
+        target = output[number * columns : (number + 1) * columns]
+        gpu.launch_for_each("lbfgs.cu", "sum_columns", columns, (parts, target, columns, count, 0))
 
 
 def lbfgs_direction(
     gpu: Launcher,
     vectors: Array,
+    blocks: Blocks,
     listed: Sequence[int],
     coefficients: NDArray[np.float64],
     free: Array,
 ) -> Array:
-    """Return the combination of the listed rows, (size,), float32; 0 where a value is not free.
+    """Return a combination of the listed rows and of their means over blocks, (size,), float32.
 
     Parameters
     ----------
-    vectors : (stored rows, size), float32.
-    listed, coefficients : the n rows and the factor of each.
-    free : (size,), uint8.
+    vectors, blocks : as for ``lbfgs_store``.
+    listed : n rows.
+    coefficients : (levels, n): the factor of each row, and that of its means over the blocks of each level.
+    free : (size,), uint8; the result is 0 where a value is not free.
     """
-    direction = gpu.empty((free.size,), np.float32)
-    # One factor for every row, so that no list of rows has to go to the GPU; rows with none are not read.
-    factors = np.zeros(vectors.shape[0], np.float32)
-    factors[list(listed)] = coefficients
-    arguments = (vectors, gpu.put(factors), free, direction, free.size, factors.size)
-    gpu.launch_for_each("lbfgs.cu", "lbfgs_direction", free.size, arguments)
+    # A factor for every row, so that no list of rows has to go to the GPU; rows with none are not read.
+    factors = np.zeros((len(coefficients), vectors.shape[0]), np.float32)
+    factors[:, list(listed)] = coefficients
+    shared = (gpu.put(factors), vectors.shape[0], blocks.length)
+    height, width, channels = blocks.shape if blocks.sides else (1, blocks.size, 1)
+    means, side = vectors, 0  # of the blocks above, where there are any
+    for number, level in reversed(list(enumerate(blocks.levels[1:], 1))):
+        larger, larger_side, side = means, side, blocks.sides[number - 1]
+        means = gpu.empty((level.values,), np.float32)
+        place = (level.start, level.values, number, height, width, channels, side, larger_side)
+        gpu.launch_for_each("lbfgs.cu", "means_of_blocks", level.values, (vectors, *shared, larger, means, *place))
+    direction = gpu.empty((blocks.size,), np.float32)
+    arguments = (vectors, *shared, means, free, direction, blocks.size, width, channels, side)
+    gpu.launch_for_each("lbfgs.cu", "lbfgs_direction", blocks.size, arguments)
     return direction
 
 
-def _blocks(size: int) -> int:
+def _strips(size: int) -> int:
     return -(-size // STRIP)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.blocks import Blocks
 from kernels.cpu.device import Cpu
 from kernels.cuda.conv import pack_weight
 from kernels.cuda.device import Cuda
@@ -49,13 +50,14 @@ def _of_lbfgs(device: Any, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the inner products of one stored pair, and a direction made of it."""
     image, gradient = arrays["image"], arrays["gradient"]
     later = device.line_step(image, arrays["direction"], 2.0, _BOUNDS)
-    vectors, rows, listed = device.empty((4, image.size), np.float32), (1, 3), (1, 2, 3)
-    slopes, products = device.zeros((3,)), device.zeros((5 * len(listed) + len(listed) ** 2,))
-    free, changed = device.lbfgs_store(
-        (later, arrays["later"]), (image, gradient), vectors, None, rows, _BOUNDS, slopes
-    )
-    device.lbfgs_products(vectors, listed, free, changed, rows, products)
-    return products, device.lbfgs_direction(vectors, listed, np.array([0.5, -2.0, 1.0]), free)
+    blocks, rows, listed = Blocks(image.shape, (4, 8)), (1, 3), (1, 2, 3)
+    vectors, slopes = device.empty((4, blocks.length), np.float32), device.zeros((3,))
+    products = device.zeros((len(blocks.levels) * len(listed) * 3,))
+    new, old = (later, arrays["later"]), (image, gradient)
+    free = device.lbfgs_store(new, old, vectors, blocks, rows, _BOUNDS, slopes)
+    device.lbfgs_products(vectors, blocks, listed, rows, products)
+    factors = np.array([[0.5, -2.0, 1.0], [3.0, 1.0, -2.0], [-1.0, 0.5, 2.0]])
+    return products, device.lbfgs_direction(vectors, blocks, listed, factors, free)
 
 
 CHECKS: Mapping[str, Check] = {

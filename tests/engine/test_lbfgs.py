@@ -11,19 +11,46 @@ from engine.optimize import minimize
 from kernels import Cpu
 
 
-def dense_direction(pairs, gradient, free):
-    """Return the step of the BFGS matrix built up pair by pair, among the free values: ``direction``'s slow twin."""
+def projections(shape):
+    """Return the matrices that take what lies between two levels of an image's blocks, from fine to coarse."""
+    sides = [1, *(side for side in (8, 32) if len(shape) == 3 and side < max(shape[:2]))]
+    means = []
+    for side in sides:
+        if len(shape) != 3:
+            means.append(np.eye(int(np.prod(shape))))
+            continue
+        lines, columns, channels = (index.ravel() for index in np.indices(shape))
+        block = (lines // side * shape[1] + columns // side) * shape[2] + channels
+        same = block[:, None] == block
+        means.append(same / same.sum(axis=1))
+    return [finer - coarser for finer, coarser in itertools.pairwise([*means, np.zeros_like(means[0])])]
+
+
+def dense_first(pairs, between):
+    """Return the matrix before any pair, by definition: ``first_matrix``'s slow twin."""
+    weights = [0.9**age / (s @ y) for age, (s, y) in zip(reversed(range(len(pairs))), pairs, strict=True)]
+    lengths = [
+        np.sqrt(
+            sum(w * s @ P @ s for w, (s, _) in zip(weights, pairs, strict=True))
+            / sum(w * y @ P @ y for w, (_, y) in zip(weights, pairs, strict=True))
+        )
+        for P in between
+    ]
+    first = sum(length * P for length, P in zip(lengths, between, strict=True))
+    s, y = pairs[-1]
+    return first * (s @ y) / (y @ first @ y)
+
+
+def dense_direction(pairs, gradient, free, shape):
+    """Return the step of the inverse BFGS matrix built up pair by pair, among the free values; the slow twin."""
     pairs = [(s, y) for s, y in pairs if s @ y > 1e-10 * (y @ y)]
-    hessian = np.eye(len(gradient))
+    inverse = np.eye(len(gradient))
     if pairs:
-        s, y = pairs[-1]
-        hessian *= (y @ y) / (s @ y)
+        inverse = dense_first(pairs, projections(shape))
     for s, y in pairs:
-        moved = hessian @ s
-        hessian += np.outer(y, y) / (y @ s) - np.outer(moved, moved) / (s @ moved)
-    step = np.zeros_like(gradient)
-    step[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
-    return step
+        rest = np.eye(len(s)) - np.outer(s, y) / (s @ y)
+        inverse = rest @ inverse @ rest.T + np.outer(s, s) / (s @ y)
+    return np.where(free, -inverse @ np.where(free, gradient, 0), 0)
 
 
 def move(history, image, gradient):
@@ -64,11 +91,13 @@ def walk(size, pairs, steps, held=0.0, seed=0):
 @pytest.mark.parametrize("piece", [5, 1 << 10])
 @pytest.mark.parametrize("steps", [0, 1, 3, 5, 12])
 @pytest.mark.parametrize("held", [0.0, 0.2, 0.9])
-def test_direction_is_the_exact_step_of_the_bfgs_matrix_among_the_free_values(steps, held, piece, strip, monkeypatch):
+@pytest.mark.parametrize("shape", [(120,), (10, 35, 2), (6, 20, 1)])
+def test_direction_is_the_step_of_the_bfgs_matrix_among_the_free_values(shape, steps, held, piece, strip, monkeypatch):
     monkeypatch.setattr("kernels.cpu.lbfgs._STRIP", strip)
     monkeypatch.setattr("kernels.cpu.lbfgs._PIECE", piece)
-    history, pairs, _, gradient, free = walk(120, 5, steps, held)
-    expected = dense_direction(pairs, gradient, free)
+    history, pairs, _, gradient, free = walk(shape, 5, steps, held)
+    pairs, gradient, free = [(s.ravel(), y.ravel()) for s, y in pairs], gradient.ravel(), free.ravel()
+    expected = dense_direction(pairs, gradient, free, shape)
     direction, slope = history.direction()
     assert np.linalg.norm(direction - expected) < 1e-5 * np.linalg.norm(expected)
     assert not direction[~free].any()
@@ -87,7 +116,7 @@ def test_a_pair_without_curvature_is_passed_over():
     history, pairs, point, gradient, free = walk(50, 4, 3)
     step = np.random.default_rng(1).standard_normal(50)
     move(history, point + step, gradient - step)
-    expected = dense_direction(pairs, gradient - step, free)
+    expected = dense_direction(pairs, gradient - step, free, (50,))
     np.testing.assert_allclose(history.direction()[0], expected, rtol=0, atol=1e-5)
 
 
@@ -105,8 +134,8 @@ def test_a_place_that_is_not_taken_leaves_the_direction_as_it_is(steps):
 def test_where_the_stored_pairs_lead_upwards_a_run_begins_again_with_the_steepest_descent(monkeypatch):
     made_of = engine.lbfgs.coefficients
 
-    def spoilt(products, free_products, steps, gradient):
-        rows, values = made_of(products, free_products, steps, gradient)
+    def spoilt(products, steps, gradient):
+        rows, values = made_of(products, steps, gradient)
         return rows, -values if len(rows) > 1 else values
 
     monkeypatch.setattr("engine.lbfgs.coefficients", spoilt)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kernels import Cpu
+from kernels.blocks import Blocks
 from tests.kernels.devices import cpu, cuda, to_device, to_host
 
 LOW, HIGH = 0.0, 255.0
@@ -17,26 +18,49 @@ LISTED = [0, 2, 6, 8, 1, 5, 7]
 
 @dataclass(frozen=True)
 class Case:
-    """Two places, the stored vectors before the second, and which values were free at the first."""
+    """Two places, the stored vectors before the second, the image's blocks, and which values are free."""
 
     new: Any
     old: Any
     vectors: Any
+    blocks: Any
     free: Any
 
     def on(self, place):
-        return Case(tuple(map(place, self.new)), tuple(map(place, self.old)), place(self.vectors), place(self.free))
+        pairs = tuple(map(place, self.new)), tuple(map(place, self.old))
+        return Case(*pairs, place(self.vectors), self.blocks, place(self.free))
 
 
-def case(shape=(20, 21, 3), seed=0):
+def of_block(blocks, level):
+    """Return the matrix of a level's blocks: its product with an image's values gives theirs."""
+    height, width, channels = blocks.shape
+    side, pixels = (1, *blocks.sides)[level], np.arange(height * width).reshape(height, width)
+    rows = []
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            inside = pixels[top : top + side, left : left + side].ravel()
+            for channel in range(channels):
+                row = np.zeros(height * width * channels)
+                row[inside * channels + channel] = 1 / np.sqrt(inside.size)
+                rows.append(row)
+    return np.array(rows)
+
+
+def with_blocks(values, blocks):
+    """Return rows with their blocks' values, by definition."""
+    return np.concatenate([values @ of_block(blocks, level).T for level in range(len(blocks.levels))], axis=-1)
+
+
+def case(shape=(20, 21, 3), sides=(4, 8), seed=0):
     """Return a case with a third of the values at a bound; the rows that are not in use are not numbers."""
     rng = np.random.default_rng(seed)
     images = [np.clip(rng.uniform(-60, 315, shape), LOW, HIGH) for _ in range(2)]
     gradients = [rng.normal(0, 3, shape) for _ in range(2)]
-    vectors = np.full((ROWS, images[0].size), np.nan, np.float32)
-    vectors[LISTED] = rng.normal(0, 1, (len(LISTED), images[0].size))
+    blocks = Blocks(shape, sides)
+    vectors = np.full((ROWS, blocks.length), np.nan, np.float32)
+    vectors[LISTED] = rng.normal(0, 1, (len(LISTED), blocks.length))
     free = rng.integers(0, 2, images[0].size).astype(np.uint8)
-    return Case((images[0], gradients[0]), (images[1], gradients[1]), vectors, free)
+    return Case((images[0], gradients[0]), (images[1], gradients[1]), vectors, blocks, free)
 
 
 @pytest.fixture(params=["cpu", "cpu, threads", pytest.param("cuda", marks=pytest.mark.slow)])
@@ -51,63 +75,78 @@ def device(request, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [(7, 2), (-1, 0)])
-@pytest.mark.parametrize("all_were_free", [False, True])
-def test_store(device, rows, all_were_free):
+@pytest.mark.parametrize("sides", [(), (3,), (4, 8), (32,)])
+def test_store(device, rows, sides):
     kernels, place = device
-    given = case()
+    given = case(sides=sides)
     there = given.on(place)
     output = place(np.zeros(3))
-    was_free = None if all_were_free else there.free
-    free, changed = kernels.lbfgs_store(there.new, there.old, there.vectors, was_free, rows, (LOW, HIGH), output)
+    free = kernels.lbfgs_store(there.new, there.old, there.vectors, given.blocks, rows, (LOW, HIGH), output)
     (x, g), (old_x, old_g) = [[array.ravel() for array in one] for one in (given.new, given.old)]
-    expected = given.vectors.copy()
-    expected[rows[1]] = g
-    if rows[0] >= 0:
-        expected[rows[0]], expected[rows[0] + 1] = x - old_x, g - old_g
-    np.testing.assert_array_equal(to_host(there.vectors), expected)
     held = ((x == LOW) & (g >= 0)) | ((x == HIGH) & (g <= 0))
     assert 0.1 < held.mean() < 0.3
     np.testing.assert_array_equal(to_host(free), ~held)
-    of_old = np.ones(x.size, np.uint8) if all_were_free else given.free
-    assert to_host(changed).dtype == np.uint8
-    np.testing.assert_array_equal(to_host(changed).view(np.int8), np.int8(~held) - np.int8(of_old))
+    written = {rows[1]: g * ~held} | ({rows[0]: x - old_x, rows[0] + 1: g - old_g} if rows[0] >= 0 else {})
+    found = to_host(there.vectors)
+    for row, values in written.items():
+        np.testing.assert_array_equal(found[row, : x.size], values.astype(np.float32))
+        np.testing.assert_allclose(found[row], with_blocks(values, given.blocks), rtol=1e-5, atol=1e-4)
+    others = [row for row in range(ROWS) if row not in written]
+    np.testing.assert_array_equal(found[others], given.vectors[others])
     largest = abs(np.clip(x - g, LOW, HIGH) - x).max()
     np.testing.assert_allclose(to_host(output), [old_g @ (x - old_x), g @ (x - old_x), largest], rtol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [(5, 2), (-1, 2)])
-def test_products(device, rows):
+@pytest.mark.parametrize("sides", [(), (4, 8)])
+def test_products(device, rows, sides):
     kernels, place = device
-    given, changed = case(), case(seed=1).free * np.uint8(255)
-    changed[::3] = 1
-    there, count = given.on(place), len(LISTED)
-    output = place(np.full(5 * count + count**2, np.nan))
-    kernels.lbfgs_products(there.vectors, LISTED, there.free, place(changed), rows, output)
-    wide = given.vectors[LISTED].astype(np.float64)
-    new = given.vectors[[rows[0], rows[0] + 1] if rows[0] >= 0 else [rows[1]] * 2].astype(np.float64)
-    gradient = given.vectors[rows[1]].astype(np.float64)
-    found = to_host(output)
-    expected = np.concatenate([wide @ new.T, wide @ (given.free * [*new, gradient]).T], axis=1)
-    np.testing.assert_allclose(found[: 5 * count].reshape(count, 5), expected, rtol=0, atol=1e-4)
-    change = (wide * changed.view(np.int8)) @ wide.T
-    np.testing.assert_allclose(found[5 * count :].reshape(count, count), change, rtol=0, atol=1e-4)
+    given = case(sides=sides)
+    blocks, there = given.blocks, given.on(place)
+    output = place(np.full(3 * len(LISTED) * len(blocks.levels), np.nan))
+    kernels.lbfgs_products(there.vectors, blocks, LISTED, rows, output)
+    new = [rows[0], rows[0] + 1, rows[1]] if rows[0] >= 0 else [rows[1]] * 3
+    wide = given.vectors.astype(np.float64)
+    found = to_host(output).reshape(-1, len(LISTED), 3)
+    for of_level, level in zip(found, blocks.levels, strict=True):
+        part = slice(level.start, level.end)
+        np.testing.assert_allclose(of_level, wide[LISTED, part] @ wide[new, part].T, rtol=0, atol=1e-4)
 
 
-def test_direction(device):
+def test_the_products_of_a_level_are_those_of_the_means_over_its_blocks(device):
     kernels, place = device
-    given, factors = case(), np.linspace(-2, 3, len(LISTED))
-    given.vectors[[row for row in range(len(given.vectors)) if row not in LISTED]] = np.nan  # as new memory may be
-    there = given.on(place)
-    found = to_host(kernels.lbfgs_direction(there.vectors, LISTED, factors, there.free))
+    given, rows = case(), (7, 2)
+    there, output = given.on(place), place(np.zeros(3))
+    kernels.lbfgs_store(there.new, there.old, there.vectors, given.blocks, rows, (LOW, HIGH), output)
+    products = place(np.zeros(3 * 3 * 3))
+    kernels.lbfgs_products(there.vectors, given.blocks, [2, 7, 8], rows, products)
+    found = to_host(products).reshape(3, 3, 3)
+    vectors = to_host(there.vectors)[[2, 7, 8], : given.free.size].astype(np.float64)
+    for level in range(3):
+        basis = of_block(given.blocks, level)
+        means = vectors @ basis.T @ basis  # the means, at every pixel
+        np.testing.assert_allclose(found[level], (vectors @ means.T)[:, [1, 2, 0]], rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("sides", [(), (3,), (4, 8), (2, 4, 12)])
+def test_direction(device, sides):
+    kernels, place = device
+    given = case(sides=sides)
+    blocks, there = given.blocks, given.on(place)
+    factors = np.random.default_rng(3).normal(0, 1, (len(blocks.levels), len(LISTED)))
+    found = to_host(kernels.lbfgs_direction(there.vectors, blocks, LISTED, factors, there.free))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, given.free * (factors @ given.vectors[LISTED]), rtol=0, atol=1e-5)
+    expected = np.zeros(given.free.size)
+    for number, level in enumerate(blocks.levels):
+        expected += factors[number] @ given.vectors[LISTED, level.start : level.end] @ of_block(blocks, number)
+    np.testing.assert_allclose(found, given.free * expected, rtol=0, atol=1e-5)
     assert not found[given.free == 0].any()
 
 
 @pytest.mark.parametrize("length", [1.0, 0.37])
 def test_step(device, length):
     kernels, place = device
-    image, direction = case().new[0], 40 * case().vectors[0]
+    image, direction = case().new[0], 40 * case(sides=()).vectors[0]
     found = kernels.line_step(place(image), place(direction), length, (LOW, HIGH))
     assert kernels.holds(found)
     expected = np.clip(image + length * direction.reshape(image.shape).astype(np.float64), LOW, HIGH)
@@ -118,13 +157,12 @@ def test_same_bits_at_any_thread_count(monkeypatch):
     monkeypatch.setattr("kernels.cpu.lbfgs._STRIP", 3000)
     results = []
     for kernels in (Cpu(1), Cpu(2), Cpu(5)):
-        given, count = case((60, 50, 3)), len(LISTED)
-        numbers = np.zeros(3 + 5 * count + count**2)
-        free, changed = kernels.lbfgs_store(
-            given.new, given.old, given.vectors, given.free, (7, 2), (LOW, HIGH), numbers[:3]
-        )
-        kernels.lbfgs_products(given.vectors, LISTED, free, changed, (7, 2), numbers[3:])
-        direction = kernels.lbfgs_direction(given.vectors, LISTED, np.arange(7.0), free)
+        given = case((60, 50, 3))
+        blocks, numbers = given.blocks, np.zeros(3 + 3 * 3 * len(LISTED))
+        free = kernels.lbfgs_store(given.new, given.old, given.vectors, blocks, (7, 2), (LOW, HIGH), numbers[:3])
+        kernels.lbfgs_products(given.vectors, blocks, LISTED, (7, 2), numbers[3:])
+        factors = np.arange(21.0).reshape(3, 7)
+        direction = kernels.lbfgs_direction(given.vectors, blocks, LISTED, factors, free)
         image = kernels.line_step(given.new[0], direction, 0.5, (LOW, HIGH))
-        results.append([array.tobytes() for array in (numbers, free, changed, given.vectors, direction, image)])
+        results.append([array.tobytes() for array in (numbers, free, given.vectors, direction, image)])
     assert results[0] == results[1] == results[2]
