@@ -13,11 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from engine.load import CONVOLUTIONS
 from engine.network import Network
 from engine.optimize import METHODS
+from engine.stylize import Settings, content_weight_of, initial_image
 from kernels.cpu.threads import available_cores
+from tools.bench import race
 from tools.bench.cuda import VARIANTS, CudaReport, measure_on_cuda
 from tools.bench.cuda_report import as_json as cuda_as_json
 from tools.bench.cuda_report import render_cuda
@@ -29,7 +32,7 @@ from tools.bench.memory import Memory, measure_memory, memory_of_this_process
 from tools.bench.optimizer import OptimizerRun, measure_run
 from tools.bench.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.bench.programs import ENGINE, TORCH, threads_of
-from tools.bench.report import Report, as_json, render
+from tools.bench.report import Report, as_json, heading, render, table
 from tools.bench.rivals import RIVALS
 from tools.bench.speed import Speed, measure_speed
 from tools.cli.command_line import (
@@ -45,8 +48,10 @@ from tools.cli.memory import check_free
 from tools.cli.progress import Progress
 from tools.cli.rendering import remedied
 from tools.media.files import check_writable, write_text
+from tools.media.images import load_image
+from tools.media.plot import check_plot
 from tools.models.subject import LAYERS, Setup, add_network, build_network, description, pictures, resolved, setup_from
-from tools.models.torch_vgg import import_torch
+from tools.models.torch_vgg import OPTIMIZERS, import_torch
 
 NAME = "bench"
 
@@ -80,6 +85,15 @@ def build_parser() -> Parser:
     parser.add_argument("--precision", action="store_true", help="also the distance of float32 from float64")
     parser.add_argument("--iterations", type=positive_int, metavar="N", help="also a whole run of N iterations")
     parser.add_argument("--optimizer", choices=METHODS, default=METHODS[0], help="of the whole run (default l-bfgs-b)")
+    parser.add_argument(
+        "--race",
+        type=given_path,
+        nargs=2,
+        metavar=("CONTENT", "STYLE"),
+        help="whole runs on two pictures, here and by PyTorch's optimizers, of --iterations evaluations (default 300)",
+    )
+    parser.add_argument("--init", choices=("content", "noise"), default="content", help="what a race begins with")
+    parser.add_argument("--plot", type=given_path, metavar="FILE", help="draw the race (.svg or .png)")
     parser.add_argument("--json", type=given_path, metavar="FILE", help="write all numbers")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     add_shared(parser, shown="the result and errors")
@@ -105,9 +119,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"--json {str(arguments.json)!r} is the model, it would be overwritten: choose another name"
             )
-    if arguments.against is not None:
+    if arguments.plot is not None:
+        if arguments.race is None:
+            raise ValueError("--plot draws a race: give --race too")
+        check_plot(arguments.plot)
+    if arguments.against is not None or arguments.race is not None:
         import_torch()
     setup = resolved(setup, arguments.cache)
+    if arguments.race is not None:
+        return _race(setup, arguments)
     if arguments.device == "cuda":
         on_cuda = _measure_on_cuda(setup, arguments)
         print(render_cuda(on_cuda, arguments.markdown))
@@ -118,6 +138,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(render(report, arguments.markdown))
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
+    return 0
+
+
+def _race(setup: Setup, arguments: argparse.Namespace) -> int:
+    """Let whole runs race, and print; return the exit code."""
+    if arguments.device == "cuda":
+        raise ValueError("a race is run on the CPU: leave out --device cuda")
+    if len(arguments.size) > 1:
+        arguments.size = arguments.size[-1:]
+    network = build_network(setup)
+    size, evaluations = arguments.size[0], arguments.iterations or RACE_EVALUATIONS
+    content = load_image(arguments.race[0], size)
+    style = load_image(arguments.race[1], size)
+    with remedied("--size"):
+        network.shapes(*content.size, LAYERS)
+    needed = 2 * (network.memory(*content.size, LAYERS) + network.weight_bytes(LAYERS))
+    check_free(network.device, needed, content.size, "choose a smaller --size")
+    initial = initial_image(arguments.init, content.pixels, style.pixels, setup.seed)
+    alpha = content_weight_of(Settings(), network, size)
+    begun = "the photograph" if arguments.init == "content" else "white noise"
+    names = " in the style of ".join(path.stem for path in arguments.race)
+    title = f"{names}, {content.size[1]}x{content.size[0]} pixels, from {begun}, content weight {alpha:.2g}"
+    with Progress((1 + len(OPTIMIZERS)) * evaluations, "evaluations", NAME, quiet=arguments.quiet) as progress:
+        images = content.pixels, style.pixels, initial
+        found = race.run_race(network, images, title, alpha, evaluations, lambda racer: progress.update(1, racer))
+    heads = heading(
+        description(setup, network), _threads(network, True), _machine(), measured_versions(True), arguments.markdown
+    )
+    header, rows = race.rows_of(found)
+    print("\n\n".join([heads, *table(title, header, rows, race.notes_of(found), arguments.markdown)]))
+    if arguments.plot is not None:
+        race.draw(found, arguments.plot)
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(race.as_json(found), indent=2) + "\n")
     return 0
 
 
@@ -136,6 +190,9 @@ def _first_run(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     print(page.printed(folder, found))
     return 0
 
+
+RACE_EVALUATIONS = 300
+"""Of each run of a race, unless another number is given."""
 
 OF_THE_CPU = ("memory", "precision", "iterations", "optimizer", "convolution")
 """Options that have no meaning where a GPU is timed: it is timed with all algorithms, precision and optimizer too."""
@@ -191,20 +248,27 @@ def measure(setup: Setup, arguments: argparse.Namespace) -> Report:
                 opponent = speed[-1].opponent
                 layout = None if opponent is None else layouts[opponent]
                 runs += measure_run(network, size, setup.seed, layout, iterations, step, method=arguments.optimizer)
-    threads = {ENGINE: threads_of(network)}
-    if layouts:
-        threads["torch"] = import_torch().get_num_threads()
     return Report(
         setup=setup,
         network=description(setup, network),
-        threads=threads,
-        machine={"cpu": cpu_name(), "cores": available_cores(), "system": platform.platform()},
+        threads=_threads(network, bool(layouts)),
+        machine=_machine(),
         versions=measured_versions(bool(layouts)),
         speed=speed,
         memory=memory,
         precision=precision,
         runs=runs,
     )
+
+
+def _threads(network: Network, with_torch: bool) -> dict[str, int]:
+    """Return how many threads each program computes with."""
+    threads = {ENGINE: threads_of(network)}
+    return {**threads, "torch": import_torch().get_num_threads()} if with_torch else threads
+
+
+def _machine() -> dict[str, Any]:
+    return {"cpu": cpu_name(), "cores": available_cores(), "system": platform.platform()}
 
 
 def _check_sizes(network: Network, arguments: argparse.Namespace) -> None:

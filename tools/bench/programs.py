@@ -34,10 +34,13 @@ def threads_of(network: Network) -> int:
     return network.device.count
 
 
-def build_twin(network: Network, content: Array, style: Array, layout: str) -> TorchObjective:
-    """Return the same in PyTorch, which gets the same number of threads."""
+def build_twin(
+    network: Network, content: Array, style: Array, layout: str, content_weight: float | None = None
+) -> TorchObjective:
+    """Return the same in PyTorch, which gets the same number of threads; alpha is the network's unless given."""
     import_torch().set_num_threads(threads_of(network))
-    return torch_objective(network, content, style, content_weight=network.content_weight, layout=layout)
+    alpha = network.content_weight if content_weight is None else content_weight
+    return torch_objective(network, content, style, content_weight=alpha, layout=layout)
 
 
 def evaluation(twin: TorchObjective, image: Array) -> Evaluate:

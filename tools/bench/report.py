@@ -54,21 +54,38 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def render(report: Report, markdown: bool = False) -> str:
     """Return the report as text of at most ``COLUMNS`` columns, or as Markdown."""
-    threads = " and ".join(f"{program} {count}" for program, count in report.threads.items())
+    parts = [heading(report.network, report.threads, report.machine, report.versions, markdown)]
+    for title, header, rows, notes in _tables(report):
+        parts += table(title, header, rows, notes, markdown)
+    return "\n\n".join(parts)
+
+
+def heading(
+    network: str,
+    threads: Mapping[str, int],
+    machine: Mapping[str, Any],
+    versions: Mapping[str, str],
+    markdown: bool = False,
+) -> str:
+    """Return what was measured, and on what, as lines of text or of Markdown."""
+    of_each = " and ".join(f"{program} {count}" for program, count in threads.items())
     facts = [
-        f"network: {report.network}",
-        f"CPU: {report.machine['cpu']}, {report.machine['cores']} cores; threads: {threads}",
-        "versions: " + ", ".join(f"{name} {number}" for name, number in report.versions.items()),
+        f"network: {network}",
+        f"CPU: {machine['cpu']}, {machine['cores']} cores; threads: {of_each}",
+        "versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
     ]
     if not markdown:
         facts = [textwrap.fill(fact, COLUMNS, subsequent_indent="  ") for fact in facts]
-    parts = ["\n".join(f"- {fact}" if markdown else fact for fact in facts)]
-    for title, header, rows, notes in _tables(report):
-        table = text_table.markdown if markdown else text_table.aligned
-        lines = table([header, *rows], alignment(header))
-        parts.append("\n".join([f"**{title}**\n" if markdown else title, *lines]))
-        parts.extend("\n".join(notes) for _ in range(bool(notes)))
-    return "\n\n".join(parts)
+    return "\n".join(f"- {fact}" if markdown else fact for fact in facts)
+
+
+def table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], markdown: bool = False
+) -> list[str]:
+    """Return a table with its title, and its notes if there are any, as paragraphs."""
+    lines = (text_table.markdown if markdown else text_table.aligned)([header, *rows], alignment(header))
+    paragraphs = ["\n".join([f"**{title}**\n" if markdown else title, *lines])]
+    return [*paragraphs, "\n".join(notes)] if notes else paragraphs
 
 
 def alignment(header: Sequence[str]) -> str:

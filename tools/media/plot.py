@@ -87,6 +87,34 @@ def plot_grid(path: Path, grid: Grid) -> None:
     _save(_multiples(grid) if small else _bundles(grid), path)
 
 
+def plot_courses(
+    path: Path, courses: Sequence[tuple[str, Sequence[float], Sequence[float | None]]], title: str
+) -> None:
+    """Draw the losses of runs over their seconds and over their evaluations; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : a file name ending in .svg or .png.
+    courses : of each run its name, and of each evaluation the seconds since the beginning and the loss so far.
+    title : of the plot.
+
+    Raises ValueError when matplotlib is missing or the file cannot be written.
+    """
+    check_plot(path)
+    figure = _figure(9.5, 4.2)
+    figure.suptitle(_wrapped(title, 90), fontsize=12, parse_math=False)
+    for axes, over in zip(figure.subplots(1, 2, sharey=True), ("seconds", "evaluations"), strict=True):
+        for (name, seconds, losses), color in zip(courses, _colors(len(courses)), strict=True):
+            shown = [one if _is_shown(one) else math.nan for one in losses]
+            places = seconds if over == "seconds" else range(1, len(shown) + 1)
+            axes.plot(places, shown, label=_shown(name), color=color, linewidth=1.4)
+        axes.set(yscale="log", xlabel=over)
+        _grid_lines(axes)
+    figure.axes[0].set_ylabel("lowest loss so far")
+    figure.axes[1].legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
 # ---- the two kinds of sheets ----
 
 

@@ -96,21 +96,33 @@ class TorchObjective:
 
 @dataclass(frozen=True)
 class TorchRun:
-    """A minimization with ``torch.optim.LBFGS``.
+    """A minimization with one of PyTorch's optimizers.
 
     Parameters
     ----------
-    initial_value, value : the first loss and the lowest one.
-    evaluations : how many were made.
+    values : the loss of each evaluation.
     seconds : of the whole run.
     evaluating : the part of it inside the evaluations.
     """
 
-    initial_value: float
-    value: float
-    evaluations: int
+    values: list[float]
     seconds: float
     evaluating: float
+
+    @property
+    def initial_value(self) -> float:
+        """The first loss."""
+        return self.values[0]
+
+    @property
+    def value(self) -> float:
+        """The lowest loss."""
+        return min(self.values)
+
+    @property
+    def evaluations(self) -> int:
+        """How many were made."""
+        return len(self.values)
 
 
 def torch_objective(
@@ -180,24 +192,31 @@ def operator_input_gradient(visit: Visit, output_gradient: Array) -> Array | Non
     return result
 
 
+OPTIMIZERS = ("L-BFGS, lr 1", "L-BFGS, strong Wolfe", "Adam, lr 10")
+"""PyTorch's optimizers as programs for style transfer use them: its L-BFGS without and with a line search, and Adam."""
+
+
 def minimize_with_torch(
     objective: TorchObjective,
     initial: Array,
     evaluations: int,
+    optimizer: str = "L-BFGS, strong Wolfe",
     history: int = 10,
     on_evaluation: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TorchRun:
-    """Minimize with ``torch.optim.LBFGS`` and its strong Wolfe line search until ``evaluations`` have been made.
+    """Minimize with one of ``OPTIMIZERS`` until ``evaluations`` have been made.
 
-    The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. PyTorch's L-BFGS has
-    no bounds, and its first trial step is so small (1 in the L1 norm) that some evaluations go by before it gets on.
+    The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. PyTorch's optimizers
+    have no bounds. The first trial step of its L-BFGS is so small (1 in the L1 norm) that some evaluations go by before
+    it gets on.
 
     Parameters
     ----------
     objective : from ``torch_objective``.
     initial : the image to begin with, (H, W, 3), RGB, 0..255.
     evaluations : how often the objective is called.
+    optimizer : one of ``OPTIMIZERS``.
     history : corrections that L-BFGS keeps.
     on_evaluation : called after each evaluation.
     clock : returns the time in seconds.
@@ -223,23 +242,27 @@ def minimize_with_torch(
         on_evaluation()
         return value * scale
 
-    optimizer = torch.optim.LBFGS(
-        [pixels],
-        max_iter=evaluations,
-        max_eval=20 * evaluations,
-        tolerance_grad=0,
-        tolerance_change=0,
-        history_size=history,
-        line_search_fn="strong_wolfe",
-    )
+    chosen: Any
+    if optimizer == "Adam, lr 10":
+        chosen = torch.optim.Adam([pixels], lr=10)
+    else:
+        chosen = torch.optim.LBFGS(
+            [pixels],
+            max_iter=evaluations,
+            max_eval=20 * evaluations,
+            tolerance_grad=0,
+            tolerance_change=0,
+            history_size=history,
+            line_search_fn="strong_wolfe" if optimizer == "L-BFGS, strong Wolfe" else None,
+        )
     began = clock()
     try:
-        # A step ends early when its line search finds nothing; the next one starts afresh.
+        # A step of L-BFGS ends early when its line search finds nothing; the next one starts afresh.
         while True:
-            optimizer.step(closure)
+            chosen.step(closure)
     except _EnoughError:
         pass
-    return TorchRun(values[0], min(values), len(values), clock() - began, evaluating)
+    return TorchRun(values, clock() - began, evaluating)
 
 
 def loss_with_gradient(loss: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,12 @@ from engine.objective import Objective
 from engine.ops import Add, Affine, AveragePool, Conv, MaxPool, Relu
 from kernels.geometry import Window
 from tools.bench import __main__ as bench
-from tools.bench import memory
+from tools.bench import memory, race
 from tools.bench.memory import Memory, measure_memory
 from tools.bench.optimizer import OptimizerRun, measure_run
 from tools.bench.precision import PRECISION_IMAGES, Precision, measure_precision
 from tools.bench.programs import ENGINE, TORCH, build_twin, check_agreement, relative_difference
+from tools.bench.race import Course, Race
 from tools.bench.report import Report, as_json, render
 from tools.bench.speed import Speed, measure_speed, speed_ratio, time_in_turn
 from tools.cli.machine import cpu_name
@@ -339,6 +340,76 @@ def test_without_pytorch_there_is_one_sentence(without_torch, capsys):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "needs PyTorch: pip install '.[bench]'" in captured.err
+
+
+# ---- the race ----
+
+
+def course(racer, losses, each=2.0):
+    return Course(racer, [each * (number + 1) for number in range(len(losses))], losses)
+
+
+def test_a_course_knows_when_it_got_down_to_a_loss():
+    one = course("engine", [9.0, 5.0, 7.0, 4.0, 4.0])
+    assert one.lowest == [9, 5, 5, 4, 4]
+    assert [one.reached(loss) for loss in (10, 9, 6, 5, 4.5, 4, 3.9)] == [1, 1, 2, 2, 4, 4, None]
+
+
+def test_the_ratio_of_a_race_is_in_seconds_to_pytorchs_lowest_loss():
+    usual = course(f"torch, {race.USUAL}", [9.0, 8.0, 6.0], each=5.0)
+    found = Race("a race", [course("engine, l-bfgs", [9.0, 5.0, 4.0]), usual, course("torch, Adam, lr 10", [9.0] * 3)])
+    assert (found.target, found.ratio) == (6.0, 15 / 4)
+    header, rows = race.rows_of(found)
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[0][-2:] == ["4.0 s", "2"]
+    assert rows[1][-2:] == ["15.0 s", "3"]
+    assert rows[2][-2:] == ["-", "-"]
+    assert "3.75 times as fast" in race.notes_of(found)[0]
+    assert race.as_json(found)["ratio"] == found.ratio
+    slow = replace(found, courses=[course("engine, l-bfgs", [9.0]), usual])
+    assert slow.ratio is None
+    assert "did not get there" in race.notes_of(slow)[0]
+
+
+def test_a_race_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    race.draw(Race("a $race$", [course("engine, l-bfgs", [9.0, float("inf"), 4.0])]), tmp_path / "race.svg")
+    assert b"<svg" in (tmp_path / "race.svg").read_bytes()
+
+
+def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, tmp_path):
+    pytest.importorskip("torch")
+    content, style, image = pictures(32, 0)
+    steps = []
+    found = race.run_race(network, (content, style, image), "a race", 1e-3, 6, steps.append, clock=Ticking())
+    assert [one.racer for one in found.courses] == [
+        "engine, l-bfgs",
+        *(f"torch, {name}" for name in torch_vgg.OPTIMIZERS),
+    ]
+    for one in found.courses:
+        assert len(one.seconds) == len(one.losses) == 6
+        assert list(one.seconds) == sorted(one.seconds)
+        assert one.losses[0] == pytest.approx(found.courses[0].losses[0], rel=1e-4)
+        assert one.lowest[-1] < one.losses[0]
+    assert len(steps) == 24
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--plot", "race.svg"], "--plot draws a race: give --race too"),
+        (["--race", "a.png", "b.png", "--plot", "race.txt"], "expected .svg or .png"),
+        (["--race", "a.png", "b.png", "--device", "cuda"], "a race is run on the CPU"),
+        (["--race", "missing.png", "b.png"], "missing.png"),
+    ],
+)
+def test_what_is_wrong_with_a_race_is_one_sentence(given, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "import_torch", lambda: None)
+    assert exit_code(bench.main, [*QUICK, *given]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
 
 
 # ---- memory ----
