@@ -26,7 +26,7 @@ from tools.stylize.batch import make_batch
 from tools.stylize.checkpoint import Every, Resumed, every, read_checkpoint
 from tools.stylize.outputs import check_outputs
 from tools.stylize.picture import make_picture
-from tools.stylize.preview import make_preview
+from tools.stylize.preview import preview_was_interrupted
 from tools.stylize.recorded import as_command, given_on, goes_on, made_again, overridden
 from tools.stylize.task import Task, read_task
 
@@ -48,13 +48,14 @@ def build_parser(whole: bool = True) -> Parser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="where each painting's style goes: a picture for each, white there; of one fewer, the last gets the rest",
+        help="where each painting goes: a picture for each, white there and black elsewhere; the last may be left out, "
+        "and its painting gets the rest",
     )
     parser.add_argument(
         "--keep",
         type=given_path,
         metavar="FILE",
-        help="where to keep the photograph, a face say: a picture, white there",
+        help="what to keep of the photograph, such as a face: a picture, white where it is kept and black elsewhere",
     )
     parser.add_argument(
         "--coarse-style",
@@ -172,7 +173,7 @@ def _make(
     task = read_task(arguments, options)
     check(task)
     _announce(task)
-    if arguments.preview and make_preview(task):
+    if arguments.preview and preview_was_interrupted(task):
         return EXIT_INTERRUPTED
     result = make_picture(task, session, resumed)
     if arguments.checkpoint is not None and result.stop not in ("interrupted", "non-finite"):

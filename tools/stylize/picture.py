@@ -123,20 +123,21 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
 
     def keep(result: Result, facts: Facts) -> None:
         picture = Picture(result.image.astype(np.float32), photograph.alpha)
-        ended = {"stop": "interrupted", "level": level.number, "levels": level.count}
-        ended = {**shown, **facts} if result.stop == "interrupted" else ended
+        # An interruption from here on is one of the next size, which has no facts of its own yet.
+        next_one = {"stop": "interrupted", "level": level.number, "levels": level.count}
+        ended = {**shown, **facts} if result.stop == "interrupted" else next_one
         session.keep = lambda: _write_enlarged(task, picture, ended)
 
     with Progress(iterations, "iterations", f"level {level.number}", quiet=task.arguments.quiet) as progress:
         _, seconds = seconds_of_evaluation(job)
         if run.done:
             progress.reach(run.done, iterations)
-        took = seconds_of_run(job, job.settings, seconds, 0)
+        of_level = seconds_of_run(job, job.settings, seconds, 0)
         # An evaluation takes four times as long from level to level, and so does a look at the paintings.
         sizes = painting_sizes([style.size for style in task.styles], at_level(task.options, level), (height, width))
-        looked = seconds_of_paintings(job, sizes, seconds)
-        left = took * (iterations - run.done) / iterations
-        remaining = left + sum((took + looked) * 4**more for more in range(1, level.count - level.number + 1))
+        of_paintings = seconds_of_paintings(job, sizes, seconds)
+        left = of_level * (iterations - run.done) / iterations
+        remaining = left + sum((of_level + of_paintings) * 4**more for more in range(1, level.count - level.number + 1))
         which = f"iterations {run.done + 1} to {iterations}" if run.done else f"{iterations} iterations"
         progress.write(
             f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(left)} for {which}, "

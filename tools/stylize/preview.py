@@ -18,8 +18,8 @@ from tools.stylize.outputs import preview_path, same_file
 from tools.stylize.task import Task
 
 
-def make_preview(task: Task) -> bool:
-    """Make the picture's preview; return whether it was interrupted, after which there is to be no picture either."""
+def preview_was_interrupted(task: Task) -> bool:
+    """Make the picture's preview; tell whether that was interrupted, after which there is to be no picture either."""
     began = time.perf_counter()
     arguments, options = task.arguments, task.options
     height, width = fit(*task.content.size, min(options.size, LONG_SIDE))
