@@ -81,6 +81,13 @@ class Settings:
         default="isotropic",
         metadata={"help": "total variation that is isotropic, which leaves edges, or squared, which softens them too"},
     )
+    edges: str = field(
+        default="zero",
+        metadata={
+            "help": "what the network sees beyond the picture's edges: zero as its own padding has it, the picture "
+            "mirrored (reflect), its edge repeated, or its other side (wrap)"
+        },
+    )
     init: str = field(
         default="content", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
@@ -144,6 +151,7 @@ def prepare(
     *,
     regions: Sequence[Region] = (),
     content_mask: Array | None = None,
+    piece: tuple[int | None, int | None] | None = None,
 ) -> Job:
     """Set up a picture without beginning it.
 
@@ -157,7 +165,7 @@ def prepare(
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).
 
-    regions, content_mask : as for ``Objective``; with regions, the style is None.
+    regions, content_mask, piece : as for ``Objective``; with regions, the style is None.
 
     Raises ValueError for settings or images that do not fit.
 
@@ -194,6 +202,8 @@ def prepare(
         regions=regions,
         content_mask=content_mask,
         replay=replays(network, *initial.shape[:2]),
+        edges=settings.edges,
+        piece=piece,
     )
     return Job(objective, initial, settings)
 

@@ -93,6 +93,25 @@ OPTIONS = {
     "odd sizes": {"size": (35, 17)},
     "the smallest size": {"size": (16, 16)},
     "a wide strip": {"size": (16, 75)},
+    # Edges and pieces.
+    "mirrored edges": {"edges": "reflect"},
+    "mirrored edges, all statistics": {"edges": "reflect", "style_statistics": MIXED, "size": (32, 27)},
+    "repeated edges": {"edges": "repeat"},
+    "a tile": {"edges": "wrap", "size": (32, 48)},
+    "a tile, overlapping windows": {"edges": "wrap", "size": (48, 32), "model": "overlapping", "pooling": "max"},
+    "a tile with all statistics, in blocks": {
+        "edges": "wrap",
+        "size": (48, 32),
+        "style_statistics": MIXED,
+        "piece": (16, 16),
+    },
+    "strips": {"size": (107, 33), "piece": (16, None)},
+    "blocks, all statistics in blended regions": {
+        "style": None,
+        "regions": BLENDED,
+        "style_statistics": MIXED,
+        "piece": (16, 16),
+    },
     # The network.
     "average pooling": {"pooling": "average"},
     "max pooling": {"pooling": "max"},
@@ -191,7 +210,7 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    of_objective = {"further_terms", "regions", "content_mask"}
+    of_objective = {"further_terms", "regions", "content_mask", "piece"}
     unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"} - of_objective
     assert not unknown, unknown
     further = {key: value for key, value in option.items() if key in of_objective}

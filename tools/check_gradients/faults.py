@@ -305,8 +305,8 @@ def _of_moments(name: str, change: Replacement) -> Replacement:
 def _pairs_across_the_edge(pairs: Any) -> Any:
     """Pair the end of a row with the beginning of the next."""
 
-    def faulty(counts: Array, direction: str) -> Any:
-        return replace(found, weights=counts) if (found := pairs(counts, direction)).size else found
+    def faulty(counts: Array, direction: str, *rest: Any) -> Any:
+        return replace(found, weights=counts) if (found := pairs(counts, direction, *rest)).size else found
 
     return faulty
 
