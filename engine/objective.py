@@ -14,7 +14,7 @@ from engine import losses, statistics
 from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.ops import Array
-from engine.pieces import EDGES, Piece, added_up, contiguous, zeros
+from engine.pieces import EDGES, Piece, added_up, contiguous, painting_edges, zeros
 from engine.plan import LayerGradient, Plan, Tape
 from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.replay import Evaluation, Replay
@@ -568,8 +568,7 @@ class Objective:
         alpha : (H, W), how much each position counts, 0..1; None counts each once.
         """
         sums, looked_at = dict[Any, Any](), {layer: Counted(layer) for layer in layers}
-        # What goes on by its other side has no seam; a style image has one.
-        for view in self._views(colors, layers, "reflect" if self.edges == "wrap" else self.edges):
+        for view in self._views(colors, layers, painting_edges(self.edges)):
             if alpha is not None and not sums:
                 positions = self.network.shapes(colors.shape[0], colors.shape[1], layers)
                 guides = {layer: self._at_layer(alpha, np.broadcast_to(0, positions[layer])) for layer in layers}

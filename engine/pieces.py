@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 from typing import Any
 
@@ -139,18 +140,17 @@ class Cutter:
     @property
     def strides(self) -> tuple[int, int]:
         """The total stride along each axis: what a piece's first row and column are multiples of."""
-        return tuple(math.lcm(*self._jumps(axis).values()) for axis in (0, 1))  # type: ignore[return-value]
+        down, across = (math.lcm(*jumps.values()) for jumps in self._jumps)
+        return down, across
 
-    @property
+    @cached_property
     def positions(self) -> dict[str, tuple[int, int]]:
         """Each layer's height and width in the whole picture."""
-        shapes = value_shapes(self.nodes, self.image)
-        sizes = {layer: shapes[value][:2] for layer, value in self.outputs.items()}
-        if self.edges == "wrap":
-            jumps = [self._jumps(axis) for axis in (0, 1)]
-            for layer, value in self.outputs.items():
-                sizes[layer] = self.image[0] // jumps[0][value], self.image[1] // jumps[1][value]
-        return sizes
+        if self.edges != "wrap":
+            return {layer: self._shapes[value][:2] for layer, value in self.outputs.items()}
+        # What the other side is seen again for has no positions of its own.
+        (height, width, _), (down, across) = self.image, self._jumps
+        return {layer: (height // down[value], width // across[value]) for layer, value in self.outputs.items()}
 
     def cut(self, height: int | None = None, width: int | None = None) -> tuple[Piece, ...]:
         """Return the pieces, from top to bottom and from left to right.
@@ -160,26 +160,36 @@ class Cutter:
         height, width : of a piece without its halo at most, rounded down to multiples of the stride, but at least one
             of them; None leaves the picture whole along that axis.
         """
-        sides = zip(self.image, self.strides, (height, width), strict=False)
-        lengths = [size if length is None else max(length // stride, 1) * stride for size, stride, length in sides]
-        along = [self._along(axis, length) for axis, length in enumerate(lengths)]
-        return tuple(self._piece(down, across) for down, across in product(*along))
+        return tuple(self._piece(down, across) for down, across in product(*self._axes(height, width)))
 
-    def largest(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Return the height and the width of the largest pieces of ``cut``, with their halos."""
-        sizes = [piece.size for piece in self.cut(height, width)]
-        return max(size[0] for size in sizes), max(size[1] for size in sizes)
+    def sizes(self, height: int | None, width: int | None) -> tuple[list[int], list[int]]:
+        """Return the heights and the widths of the pieces of ``cut``, with their halos."""
+        down, across = self._axes(height, width)
+        return [along.span[1] - along.span[0] for along in down], [along.span[1] - along.span[0] for along in across]
 
-    def _jumps(self, axis: int) -> dict[str, int]:
-        """Return how many of the picture's rows one row of each value stands for."""
-        jumps = {self.nodes[0].input: 1}
+    def _axes(self, height: int | None, width: int | None) -> tuple[list[_Along], list[_Along]]:
+        lengths = []
+        for size, stride, length in zip(self.image, self.strides, (height, width), strict=False):
+            lengths.append(size if length is None else max(length // stride, 1) * stride)
+        return self._along(0, lengths[0]), self._along(1, lengths[1])
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        """The shape of every value of the whole picture."""
+        return value_shapes(self.nodes, self.image)
+
+    @cached_property
+    def _jumps(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many of the picture's rows, and columns, one of each value's stands for."""
+        down, across = ({self.nodes[0].input: 1} for _ in range(2))
         for node in self.nodes:
-            jumps[node.output] = jumps[node.input] * node.operator.strides[axis]
-        return jumps
+            for jumps, stride in zip((down, across), node.operator.strides, strict=True):
+                jumps[node.output] = jumps[node.input] * stride
+        return down, across
 
     def _along(self, axis: int, length: int) -> list[_Along]:
         """Return the pieces along one axis, of ``length`` rows or columns of the picture at most."""
-        size, stride, jumps = self.image[axis], self.strides[axis], self._jumps(axis)
+        size, stride, jumps = self.image[axis], self.strides[axis], self._jumps[axis]
         positions = {layer: sizes[axis] for layer, sizes in self.positions.items()}
         pieces = []
         # A rest of less than the stride has positions of its own in no deep layer: it goes to the piece before.
@@ -199,7 +209,7 @@ class Cutter:
 
     def _needed(self, axis: int, layers: Mapping[str, Span]) -> Span:
         """Return which of the picture's rows some rows of the layers are computed from."""
-        sizes = {value: shape[axis] for value, shape in value_shapes(self.nodes, self.image).items()}
+        sizes = {value: shape[axis] for value, shape in self._shapes.items()}
         needed: dict[str, Span] = {}
 
         def add(value: str, rows: Span) -> None:
@@ -222,7 +232,7 @@ class Cutter:
         for layer, value in self.outputs.items():
             axes = []
             for axis, along in enumerate((down, across)):
-                start = along.span[0] // self._jumps(axis)[value]
+                start = along.span[0] // self._jumps[axis][value]
                 first, stop = along.own[layer]
                 end = min(stop + self.ahead.get(layer, 0), positions[layer][axis])
                 axes.append([slice(first - start, stop - start), slice(first - start, end - start)])
@@ -238,14 +248,22 @@ class Cutter:
 
     def _check_pads(self, size: tuple[int, int]) -> None:
         """Raise ValueError where an operator pads a piece's beginning by another number of rows than the picture's."""
-        of_picture, of_piece = (value_shapes(self.nodes, (*shape[:2], self.image[2])) for shape in (self.image, size))
+        of_piece = value_shapes(self.nodes, (*size, self.image[2]))
         for node in self.nodes:
-            pads = [node.operator.begins(shapes[node.input]) for shapes in (of_picture, of_piece)]
+            pads = [node.operator.begins(shapes[node.input]) for shapes in (self._shapes, of_piece)]
             if pads[0] != pads[1]:
                 raise ValueError(
                     f"{node.label} pads a piece of {size[1]}x{size[0]} pixels in another way than the whole picture: "
                     "it cannot be computed in pieces, nor with other edges"
                 )
+
+
+def painting_edges(edges: str) -> str:
+    """Return the edges of a style image beside those of the picture.
+
+    They are the same, but that a painting has a seam where its other side begins: it is mirrored.
+    """
+    return "reflect" if edges == "wrap" else edges
 
 
 def sources(places: Sequence[int], size: int, edges: str) -> list[int]:

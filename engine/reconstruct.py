@@ -31,6 +31,8 @@ def content_reconstruction(
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
+    *,
+    piece: tuple[int | None, int | None] | None = None,
 ) -> Job:
     """Set up the search for an image that has a content image's activations.
 
@@ -39,8 +41,9 @@ def content_reconstruction(
     network : from ``load_network``.
     photograph : the content image, (H, W, 3), RGB, 0..255.
     layers : usually one; several are matched together.
-    settings : seed, iterations, optimizer, learning_rate and history count.
+    settings : seed, iterations, optimizer, learning_rate, history and edges count.
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
+    piece : as for ``engine.objective.Objective``.
 
     Raises ValueError for layers or images that do not fit.
 
@@ -53,7 +56,9 @@ def content_reconstruction(
     >>> psnr(job.run().image, photo) > psnr(job.initial, photo)
     True
     """
-    return _job(Objective(network, photograph, None, layers, content_weight=1.0), photograph, settings, initial)
+    settings = settings or Settings()
+    objective = Objective(network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece)
+    return _job(objective, photograph, settings, initial)
 
 
 def texture_synthesis(
@@ -62,6 +67,8 @@ def texture_synthesis(
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
+    *,
+    piece: tuple[int | None, int | None] | None = None,
 ) -> Job:
     """Set up the search for an image that has a style image's size and Gram matrices.
 
@@ -77,8 +84,10 @@ def texture_synthesis(
     >>> result.value < result.initial_value
     True
     """
+    settings = settings or Settings()
     colors, _ = split_alpha(painting)
-    return _job(Objective(network, None, painting, style_layers=layers), colors, settings, initial)
+    objective = Objective(network, None, painting, style_layers=layers, edges=settings.edges, piece=piece)
+    return _job(objective, colors, settings, initial)
 
 
 def psnr(image: Array, reference: Array) -> float:
@@ -135,8 +144,7 @@ def gram_errors(network: Network, image: Array, reference: Array, layers: Iterab
     return errors
 
 
-def _job(objective: Objective, reference: Array, settings: Settings | None, initial: Array | None) -> Job:
-    settings = settings or Settings()
+def _job(objective: Objective, reference: Array, settings: Settings, initial: Array | None) -> Job:
     reference = np.asarray(reference)
     if initial is None:
         initial = initial_image("noise", reference, reference, settings.seed)

@@ -313,11 +313,11 @@ def checked_initial(network: Network, initial: Array, other: str, shape: tuple[i
     return initial
 
 
-def memory(network: Network, height: int, width: int, settings: Settings) -> int:
-    """Return the bytes that a run at this size holds at its peak where the network computes, estimated.
+def memory_beside(network: Network, height: int, width: int, settings: Settings) -> int:
+    """Return the bytes that a run holds where the network computes beside its evaluations, estimated.
 
-    Counted are the network, the losses' targets and the optimizer, unless that has its vectors elsewhere: see
-    ``optimizer_is_elsewhere``.
+    Counted are the network's parameters, the losses' targets and the optimizer, unless that has its vectors elsewhere:
+    see ``optimizer_is_elsewhere``.
     """
     content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
     layers = dict.fromkeys([*content_layers, *style_layers])
@@ -326,13 +326,7 @@ def memory(network: Network, height: int, width: int, settings: Settings) -> int
     optimizer = _TRANSFERS * height * width * 3 * 8
     if not optimizer_is_elsewhere(network, settings):
         optimizer = optimizer_memory(height, width, settings)
-    evaluations = 2 if replays(network, height, width) else 1  # a record keeps memory of its own
-    return (
-        evaluations * network.memory(height, width, layers)
-        + network.weight_bytes(layers)
-        + targets * network.dtype.itemsize
-        + optimizer
-    )
+    return network.weight_bytes(layers) + targets * network.dtype.itemsize + optimizer
 
 
 def replays(network: Network, height: int, width: int) -> bool:

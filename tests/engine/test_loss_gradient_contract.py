@@ -151,6 +151,7 @@ ELSEWHERE = {
     # A painting with other colors is another painting; a smaller picture is one of another size.
     "colors": ("several paintings",),
     "levels": ("a size that divides by 16", "odd sizes"),
+    "memory": ("strips", "a tile with all statistics, in blocks"),
     "dtype": (),  # every line is checked in every precision
 }
 
