@@ -16,8 +16,8 @@ from engine.stylize import AnySettings, Settings, memory_beside, optimizer_is_el
 PieceSize = tuple[int | None, int | None]
 """Height and width of a piece without its halo; None leaves the picture whole along that axis."""
 
-MOST_COMPUTED = 1.6
-"""Pixels computed for each of the picture's: above that, pieces become larger at the cost of the optimizer's memory."""
+MOST_COST = 1.5
+"""Above this multiple of the whole's time, pieces become larger at the cost of what the optimizer remembers."""
 
 LEAST_HISTORY = 3
 """Corrections without which L-BFGS is of little use."""
@@ -34,41 +34,45 @@ class Pieces:
     ----------
     size : of a piece, or None where the picture is computed as a whole.
     count : of the pieces.
-    computed : pixels that are computed for each of the picture's: 1 and what the halos add.
     needed : bytes of one evaluation.
+    cost : time of an evaluation as a multiple of the whole's, estimated.
+    keep : the layers whose features are kept between the passes, or None for nothing: see ``Objective``.
     """
 
     size: PieceSize | None
     count: int
-    computed: float
     needed: int
+    cost: float
+    keep: tuple[str, ...] | None = None
 
 
 def whole(network: Network, height: int, width: int, settings: Settings) -> Pieces:
     """Return what it takes to compute a picture as a whole."""
     layers = _layers(settings)
     if settings.edges == "zero":
-        return Pieces(None, 1, 1.0, network.memory(height, width, layers))
-    return _pieces(network, _cutter(network, height, width, layers, settings), None, None)
+        return Pieces(None, 1, network.memory(height, width, layers), 1.0)
+    return _Cut(network, _cutter(network, height, width, layers, settings)).pieces(None, None, None)
 
 
 def fitting_pieces(network: Network, height: int, width: int, settings: Settings, room: float) -> Pieces:
-    """Return the pieces that fit into some bytes with the fewest pixels computed twice; the smallest where none fit.
+    """Return the pieces that fit into some bytes and take the least time; the smallest where none fit.
 
-    Strips over the full width come first; of a wide picture, blocks of less width have less halo.
+    Strips have halos above and below; of a wide picture, blocks of less width have less halo in all. The more is kept
+    between the passes, the less is computed again, and the smaller are the pieces.
     """
     found = whole(network, height, width, settings)
     if found.needed <= room:
         return found
-    cutter = _cutter(network, height, width, _layers(settings), settings)
+    layers = sorted(_layers(settings), key=network.layers.index)
+    cut = _Cut(network, _cutter(network, height, width, layers, settings))
     best: Pieces | None = None
     smallest = found
-    for columns in range(1, _COLUMNS + 1):
-        across = None if columns == 1 else _length(width, columns, cutter.strides[1])
-        one = _highest(network, cutter, across, room)
-        smallest = min(smallest, one, key=lambda pieces: pieces.needed)
-        if one.needed <= room and (best is None or one.computed < best.computed):
-            best = one
+    for keep in (None, *(tuple(layers[count:]) for count in range(len(layers) + 1))):
+        for columns in range(1, _COLUMNS + 1):
+            one = cut.highest(columns, keep, room)
+            smallest = min(smallest, one, key=lambda pieces: pieces.needed)
+            if one.needed <= room and (best is None or one.cost < best.cost):
+                best = one
     return best or smallest
 
 
@@ -97,41 +101,72 @@ def fit(
     if usual is None or settings.history is not None or optimizer_is_elsewhere(network, settings):
         return found
     history = usual
-    while history > LEAST_HISTORY and (found[2] > room or found[0].computed > MOST_COMPUTED):
+    while history > LEAST_HISTORY and (found[2] > room or found[0].cost > MOST_COST):
         history = max(history - max(history // 4, 1), LEAST_HISTORY)
         found = with_history(history)
     return found
 
 
-def _highest(network: Network, cutter: Cutter, across: int | None, room: float) -> Pieces:
-    """Return the highest pieces of a width that fit, or those of one stride, the smallest."""
-    height, stride = cutter.image[0], cutter.strides[0]
-    low, high = 1, max(height // stride, 1)  # rows of pieces: the fewest that fit
-    while low < high:
-        rows = (low + high) // 2
-        if _pieces(network, cutter, _length(height, rows, stride), across).needed <= room:
-            high = rows
-        else:
-            low = rows + 1
-    return _pieces(network, cutter, _length(height, low, stride) if low > 1 else None, across)
+class _Cut:
+    """The pieces that a picture can be cut into, and what each takes."""
+
+    def __init__(self, network: Network, cutter: Cutter) -> None:
+        self._network, self._cutter = network, cutter
+        self._bytes: dict[tuple[int, int], tuple[int, dict[tuple[str, ...], int]]] = {}
+        whole, work = cutter.image[:2], network.multiply_adds
+        self._work = work(*whole, cutter.outputs)
+
+    def highest(self, columns: int, keep: tuple[str, ...] | None, room: float) -> Pieces:
+        """Return the highest pieces, in some columns, that fit; or those of one stride, the smallest."""
+        (height, width, _), (stride, across) = self._cutter.image, self._cutter.strides
+        along = None if columns == 1 else _length(width, columns, across)
+        low, high = 1, max(height // stride, 1)  # rows of pieces: the fewest that fit
+        while low < high:
+            rows = (low + high) // 2
+            if self.pieces(_length(height, rows, stride), along, keep).needed <= room:
+                high = rows
+            else:
+                low = rows + 1
+        return self.pieces(_length(height, low, stride) if low > 1 else None, along, keep)
+
+    def pieces(self, height: int | None, width: int | None, keep: tuple[str, ...] | None) -> Pieces:
+        """Return what pieces of a size take: the network on the largest, copies of what is cut out, what is kept."""
+        cutter = self._cutter
+        heights, widths = cutter.sizes(height, width)
+        largest, count = (max(heights), max(widths)), len(heights) * len(widths)
+        computed = sum(heights) * sum(widths)
+        needed = self._evaluation(largest)
+        if len(widths) > 1 or cutter.edges != "zero":  # their own columns do not lie one behind the other
+            shapes = self._network.shapes(*largest, cutter.outputs)
+            needed += 2 * max(math.prod(shape) for shape in shapes.values()) * self._network.dtype.itemsize
+        again = 1.0
+        if keep is not None:
+            needed += int(self._kept(largest, keep) * (computed / math.prod(largest) - 1))
+            left_out = [layer for layer in cutter.outputs if layer not in keep]
+            again = self._network.multiply_adds(*cutter.image[:2], left_out) / self._work if left_out else 0.0
+        # An evaluation is a forward and a backward pass; of the last piece the former is still there.
+        cost = computed / math.prod(cutter.image[:2]) * (1 + again * (count - 1) / count / 2)
+        size = None if height is None and width is None and cutter.edges == "zero" else (height, width)
+        return Pieces(size, count, needed, cost, keep if count > 1 else None)
+
+    def _evaluation(self, size: tuple[int, int]) -> int:
+        # The piece itself and its gradient, each twice while it is made.
+        if size not in self._bytes:
+            plan = self._network.plan(*size, self._cutter.outputs)
+            self._bytes[size] = plan.peak_bytes + 4 * math.prod(size) * 3 * 8, {}
+        return self._bytes[size][0]
+
+    def _kept(self, size: tuple[int, int], keep: tuple[str, ...]) -> int:
+        self._evaluation(size)
+        known = self._bytes[size][1]
+        if keep not in known:
+            known[keep] = self._network.plan(*size, self._cutter.outputs).bytes_kept(keep)
+        return known[keep]
 
 
 def _length(size: int, count: int, stride: int) -> int:
     """Return the length of ``count`` parts about as long as each other, a multiple of the stride."""
     return math.ceil(size / count / stride) * stride
-
-
-def _pieces(network: Network, cutter: Cutter, height: int | None, width: int | None) -> Pieces:
-    """Return what pieces of a size take: the network on the largest, and copies of what is cut out."""
-    heights, widths = cutter.sizes(height, width)
-    largest = max(heights), max(widths)
-    needed = network.memory(*largest, cutter.outputs) + 4 * math.prod(largest) * 3 * 8
-    if len(widths) > 1 or cutter.edges != "zero":  # their own columns do not lie one behind the other
-        shapes = network.shapes(*largest, cutter.outputs)
-        needed += 2 * max(math.prod(shape) for shape in shapes.values()) * network.dtype.itemsize
-    computed = sum(heights) * sum(widths) / math.prod(cutter.image[:2])
-    size = None if height is None and width is None and cutter.edges == "zero" else (height, width)
-    return Pieces(size, len(heights) * len(widths), computed, needed)
 
 
 def _cutter(network: Network, height: int, width: int, layers: Sequence[str], settings: Settings) -> Cutter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -75,11 +75,13 @@ class _Seen:
     image : where the network computes.
     pieces : of it; None stands for all of it.
     view : of the last piece, with the sums over all.
+    kept : of each piece what was kept for its backward pass, or None.
     """
 
     image: Array
     pieces: Sequence[Piece | None]
     view: View
+    kept: Sequence[Tape | None]
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class Objective:
         likewise; where that is by their other side, they are mirrored, as they have a seam.
     piece : (height, width) of the pieces that images are cut into, None for all of it along an axis: the same loss in
         less memory, see ``engine.pieces``. None does not cut them.
+    keep : the layers whose features are kept of each piece for its backward pass, with all that this needs of the
+        others: these are computed again, and no more. None keeps nothing, and takes the least memory.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
     small, or when nothing is left to optimize.
@@ -163,11 +167,14 @@ class Objective:
         replay: bool = False,
         edges: str = "zero",
         piece: tuple[int | None, int | None] | None = None,
+        keep: Iterable[str] | None = None,
     ) -> None:
         self.network = network
         if edges not in EDGES:
             raise ValueError(unknown_name("edges", edges, EDGES))
-        self.edges, self.piece = edges, piece
+        if network.device.kind == "cuda" and (edges != "zero" or piece is not None):
+            raise ValueError("pieces, and other edges than zero, are computed on the CPU alone: choose the device cpu")
+        self.edges, self.piece, self.keep = edges, piece, None if keep is None else frozenset(keep)
         self.content_weight = _checked_weight("content_weight", content_weight)
         self.style_weight = _checked_weight("style_weight", style_weight)
         self.content_layers = _weighted(content_layers, "content") if content is not None else {}
@@ -218,6 +225,10 @@ class Objective:
     def layers(self) -> tuple[str, ...]:
         """All layers that a term looks at, each once."""
         return tuple(dict.fromkeys(_layers_of(self.summands)))
+
+    @cached_property
+    def _layers(self) -> frozenset[str]:
+        return frozenset(self.layers)
 
     @property
     def term_names(self) -> dict[str, list[str]]:
@@ -270,9 +281,8 @@ class Objective:
         image = self.network.checked_image(image)
         looks_at_image = any(term.layer is None for term in self.summands)
         pixels = self.network.placed(_floating(image)) if looks_at_image else None
-        if self._cut is None or self._cut[0] != image.shape:
-            self._cut, self._plans = (image.shape, self._pieces(image.shape, self.layers, self.edges)), {}
-        pieces, placed, sums = self._cut[1], self.network.placed(image), dict[Any, Any]()
+        pieces, placed, sums = self.pieces(image.shape), self.network.placed(image), dict[Any, Any]()
+        kept: list[Tape | None] = []
         for piece in pieces:
             view = self._view(placed, piece, pixels, **options)
             for term in self.summands:
@@ -280,8 +290,15 @@ class Objective:
                     term.measure(view)
             added_up(sums, view.sums)
             if piece is not pieces[-1]:
-                del view  # and what it holds, before the next
-        return _Seen(placed, pieces, replace(view, sums=sums))
+                kept.append(None if self.keep is None else view.tape.with_features(self.keep))
+                del view  # and what else it holds, before the next
+        return _Seen(placed, pieces, replace(view, sums=sums), [*kept, view.tape])
+
+    def pieces(self, shape: tuple[int, ...]) -> Sequence[Piece | None]:
+        """Return the pieces that images of a shape, (H, W, 3), are computed in; None stands for the image as it is."""
+        if self._cut is None or self._cut[0] != shape:
+            self._cut, self._plans = (shape, self._pieces(shape, self.layers, self.edges)), {}
+        return self._cut[1]
 
     def _view(self, image: Array, piece: Piece | None, pixels: Array | None, **options: Any) -> View:
         """Run the network forward on a piece of an image and return what the terms see."""
@@ -317,13 +334,15 @@ class Objective:
         of_image = [term for term in terms if term.layer is None]
         gradient: Array | None = None
         # The last piece first: what it left is still there.
-        for piece in reversed(seen.pieces) if of_layers else ():
-            view = seen.view
-            if piece is not view.piece:
-                view = replace(self._view(seen.image, piece, view.pixels), sums=view.sums)
-            tape = view.tape.copy() if again else view.tape
+        for piece, kept in list(zip(seen.pieces, seen.kept, strict=True))[::-1] if of_layers else ():
+            tape = kept.copy() if kept and again else kept
+            if tape is None:
+                tape = self._view(seen.image, piece, None).tape
+            elif piece is not None and (left_out := self._layers - tape.features.keys()):
+                tape.features |= tape.plan.features(piece.taken(self.device, seen.image), left_out)
+            view = replace(seen.view, tape=tape, piece=piece, _made={})
             tape.gradient_scale = self._gradient_scale(view, terms)
-            of_piece = tape.plan.backward(tape, self._layer_gradients(replace(view, tape=tape), of_layers), **options)
+            of_piece = tape.plan.backward(tape, self._layer_gradients(view, of_layers), **options)
             if piece is None:
                 gradient = of_piece
             else:

@@ -7,7 +7,7 @@ paper's total loss without its other half. The equations themselves are in ``eng
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def content_reconstruction(
     initial: Array | None = None,
     *,
     piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up the search for an image that has a content image's activations.
 
@@ -43,7 +44,7 @@ def content_reconstruction(
     layers : usually one; several are matched together.
     settings : seed, iterations, optimizer, learning_rate, history and edges count.
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
-    piece : as for ``engine.objective.Objective``.
+    piece, keep : as for ``engine.objective.Objective``.
 
     Raises ValueError for layers or images that do not fit.
 
@@ -57,7 +58,9 @@ def content_reconstruction(
     True
     """
     settings = settings or Settings()
-    objective = Objective(network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece)
+    objective = Objective(
+        network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep
+    )
     return _job(objective, photograph, settings, initial)
 
 
@@ -69,6 +72,7 @@ def texture_synthesis(
     initial: Array | None = None,
     *,
     piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up the search for an image that has a style image's size and Gram matrices.
 
@@ -86,7 +90,7 @@ def texture_synthesis(
     """
     settings = settings or Settings()
     colors, _ = split_alpha(painting)
-    objective = Objective(network, None, painting, style_layers=layers, edges=settings.edges, piece=piece)
+    objective = Objective(network, None, painting, style_layers=layers, edges=settings.edges, piece=piece, keep=keep)
     return _job(objective, colors, settings, initial)
 
 

@@ -152,6 +152,7 @@ def prepare(
     regions: Sequence[Region] = (),
     content_mask: Array | None = None,
     piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up a picture without beginning it.
 
@@ -165,7 +166,7 @@ def prepare(
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).
 
-    regions, content_mask, piece : as for ``Objective``; with regions, the style is None.
+    regions, content_mask, piece, keep : as for ``Objective``; with regions, the style is None.
 
     Raises ValueError for settings or images that do not fit.
 
@@ -204,6 +205,7 @@ def prepare(
         replay=replays(network, *initial.shape[:2]),
         edges=settings.edges,
         piece=piece,
+        keep=keep,
     )
     return Job(objective, initial, settings)
 

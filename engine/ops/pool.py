@@ -13,8 +13,8 @@ from kernels import Device
 from kernels.geometry import Window, output_size, resolved_pads, window_reach
 
 
-class _Windowed(Operator):
-    """What average and maximum have in common: a window that slides."""
+class Windowed(Operator):
+    """What poolings have in common: a window that slides."""
 
     window: Window
 
@@ -34,7 +34,7 @@ class _Windowed(Operator):
 
 
 @dataclass(frozen=True)
-class AveragePool(_Windowed):
+class AveragePool(Windowed):
     """The mean over each window. Source: ONNX AveragePool (opset 22).
 
     Parameters
@@ -70,7 +70,7 @@ class AveragePool(_Windowed):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Windowed):
+class MaxPool(Windowed):
     """The largest value of each window. Source: ONNX MaxPool (opset 22).
 
     Parameters

@@ -106,6 +106,7 @@ OPTIONS = {
         "piece": (16, 16),
     },
     "strips": {"size": (107, 33), "piece": (16, None)},
+    "strips, some layers kept": {"size": (107, 33), "piece": (16, None), "keep": ("conv3_1", "conv5_1")},
     "blocks, all statistics in blended regions": {
         "style": None,
         "regions": BLENDED,
@@ -211,7 +212,7 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    of_objective = {"further_terms", "regions", "content_mask", "piece"}
+    of_objective = {"further_terms", "regions", "content_mask", "piece", "keep"}
     unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"} - of_objective
     assert not unknown, unknown
     further = {key: value for key, value in option.items() if key in of_objective}

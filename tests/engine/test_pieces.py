@@ -107,8 +107,7 @@ def assert_same(pieces, whole, image=IMAGE, value=1e-12, gradient=1e-10):
 
 
 def count(made):
-    made(IMAGE)
-    return len(made._cut[1])
+    return len(made.pieces(IMAGE.shape))
 
 
 # ---- pieces ----
@@ -121,6 +120,20 @@ def test_pieces_are_the_whole(name, cut, paths):
     whole, pieces = objective(own, CASES[name]), objective(own, CASES[name], piece=cut)
     assert_same(pieces, whole)
     assert count(pieces) > 1
+
+
+@pytest.mark.parametrize("keep", [(), ("conv5_1",), ("conv1_1", "conv3_1"), STYLE_LAYERS])
+@pytest.mark.parametrize("name", ["as the paper", "several paintings and all statistics", "two scales"])
+def test_what_is_kept_between_the_passes_changes_nothing(name, keep, paths):
+    """To the bit: what is left out is computed again by the same operators."""
+    own = network(paths)
+    again, kept = objective(own, CASES[name], piece=BLOCK), objective(own, CASES[name], piece=BLOCK, keep=keep)
+    for made in (again, kept):
+        made(PHOTO)
+    (value, gradient), (expected, of_expected) = kept(IMAGE), again(IMAGE)
+    assert value == expected
+    np.testing.assert_array_equal(gradient, of_expected)
+    assert kept.gradient_norms(IMAGE) == again.gradient_norms(IMAGE)
 
 
 @pytest.mark.parametrize("cut", [*CUTS, BLOCK])

@@ -308,6 +308,7 @@ def rendering(
         regions=regions,
         content_mask=content_mask,
         piece=room.pieces.size,
+        keep=room.pieces.keep,
     )
 
 

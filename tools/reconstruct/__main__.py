@@ -247,8 +247,15 @@ class _Pictures:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
         room = self.rooms[target]
         options = dataclasses.replace(self.options, history=room.options.history)
-        piece = room.pieces.size
-        job = prepare(self.network, self._matched(target), target.layers, options, self.initial, piece=piece)
+        job = prepare(
+            self.network,
+            self._matched(target),
+            target.layers,
+            options,
+            self.initial,
+            piece=room.pieces.size,
+            keep=room.pieces.keep,
+        )
         first_evaluation(job)
         return follow(job, listeners, began)
 
