@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import engine.objective
+from engine import pieces
 from engine.errors import NonFiniteError
 from engine.load import load_network
 from engine.objective import Objective, at_scales
@@ -97,13 +99,13 @@ def objective(network, options, **further):
     return Objective(network, **given)
 
 
-def assert_same(pieces, whole, image=IMAGE, value=1e-12, gradient=1e-10):
-    (found, of_found), (expected, of_expected) = pieces(image), whole(image)
+def assert_same(cut_up, whole, image=IMAGE, value=1e-12, gradient=1e-10):
+    (found, of_found), (expected, of_expected) = cut_up(image), whole(image)
     assert found == pytest.approx(expected, rel=value)
     assert np.linalg.norm(of_found - of_expected) < gradient * np.linalg.norm(of_expected)
     assert np.linalg.norm(of_expected) > 0
     for kind, terms in whole.terms.items():
-        assert pieces.terms[kind] == pytest.approx(terms, rel=max(10 * value, 1e-10))
+        assert cut_up.terms[kind] == pytest.approx(terms, rel=max(10 * value, 1e-10))
 
 
 def count(made):
@@ -113,13 +115,16 @@ def count(made):
 # ---- pieces ----
 
 
-@pytest.mark.parametrize("cut", [*CUTS, BLOCK, (None, 16)])
 @pytest.mark.parametrize("name", CASES)
-def test_pieces_are_the_whole(name, cut, paths):
+def test_pieces_are_the_whole(name, paths):
+    """Strips of three heights for the paper's loss and for all statistics in regions; for the others one and blocks."""
     own = network(paths)
-    whole, pieces = objective(own, CASES[name]), objective(own, CASES[name], piece=cut)
-    assert_same(pieces, whole)
-    assert count(pieces) > 1
+    whole = objective(own, CASES[name])
+    every = name in ("as the paper", "regions and all statistics")
+    for cut in (*CUTS, BLOCK, (None, 16)) if every else (CUTS[1], BLOCK):
+        cut_up = objective(own, CASES[name], piece=cut)
+        assert_same(cut_up, whole)
+        assert count(cut_up) > 1
 
 
 @pytest.mark.parametrize("keep", [(), ("conv5_1",), ("conv1_1", "conv3_1"), STYLE_LAYERS])
@@ -136,15 +141,16 @@ def test_what_is_kept_between_the_passes_changes_nothing(name, keep, paths):
     assert kept.gradient_norms(IMAGE) == again.gradient_norms(IMAGE)
 
 
-@pytest.mark.parametrize("cut", [*CUTS, BLOCK])
 @pytest.mark.parametrize("pooling", ["model", "average"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_so_they_are_in_other_networks(name, pooling, cut, paths):
+def test_so_they_are_in_other_networks(name, pooling, paths):
     own, options = network(paths, name, pooling=pooling), CASES["several paintings and all statistics"]
-    assert_same(objective(own, options, piece=cut), objective(own, options))
+    whole = objective(own, options)
+    for cut in (CUTS[1], BLOCK):
+        assert_same(objective(own, options, piece=cut), whole)
 
 
-@pytest.mark.parametrize("size", [(96, 64), (97, 65), (111, 79), (95, 63), (81, 50)])
+@pytest.mark.parametrize("size", [(96, 64), (97, 65), (95, 63)])
 @pytest.mark.parametrize("name", ["plain", "overlapping", "rounded up"])
 def test_at_any_size(name, size, paths):
     own, (photo, painting, image) = network(paths, name), (models.random_image(*size, seed=seed) for seed in (6, 7, 8))
@@ -166,7 +172,7 @@ def test_so_they_are_with_windows_that_pad_one_side():
         assert_same(objective(problem.network, options, piece=cut), objective(problem.network, options), problem.image)
 
 
-@pytest.mark.parametrize("cut", [*CUTS, BLOCK])
+@pytest.mark.parametrize("cut", [CUTS[1], BLOCK])
 def test_in_single_precision_they_agree_to_rounding(cut, paths, tmp_path):
     """With channels enough for Winograd's algorithm, whose blocks lie elsewhere in a piece."""
     wide = models.parameters((2, 2, 3, 3, 1), (16, 16, 24, 24, 32))
@@ -186,17 +192,53 @@ def test_the_result_does_not_depend_on_the_number_of_threads(paths):
 
 def test_each_term_s_own_gradient_is_that_of_the_whole(paths):
     own, options = network(paths), CASES["a content mask"]
-    whole, pieces = objective(own, options).gradient_norms(IMAGE), objective(own, options, piece=BLOCK)
-    for kind, norms in pieces.gradient_norms(IMAGE).items():
+    whole, cut_up = objective(own, options).gradient_norms(IMAGE), objective(own, options, piece=BLOCK)
+    for kind, norms in cut_up.gradient_norms(IMAGE).items():
         assert norms == pytest.approx(whole[kind], rel=1e-10)
-    assert_same(pieces, objective(own, options))
+    assert_same(cut_up, objective(own, options))
 
 
 def test_what_is_not_finite_is_located(paths):
     own = network(paths)
-    pieces = objective(own, {"style": PAINTING, "style_weight": 1e308}, piece=BLOCK)
+    cut_up = objective(own, {"style": PAINTING, "style_weight": 1e308}, piece=BLOCK)
     with pytest.raises(NonFiniteError, match=r"not finite: it began at"):
-        pieces(1e3 * IMAGE)
+        cut_up(1e3 * IMAGE)
+
+
+def narrower(needed):
+    """Return halos that end a row too early."""
+
+    def faulty(self, axis, layers):
+        low, high = needed(self, axis, layers)
+        return low, high - 1 if high < self.image[axis] else high
+
+    return faulty
+
+
+FAULTS = {
+    "a halo one row too narrow": (pieces.Cutter, "_needed", narrower),
+    "the sums of one piece for those of the whole": (
+        engine.objective,
+        "added_up",
+        lambda add: lambda sums, more: sums.update(more),
+    ),
+    "the gradients of pieces that overlap not added": (
+        pieces.Piece,
+        "give_back",
+        lambda give_back: lambda self, gradient, total: (total.fill(0), give_back(self, gradient, total)),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_pieces_that_are_not_the_whole_are_noticed(fault, paths, monkeypatch):
+    owner, name, faulty = FAULTS[fault]
+    own, options = network(paths), CASES["as the paper"]
+    whole = objective(own, options)
+    whole(IMAGE)
+    monkeypatch.setattr(owner, name, faulty(getattr(owner, name)))
+    with pytest.raises(AssertionError):
+        assert_same(objective(own, options, piece=(32, None)), whole)
 
 
 def test_a_term_that_is_no_sum_is_refused(paths):
@@ -277,7 +319,7 @@ def test_other_edges_are_those_of_an_image_that_goes_on(edges, cut, paths):
 
 
 @pytest.mark.parametrize("edges", ["reflect", "repeat", "wrap"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["as the paper", "regions and all statistics", "a content mask"])
 def test_pieces_with_other_edges_are_the_whole_with_them(name, edges, paths):
     own, size = network(paths), (96, 64)
     image, options = models.random_image(*size, seed=14), dict(CASES[name])
@@ -288,8 +330,7 @@ def test_pieces_with_other_edges_are_the_whole_with_them(name, edges, paths):
     if "content_mask" in options:
         options["content_mask"] = MASK[: size[0], : size[1]]
     options["edges"] = edges
-    for cut in ((32, None), (16, 32)):
-        assert_same(objective(own, options, piece=cut), objective(own, options), image)
+    assert_same(objective(own, options, piece=(16, 32)), objective(own, options), image)
 
 
 @pytest.mark.parametrize("cut", [None, (16, None), (16, 16)])
