@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from engine.network import Network
 from engine.objective import layer_names
 from engine.optimize import HISTORIES
 from engine.pieces import Cutter
+from engine.plan import Plan
 from engine.statistics import SHIFT
 from engine.stylize import AnySettings, Settings, memory_beside, optimizer_is_elsewhere, replays
 
@@ -112,9 +114,10 @@ class _Cut:
 
     def __init__(self, network: Network, cutter: Cutter) -> None:
         self._network, self._cutter = network, cutter
-        self._bytes: dict[tuple[int, int], tuple[int, dict[tuple[str, ...], int]]] = {}
-        whole, work = cutter.image[:2], network.multiply_adds
-        self._work = work(*whole, cutter.outputs)
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._work = network.multiply_adds(*cutter.image[:2], cutter.outputs)
+        self._evaluation, self._copies = cache(self._evaluation_bytes), cache(self._copied_bytes)
+        self._kept, self._again = cache(self._kept_bytes), cache(self._part_again)
 
     def highest(self, columns: int, keep: tuple[str, ...] | None, room: float) -> Pieces:
         """Return the highest pieces, in some columns, that fit; or those of one stride, the smallest."""
@@ -137,31 +140,38 @@ class _Cut:
         computed = sum(heights) * sum(widths)
         needed = self._evaluation(largest)
         if len(widths) > 1 or cutter.edges != "zero":  # their own columns do not lie one behind the other
-            shapes = self._network.shapes(*largest, cutter.outputs)
-            needed += 2 * max(math.prod(shape) for shape in shapes.values()) * self._network.dtype.itemsize
+            needed += self._copies(largest)
         again = 1.0
         if keep is not None:
             needed += int(self._kept(largest, keep) * (computed / math.prod(largest) - 1))
-            left_out = [layer for layer in cutter.outputs if layer not in keep]
-            again = self._network.multiply_adds(*cutter.image[:2], left_out) / self._work if left_out else 0.0
+            again = self._again(keep)
         # An evaluation is a forward and a backward pass; of the last piece the former is still there.
         cost = computed / math.prod(cutter.image[:2]) * (1 + again * (count - 1) / count / 2)
         size = None if height is None and width is None and cutter.edges == "zero" else (height, width)
         return Pieces(size, count, needed, cost, keep if count > 1 else None)
 
-    def _evaluation(self, size: tuple[int, int]) -> int:
-        # The piece itself and its gradient, each twice while it is made.
-        if size not in self._bytes:
-            plan = self._network.plan(*size, self._cutter.outputs)
-            self._bytes[size] = plan.peak_bytes + 4 * math.prod(size) * 3 * 8, {}
-        return self._bytes[size][0]
+    def _plan(self, size: tuple[int, int]) -> Plan:
+        if size not in self._plans:
+            self._plans[size] = self._network.plan(*size, self._cutter.outputs)
+        return self._plans[size]
 
-    def _kept(self, size: tuple[int, int], keep: tuple[str, ...]) -> int:
-        self._evaluation(size)
-        known = self._bytes[size][1]
-        if keep not in known:
-            known[keep] = self._network.plan(*size, self._cutter.outputs).bytes_kept(keep)
-        return known[keep]
+    def _evaluation_bytes(self, size: tuple[int, int]) -> int:
+        # The piece itself and its gradient, each twice while it is made.
+        return self._plan(size).peak_bytes + 4 * math.prod(size) * 3 * 8
+
+    def _copied_bytes(self, size: tuple[int, int]) -> int:
+        plan = self._plan(size)
+        largest = max(math.prod(plan.shapes[value]) for value in plan.layers.values())
+        return 2 * largest * plan.dtype.itemsize
+
+    def _kept_bytes(self, size: tuple[int, int], keep: tuple[str, ...]) -> int:
+        return self._plan(size).bytes_kept(keep)
+
+    def _part_again(self, keep: tuple[str, ...]) -> float:
+        """Return which part of a forward pass is made again where some layers are kept."""
+        left_out = [layer for layer in self._cutter.outputs if layer not in keep]
+        height, width, _ = self._cutter.image
+        return self._network.multiply_adds(height, width, left_out) / self._work if left_out else 0.0
 
 
 def _length(size: int, count: int, stride: int) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
 from typing import Any
@@ -160,18 +160,49 @@ class Cutter:
         height, width : of a piece without its halo at most, rounded down to multiples of the stride, but at least one
             of them; None leaves the picture whole along that axis.
         """
-        return tuple(self._piece(down, across) for down, across in product(*self._axes(height, width)))
+        axes = [self._along(axis, length) for axis, length in enumerate(self._lengths(height, width))]
+        return tuple(self._piece(down, across) for down, across in product(*axes))
 
     def sizes(self, height: int | None, width: int | None) -> tuple[list[int], list[int]]:
-        """Return the heights and the widths of the pieces of ``cut``, with their halos."""
-        down, across = self._axes(height, width)
-        return [along.span[1] - along.span[0] for along in down], [along.span[1] - along.span[0] for along in across]
+        """Return the heights and the widths of the pieces of ``cut``, with their halos, or a little more."""
+        down, across = (
+            [span[1] - span[0] for span in (self._with_halo(axis, *own) for own in self._own(axis, length))]
+            for axis, length in enumerate(self._lengths(height, width))
+        )
+        return down, across
 
-    def _axes(self, height: int | None, width: int | None) -> tuple[list[_Along], list[_Along]]:
-        lengths = []
-        for size, stride, length in zip(self.image, self.strides, (height, width), strict=False):
-            lengths.append(size if length is None else max(length // stride, 1) * stride)
-        return self._along(0, lengths[0]), self._along(1, lengths[1])
+    def _with_halo(self, axis: int, first: int, stop: int) -> Span:
+        """Return some of the picture's rows with the halo that pieces have far from the edges."""
+        size, stride, (above, below) = self.image[axis], self.strides[axis], self._halos[axis]
+        low, high = (first - above) // stride * stride, stop + below
+        return (max(low, 0), min(high, size)) if self.edges == "zero" else (low, high)
+
+    @cached_property
+    def _halos(self) -> tuple[Span, Span]:
+        """The rows, and columns, that are needed before and behind a piece's own where no edge is near."""
+        far, (height, width, channels) = [20 * side for side in self.strides], self.image
+        inner = replace(self, image=(height + far[0], width + far[1], channels), edges="repeat")
+        halos = []
+        for axis in (0, 1):
+            stride, jumps = self.strides[axis], self._jumps[axis]
+            own = {}
+            for layer, value in self.outputs.items():
+                first = far[axis] // jumps[value]
+                own[layer] = first, first + stride // jumps[value] + self.ahead.get(layer, 0)
+            low, high = inner._needed(axis, own)
+            halos.append((max(far[axis] - low, 0), max(high - far[axis] - stride, 0)))
+        return halos[0], halos[1]
+
+    def _lengths(self, height: int | None, width: int | None) -> list[int]:
+        """Return how long a piece is along each axis, a multiple of the stride unless it is all of the picture."""
+        sides = zip(self.image, self.strides, (height, width), strict=False)
+        return [size if length is None else max(length // stride, 1) * stride for size, stride, length in sides]
+
+    def _own(self, axis: int, length: int) -> list[Span]:
+        """Return where the pieces along one axis begin and end, without their halos."""
+        size, stride = self.image[axis], self.strides[axis]
+        # A rest of less than the stride has positions of its own in no deep layer: it goes to the piece before.
+        return list(pairwise([*range(0, max(size - stride, 0) + 1, length), size]))
 
     @cached_property
     def _shapes(self) -> dict[str, Shape]:
@@ -192,8 +223,7 @@ class Cutter:
         size, stride, jumps = self.image[axis], self.strides[axis], self._jumps[axis]
         positions = {layer: sizes[axis] for layer, sizes in self.positions.items()}
         pieces = []
-        # A rest of less than the stride has positions of its own in no deep layer: it goes to the piece before.
-        for first, stop in pairwise([*range(0, max(size - stride, 0) + 1, length), size]):
+        for first, stop in self._own(axis, length):
             own = {}
             for layer, count in positions.items():
                 jump = jumps[self.outputs[layer]]
