@@ -37,7 +37,7 @@ class Pieces:
     size : of a piece, or None where the picture is computed as a whole.
     count : of the pieces.
     needed : bytes of one evaluation.
-    cost : time of an evaluation as a multiple of the whole's, estimated.
+    cost : time of an evaluation as a multiple of that of the whole with the network's own edges, estimated.
     keep : the layers whose features are kept between the passes, or None for nothing: see ``Objective``.
     """
 
@@ -102,8 +102,8 @@ def fit(
     usual = HISTORIES.get(settings.optimizer)
     if usual is None or settings.history is not None or optimizer_is_elsewhere(network, settings):
         return found
-    history = usual
-    while history > LEAST_HISTORY and (found[2] > room or found[0].cost > MOST_COST):
+    history, most = usual, MOST_COST * whole(network, height, width, settings).cost
+    while history > LEAST_HISTORY and (found[2] > room or found[0].cost > most):
         history = max(history - max(history // 4, 1), LEAST_HISTORY)
         found = with_history(history)
     return found

@@ -68,6 +68,14 @@ def test_fewer_corrections_are_kept_where_they_leave_too_little(network):
     assert pieces.count > 1
 
 
+@pytest.mark.parametrize("edges", ["zero", "reflect", "wrap"])
+def test_where_there_is_room_the_optimizer_keeps_its_own(network, edges):
+    """Other edges have halos of their own, which no memory takes away."""
+    pieces, settings, _ = fit(network, 32, 48, replace(SETTINGS, edges=edges), 1e12)
+    assert settings.history is None
+    assert pieces.count == 1
+
+
 @pytest.mark.parametrize("changes", [{"history": 20}, {"optimizer": "adam"}])
 def test_but_not_of_those_that_were_asked_for(network, changes):
     settings = replace(SETTINGS, **changes)
