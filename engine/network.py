@@ -12,6 +12,7 @@ import numpy as np
 from engine.errors import unknown_name
 from engine.graph import Node, Observer, Rejected, leading_to, value_shapes
 from engine.ops import Array, Shape
+from engine.pieces import Cutter
 from engine.plan import LayerGradient, Plan, Tape, joined
 from engine.preprocessing import Preprocessing
 from kernels import Device
@@ -90,6 +91,16 @@ class Network:
         values = {name: self.outputs[name] for name in wanted}
         nodes = joined(leading_to(self._placed, values.values()), values.values())
         return Plan(self.device, self.preprocessing, self.dtype, nodes, values, (height, width, 3))
+
+    def cutter(
+        self, shape: Shape, layers: Iterable[str], edges: str = "zero", ahead: Mapping[str, int] | None = None
+    ) -> Cutter:
+        """Return how images of a shape, (H, W, 3), are cut into pieces for some layers: see ``engine.pieces``."""
+        wanted = self.checked(layers)
+        self.shapes(shape[0], shape[1], wanted)
+        return Cutter(
+            self._leading_to(wanted), {name: self.outputs[name] for name in wanted}, shape, edges, ahead or {}
+        )
 
     def features(self, image: Array, layers: Sequence[str] | str) -> dict[str, Array]:
         """Return the activations of some layers after their ReLU.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -14,14 +14,16 @@ from engine import losses, statistics
 from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.ops import Array
+from engine.pieces import EDGES, Piece, added_up, contiguous, painting_edges, zeros
 from engine.plan import LayerGradient, Plan, Tape
 from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
-from engine.statistics import STATISTICS, Target
+from engine.statistics import SHIFT, STATISTICS, Target
 from engine.terms import (
     VARIATION_UNIT,
     Content,
+    Counted,
     MomentStyle,
     OfStyle,
     OnLayer,
@@ -64,6 +66,24 @@ class _Painting:
     shifted: dict[tuple[str, str], Array]
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An image that the network has looked at, piece by piece.
+
+    Parameters
+    ----------
+    image : where the network computes.
+    pieces : of it; None stands for all of it.
+    view : of the last piece, with the sums over all.
+    kept : of each piece what was kept for its backward pass, or None.
+    """
+
+    image: Array
+    pieces: Sequence[Piece | None]
+    view: View
+    kept: Sequence[Tape | None]
+
+
 @dataclass(frozen=True)
 class Pending:
     """An evaluation that a GPU may still be working on.
@@ -97,6 +117,13 @@ class Objective:
     regions : parts of the picture with styles of their own, see ``engine.regions``; in place of ``style``.
     content_mask : (H, W), 0 and above, how much each position of the content image counts; None counts each once.
     replay : on a GPU, record the launches of an evaluation and make them again: see ``engine.replay``.
+    edges : what the network sees beyond the image's edges, of ``engine.pieces.EDGES``: ``"zero"`` as the network itself
+        has it, ``"reflect"``, ``"repeat"``, or ``"wrap"``, for images that are to be tiled. The style images go on
+        likewise; where that is by their other side, they are mirrored, as they have a seam.
+    piece : (height, width) of the pieces that images are cut into, None for all of it along an axis: the same loss in
+        less memory, see ``engine.pieces``. None does not cut them.
+    keep : the layers whose features are kept of each piece for its backward pass, with all that this needs of the
+        others: these are computed again, and no more. None keeps nothing, and takes the least memory.
 
     Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
     small, or when nothing is left to optimize.
@@ -138,8 +165,16 @@ class Objective:
         regions: Sequence[Region] = (),
         content_mask: Array | None = None,
         replay: bool = False,
+        edges: str = "zero",
+        piece: tuple[int | None, int | None] | None = None,
+        keep: Iterable[str] | None = None,
     ) -> None:
         self.network = network
+        if edges not in EDGES:
+            raise ValueError(unknown_name("edges", edges, EDGES))
+        if network.device.kind == "cuda" and (edges != "zero" or piece is not None):
+            raise ValueError("pieces, and other edges than zero, are computed on the CPU alone: choose the device cpu")
+        self.edges, self.piece, self.keep = edges, piece, None if keep is None else frozenset(keep)
         self.content_weight = _checked_weight("content_weight", content_weight)
         self.style_weight = _checked_weight("style_weight", style_weight)
         self.content_layers = _weighted(content_layers, "content") if content is not None else {}
@@ -148,7 +183,7 @@ class Objective:
         self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
         self.style_statistics = checked_statistics(style_statistics)
         further = list(further_terms)
-        _check_further(further)
+        _check_further(further, piece is not None)
         network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
         self.shape: tuple[int, ...] | None = None
         if content is not None and self.content_layers:
@@ -173,9 +208,11 @@ class Objective:
             )
         self.terms = self._by_kind()
         self.evaluations = 0
-        self._plan: Plan | None = None
+        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._cut: tuple[tuple[int, ...], Sequence[Piece | None]] | None = None
         # What is computed on the host in between cannot be recorded.
         replay = replay and not any(isinstance(term, MomentStyle | ShiftedStyle) for term in self.summands)
+        replay = replay and edges == "zero" and piece is None
         self._replay = Replay(network.device, self._launch) if replay and isinstance(network.device, Cuda) else None
         self._gradient_sizes: dict[int, float] | None = None
 
@@ -188,6 +225,10 @@ class Objective:
     def layers(self) -> tuple[str, ...]:
         """All layers that a term looks at, each once."""
         return tuple(dict.fromkeys(_layers_of(self.summands)))
+
+    @cached_property
+    def _layers(self) -> frozenset[str]:
+        return frozenset(self.layers)
 
     @property
     def term_names(self) -> dict[str, list[str]]:
@@ -230,19 +271,50 @@ class Objective:
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
-        view = self._view(image)
-        terms = self._values(view)
-        gradient = self._gradient(view, self.summands)
+        seen = self._look(image)
+        terms = self._values(seen.view)
+        gradient = self._gradient(seen, self.summands)
         return gradient, terms, self.device.count_not_finite(gradient)
 
-    def _view(self, image: Array, **options: Any) -> View:
-        """Run the network forward and return what the terms see."""
+    def _look(self, image: Array, **options: Any) -> _Seen:
+        """Run the network forward, piece by piece, and take the sums over positions that the terms need."""
         image = self.network.checked_image(image)
         looks_at_image = any(term.layer is None for term in self.summands)
         pixels = self.network.placed(_floating(image)) if looks_at_image else None
-        if self._plan is None or self._plan.image != image.shape:
-            self._plan = self.network.plan(image.shape[0], image.shape[1], self.layers)  # once for a size
-        return View(self.network, self._plan.forward(self.network.placed(image), **options), pixels)
+        pieces, placed, sums = self.pieces(image.shape), self.network.placed(image), dict[Any, Any]()
+        kept: list[Tape | None] = []
+        for piece in pieces:
+            view = self._view(placed, piece, pixels, **options)
+            for term in self.summands:
+                if isinstance(term, OnLayer):
+                    term.measure(view)
+            added_up(sums, view.sums)
+            if piece is not pieces[-1]:
+                kept.append(None if self.keep is None else view.tape.with_features(self.keep))
+                del view  # and what else it holds, before the next
+        return _Seen(placed, pieces, replace(view, sums=sums), [*kept, view.tape])
+
+    def pieces(self, shape: tuple[int, ...]) -> Sequence[Piece | None]:
+        """Return the pieces that images of a shape, (H, W, 3), are computed in; None stands for the image as it is."""
+        if self._cut is None or self._cut[0] != shape:
+            self._cut, self._plans = (shape, self._pieces(shape, self.layers, self.edges)), {}
+        return self._cut[1]
+
+    def _view(self, image: Array, piece: Piece | None, pixels: Array | None, **options: Any) -> View:
+        """Run the network forward on a piece of an image and return what the terms see."""
+        height, width = image.shape[:2] if piece is None else piece.size
+        if (height, width) not in self._plans:
+            self._plans[height, width] = self.network.plan(height, width, self.layers)  # once for a size
+        part = image if piece is None else piece.taken(self.device, image)
+        return View(self.network, self._plans[height, width].forward(part, **options), pixels, piece)
+
+    def _pieces(self, shape: tuple[int, ...], layers: Iterable[str], edges: str) -> Sequence[Piece | None]:
+        """Return the pieces that an image is looked at in."""
+        if (edges == "zero" and self.piece is None) or not (wanted := list(layers)):
+            return [None]
+        ahead = dict.fromkeys(self.style_layers, SHIFT) if "shifted" in self.style_statistics else {}
+        height, width = self.piece or (None, None)
+        return self.network.cutter((shape[0], shape[1], 3), wanted, edges, ahead).cut(height, width)
 
     def _values(self, view: View) -> dict[str, dict[str, Any]]:
         """Return each term's value by kind and name."""
@@ -251,16 +323,34 @@ class Objective:
             values[term.kind][term.name] = term.value(view)
         return values
 
-    def _gradient(self, view: View, terms: Sequence[Term], **options: Any) -> Array:
-        """Return the gradient of the weighted sum of some terms with respect to the image; it uses up the tape."""
+    def _gradient(self, seen: _Seen, terms: Sequence[Term], *, again: bool = False, **options: Any) -> Array:
+        """Return the gradient of the weighted sum of some terms with respect to the image.
+
+        Parameters
+        ----------
+        again : whether the tape of what was seen is needed once more; else it is used up.
+        """
         of_layers = [term for term in terms if term.layer is not None]
         of_image = [term for term in terms if term.layer is None]
-        view.tape.gradient_scale = self._gradient_scale(view, terms)
         gradient: Array | None = None
-        if of_layers:
-            gradient = view.tape.plan.backward(view.tape, self._layer_gradients(view, of_layers), **options)
+        # The last piece first: what it left is still there.
+        for piece, kept in list(zip(seen.pieces, seen.kept, strict=True))[::-1] if of_layers else ():
+            tape = kept.copy() if kept and again else kept
+            if tape is None:
+                tape = self._view(seen.image, piece, None).tape
+            elif piece is not None and (left_out := self._layers - tape.features.keys()):
+                tape.features |= tape.plan.features(piece.taken(self.device, seen.image), left_out)
+            view = replace(seen.view, tape=tape, piece=piece, _made={})
+            tape.gradient_scale = self._gradient_scale(view, terms)
+            of_piece = tape.plan.backward(tape, self._layer_gradients(view, of_layers), **options)
+            if piece is None:
+                gradient = of_piece
+            else:
+                gradient = zeros(self.device, seen.image.shape, of_piece.dtype) if gradient is None else gradient
+                piece.give_back(of_piece, gradient)
+            del view, tape, of_piece
         for term in of_image:
-            gradient = _added(term, view, self.weight_of(term), gradient, view.image)
+            gradient = _added(term, seen.view, self.weight_of(term), gradient, seen.view.image)
         assert gradient is not None  # there is at least one term
         return gradient
 
@@ -317,11 +407,11 @@ class Objective:
         This tells which term steers the image; the losses do not. It takes one forward pass, and one backward pass for
         each term.
         """
-        view = self._view(self._checked_size(image))
+        seen = self._look(self._checked_size(image))
         norms = self._by_kind()
         for term in self.summands:
-            copy = replace(view, tape=view.tape.copy())
-            norms[term.kind][term.name] = float(np.linalg.norm(self.device.fetch(self._gradient(copy, [term]))))
+            gradient = self.device.fetch(self._gradient(seen, [term], again=True))
+            norms[term.kind][term.name] = float(np.linalg.norm(gradient))
         return norms
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
@@ -335,18 +425,40 @@ class Objective:
 
     def _content_terms(self, content: Array, mask: Array | None) -> list[Term]:
         """Return the terms of the content image."""
-        targets = self.network.forward(content, self.content_layers).features if self.content_layers else {}
+        targets = self._content_targets(content) if self.content_layers else {}
         counted = None if mask is None else counts_of(mask, np.shape(content))
         return [
             Content(layer, P, self.content_layers[layer], None if counted is None else self._at_layer(counted, P)[0])
             for layer, P in targets.items()
         ]
 
+    def _content_targets(self, content: Array) -> dict[str, Array]:
+        """Return the content image's features by layer, (H_l, W_l, N_l), as they are stored."""
+        image, targets = self.network.checked_image(content), dict[str, Array]()
+        for view in self._views(image, self.content_layers, self.edges):
+            if view.piece is None:
+                return view.tape.features
+            for layer in self.content_layers:
+                F, positions = view.features(layer), view.piece.positions[layer]
+                if layer not in targets:
+                    targets[layer] = self.device.empty((*positions, F.shape[2]), F.dtype)
+                targets[layer][view.piece.parts[layer].at] = F
+        return targets
+
+    def _views(self, image: Array, layers: Iterable[str], edges: str) -> Iterator[View]:
+        """Run the network forward on an image that a target is taken of, piece by piece."""
+        wanted, placed = list(layers), self.network.placed(image)
+        for piece in self._pieces(image.shape, wanted, edges):
+            part = placed if piece is None else piece.taken(self.device, placed)
+            yield View(self.network, self.network.forward(part, wanted), piece=piece)
+
     def _region_terms(self, regions: Sequence[Region]) -> list[OfStyle]:
         """Return the terms of each region: its style's, with its share of the picture as a factor."""
         assert not regions or self.shape is not None
         guides = guides_of([region.mask for region in regions], self.shape or ())
-        shapes = self.network.shapes(len(guides[0]), len(guides[0][0]), self.style_layers) if guides else {}
+        shapes: Mapping[str, tuple[int, ...]] = {}
+        if guides:
+            shapes = self.network.cutter((*guides[0].shape, 3), self.style_layers, self.edges).positions
         terms: list[OfStyle] = []
         for number, (region, guide) in enumerate(zip(regions, guides, strict=True), 1):
             placed, shares = {}, {}
@@ -449,21 +561,46 @@ class Objective:
         others = set(self.style_statistics) - {"gram"}
         for number, ((image, _), share) in enumerate(zip(images, shares, strict=True), 1):
             colors, alpha = split_alpha(image)
-            view = View(self.network, self.network.forward(colors, layers))
-            for layer in layers:
-                A, M_a = view.weighted_gram(layer, alpha)
+            view, looked_at = self._measured(self.network.checked_image(colors), alpha, layers)
+            for layer, of in looked_at.items():
+                A, M_a = view.guided_gram(of), of.size or view.positions(layer)
                 targets[layer] = targets.get(layer, 0) + self.device.fetch(A) * (share / sum(shares) / M_a)
             if others and share:
-                own = {layer: Target(view.weighted_moments(layer, alpha)) for layer in layers}
+                own = {layer: Target(view.moments(of)) for layer, of in looked_at.items()}
+                directions = statistics.DIRECTIONS if "shifted" in others else ()
                 shifted = {
-                    (layer, direction): view.weighted_shifted(layer, alpha, direction)
-                    for layer, direction in product(layers, statistics.DIRECTIONS if "shifted" in others else ())
+                    (layer, direction): view.shifted(of, direction)
+                    for (layer, of), direction in product(looked_at.items(), directions)
+                    if view.count_pairs(of, direction)
                 }
-                found = {place: matrix for place, matrix in shifted.items() if matrix is not None}
-                paintings.append(_Painting(number if len(images) > 1 else 0, share / sum(shares), own, found))
+                paintings.append(_Painting(number if len(images) > 1 else 0, share / sum(shares), own, shifted))
         if self.device.kind == "cuda":
             return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
         return targets, paintings
+
+    def _measured(self, colors: Array, alpha: Guide | None, layers: Sequence[str]) -> tuple[View, dict[str, Counted]]:
+        """Return a view of a style image with the sums that its targets are made of, and which positions count.
+
+        Parameters
+        ----------
+        colors : (H, W, 3).
+        alpha : (H, W), how much each position counts, 0..1; None counts each once.
+        """
+        sums, looked_at = dict[Any, Any](), {layer: Counted(layer) for layer in layers}
+        for view in self._views(colors, layers, painting_edges(self.edges)):
+            if alpha is not None and not sums:
+                positions = self.network.shapes(colors.shape[0], colors.shape[1], layers)
+                guides = {layer: self._at_layer(alpha, np.broadcast_to(0, positions[layer])) for layer in layers}
+                looked_at = {layer: Counted(layer, 0, guide, size) for layer, (guide, size) in guides.items()}
+            for of in looked_at.values():
+                view.guided_gram(of)
+                if set(self.style_statistics) - {"gram", "shifted"}:
+                    view.total(of)
+                for direction in statistics.DIRECTIONS if "shifted" in self.style_statistics else ():
+                    if view.count_pairs(of, direction):
+                        view.shifted(of, direction)
+            added_up(sums, view.sums)
+        return replace(view, sums=sums), looked_at
 
     def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
         """Return, for each layer, a function that adds its terms' weighted derivatives to what flows there."""
@@ -472,8 +609,10 @@ class Objective:
             # With F stored s times as large, and the gradient with respect to that: twice a division by s.
             factor, total = view.tape.gradient_scale / view.scale(layer) ** 2, flowing
             for term in terms:
-                if term.layer == layer:
+                if term.layer == layer and view.piece is None:
                     total = _added(term, view, factor * self.weight_of(term), total, view.features(layer))
+                elif term.layer == layer:
+                    total = _added_inside(term, view, factor * self.weight_of(term), total)
             assert total is not None  # a layer is listed for at least one of its terms
             return total
 
@@ -493,14 +632,14 @@ class Objective:
                 where.append(f"{label} ({direction} pass)")
 
         with np.errstate(all="ignore"):
-            view = self._view(image, observe=partial(observe, "forward"))
+            seen = self._look(image, observe=partial(observe, "forward"))
             if not where:
-                for kind, terms in self._values(view).items():
+                for kind, terms in self._values(seen.view).items():
                     for name, term in terms.items():
                         if not where and not np.isfinite(device.numbers([term])[0]):
                             where.append(f"the {kind} loss of {name!r}")
             if not where:
-                self._gradient(view, self.summands, observe=partial(observe, "backward"))
+                self._gradient(seen, self.summands, observe=partial(observe, "backward"))
         return f"the loss or its gradient is not finite: it began at {where[0] if where else 'the sum of the terms'}"
 
 
@@ -517,13 +656,31 @@ def _added(term: Term, view: View, weight: float, flowing: Array | None, at: Arr
     return own if flowing is None else flowing + own.astype(flowing.dtype, copy=False)
 
 
+def _added_inside(term: Term, view: View, weight: float, flowing: Array | None) -> Array:
+    """Return ``_added`` where a piece's own positions are; the rest of what flows stays as it is."""
+    assert term.layer is not None
+    features, ahead = view.tape.features[term.layer], getattr(term, "ahead", 0)
+    if flowing is None:
+        flowing = zeros(view.device, features.shape, features.dtype)
+    inside = flowing[view.where(term.layer, ahead)]
+    block = contiguous(inside)
+    block = _added(term, view, weight, block, inside)
+    if block is not inside:
+        inside[...] = block
+    return flowing
+
+
 def _layers_of(terms: Iterable[Term]) -> list[str]:
     return [term.layer for term in terms if term.layer is not None]
 
 
-def _check_further(terms: Sequence[Term]) -> None:
+def _check_further(terms: Sequence[Term], in_pieces: bool) -> None:
     """Raise ValueError for further terms that cannot be added to the paper's."""
     for term in terms:
+        if in_pieces and term.layer is not None:
+            raise ValueError(
+                f"the term {term.kind} {term.name!r} looks at a layer as a whole: it cannot be computed in pieces"
+            )
         if term.kind in _PAPER_KINDS:
             raise ValueError(f"a further term is of the kind {term.kind!r}, which is the paper's: call it otherwise")
         _checked_weight(f"the weight of {term.kind} {term.name!r}", term.weight)

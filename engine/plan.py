@@ -39,6 +39,11 @@ class Tape:
     saved: list[Any] = field(default_factory=list)
     gradient_scale: float = 1.0
 
+    def with_features(self, layers: Collection[str]) -> Tape:
+        """Return a tape with the features of some layers only: the others have to be added before it is used."""
+        features = {name: array for name, array in self.features.items() if name in layers}
+        return replace(self, features=features)
+
     def copy(self) -> Tape:
         """Return a tape for one more backward pass over the same arrays."""
         return replace(self, features=dict(self.features), saved=list(self.saved))
@@ -91,6 +96,22 @@ class Plan:
             graph.forward(device, self.nodes, values, self.kept, saved, observe)
         return Tape(self, {name: values[value] for name, value in self.layers.items()}, saved)
 
+    def features(self, image: Array, layers: Collection[str]) -> dict[str, Array]:
+        """Run no more of the network than some layers need, and return their features as ``forward`` does.
+
+        Parameters
+        ----------
+        image : as for ``forward``.
+        """
+        wanted = {self.layers[name] for name in layers}
+        if not wanted:
+            return {}
+        nodes = graph.leading_to(self.nodes, wanted)
+        values = {nodes[0].input: self.preprocessing.apply(self.device, image, self.dtype)}
+        with self.device.computing():
+            graph.forward(self.device, nodes, values, wanted)
+        return {name: values[self.layers[name]] for name in layers}
+
     def backward(self, tape: Tape, gradients: Mapping[str, LayerGradient], *, observe: Observer | None = None) -> Array:
         """Return the gradient with respect to the image of what depends on the layers through ``gradients``.
 
@@ -129,6 +150,12 @@ class Plan:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
         gradient = self.preprocessing.input_gradient(device, flowing[self.nodes[0].input])
         return gradient if tape.gradient_scale == 1 else device.scaled(gradient, 1 / tape.gradient_scale)
+
+    def bytes_kept(self, layers: Collection[str]) -> int:
+        """Return the bytes of what a backward pass needs, with the features of some layers only."""
+        nodes, shapes = self.nodes, self.shapes
+        others = sum(node.operator.held_values(shapes[node.output], node.output in self.kept)[1] for node in nodes)
+        return others + sum(int(np.prod(shapes[self.layers[name]])) for name in layers) * self.dtype.itemsize
 
     @property
     def peak_bytes(self) -> int:

@@ -7,7 +7,7 @@ paper's total loss without its other half. The equations themselves are in ``eng
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -31,6 +31,9 @@ def content_reconstruction(
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
+    *,
+    piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up the search for an image that has a content image's activations.
 
@@ -39,8 +42,9 @@ def content_reconstruction(
     network : from ``load_network``.
     photograph : the content image, (H, W, 3), RGB, 0..255.
     layers : usually one; several are matched together.
-    settings : seed, iterations, optimizer, learning_rate and history count.
+    settings : seed, iterations, optimizer, learning_rate, history and edges count.
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
+    piece, keep : as for ``engine.objective.Objective``.
 
     Raises ValueError for layers or images that do not fit.
 
@@ -53,7 +57,11 @@ def content_reconstruction(
     >>> psnr(job.run().image, photo) > psnr(job.initial, photo)
     True
     """
-    return _job(Objective(network, photograph, None, layers, content_weight=1.0), photograph, settings, initial)
+    settings = settings or Settings()
+    objective = Objective(
+        network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep
+    )
+    return _job(objective, photograph, settings, initial)
 
 
 def texture_synthesis(
@@ -62,6 +70,9 @@ def texture_synthesis(
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
+    *,
+    piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up the search for an image that has a style image's size and Gram matrices.
 
@@ -77,8 +88,10 @@ def texture_synthesis(
     >>> result.value < result.initial_value
     True
     """
+    settings = settings or Settings()
     colors, _ = split_alpha(painting)
-    return _job(Objective(network, None, painting, style_layers=layers), colors, settings, initial)
+    objective = Objective(network, None, painting, style_layers=layers, edges=settings.edges, piece=piece, keep=keep)
+    return _job(objective, colors, settings, initial)
 
 
 def psnr(image: Array, reference: Array) -> float:
@@ -135,8 +148,7 @@ def gram_errors(network: Network, image: Array, reference: Array, layers: Iterab
     return errors
 
 
-def _job(objective: Objective, reference: Array, settings: Settings | None, initial: Array | None) -> Job:
-    settings = settings or Settings()
+def _job(objective: Objective, reference: Array, settings: Settings, initial: Array | None) -> Job:
     reference = np.asarray(reference)
     if initial is None:
         initial = initial_image("noise", reference, reference, settings.seed)

@@ -216,19 +216,23 @@ class Pairs:
     size: float
 
 
-def pairs_of(counts: Matrix, direction: str) -> Pairs:
+def pairs_of(counts: Matrix, direction: str, begins: tuple[int, ...] | None = None) -> Pairs:
     """Return the pairs of positions ``SHIFT`` apart.
 
     Parameters
     ----------
     counts : (H, W), how much each position counts: a pair counts the product.
     direction : ``"right"`` or ``"down"``.
+    begins : the rows and columns that a pair begins in, of those; None for all of them.
     """
     weights = np.zeros(counts.shape)
     if direction == "right":
         weights[:, :-SHIFT] = counts[:, :-SHIFT] * counts[:, SHIFT:]
     else:
         weights[:-SHIFT] = counts[:-SHIFT] * counts[SHIFT:]
+    if begins is not None:
+        weights[begins[0] :] = 0
+        weights[:, begins[1] :] = 0
     offset = SHIFT if direction == "right" else SHIFT * counts.shape[1]
     return Pairs(offset, weights, float(weights.sum()))
 

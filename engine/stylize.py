@@ -81,6 +81,13 @@ class Settings:
         default="isotropic",
         metadata={"help": "total variation that is isotropic, which leaves edges, or squared, which softens them too"},
     )
+    edges: str = field(
+        default="zero",
+        metadata={
+            "help": "what the network sees beyond the picture's edges: zero as its own padding has it, the picture "
+            "mirrored (reflect), its edge repeated, or its other side (wrap)"
+        },
+    )
     init: str = field(
         default="content", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
@@ -144,6 +151,8 @@ def prepare(
     *,
     regions: Sequence[Region] = (),
     content_mask: Array | None = None,
+    piece: tuple[int | None, int | None] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Job:
     """Set up a picture without beginning it.
 
@@ -157,7 +166,7 @@ def prepare(
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).
 
-    regions, content_mask : as for ``Objective``; with regions, the style is None.
+    regions, content_mask, piece, keep : as for ``Objective``; with regions, the style is None.
 
     Raises ValueError for settings or images that do not fit.
 
@@ -194,6 +203,9 @@ def prepare(
         regions=regions,
         content_mask=content_mask,
         replay=replays(network, *initial.shape[:2]),
+        edges=settings.edges,
+        piece=piece,
+        keep=keep,
     )
     return Job(objective, initial, settings)
 
@@ -303,11 +315,11 @@ def checked_initial(network: Network, initial: Array, other: str, shape: tuple[i
     return initial
 
 
-def memory(network: Network, height: int, width: int, settings: Settings) -> int:
-    """Return the bytes that a run at this size holds at its peak where the network computes, estimated.
+def memory_beside(network: Network, height: int, width: int, settings: Settings) -> int:
+    """Return the bytes that a run holds where the network computes beside its evaluations, estimated.
 
-    Counted are the network, the losses' targets and the optimizer, unless that has its vectors elsewhere: see
-    ``optimizer_is_elsewhere``.
+    Counted are the network's parameters, the losses' targets and the optimizer, unless that has its vectors elsewhere:
+    see ``optimizer_is_elsewhere``.
     """
     content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
     layers = dict.fromkeys([*content_layers, *style_layers])
@@ -316,13 +328,7 @@ def memory(network: Network, height: int, width: int, settings: Settings) -> int
     optimizer = _TRANSFERS * height * width * 3 * 8
     if not optimizer_is_elsewhere(network, settings):
         optimizer = optimizer_memory(height, width, settings)
-    evaluations = 2 if replays(network, height, width) else 1  # a record keeps memory of its own
-    return (
-        evaluations * network.memory(height, width, layers)
-        + network.weight_bytes(layers)
-        + targets * network.dtype.itemsize
-        + optimizer
-    )
+    return network.weight_bytes(layers) + targets * network.dtype.itemsize + optimizer
 
 
 def replays(network: Network, height: int, width: int) -> bool:

@@ -27,10 +27,10 @@ import numpy as np
 from engine import losses, statistics
 from engine.network import Network
 from engine.ops import Array
+from engine.pieces import Piece, Slices, contiguous
 from engine.plan import Tape
-from engine.regions import Guide, at_layer
 from engine.scaling import content_gradient_size, style_gradient_size
-from engine.statistics import Moments, Target
+from engine.statistics import SHIFT, Moments, Target
 from kernels import Device
 
 
@@ -43,11 +43,17 @@ class View:
     network : that was run.
     tape : of its forward pass, with the features as they are stored.
     pixels : the image, where the network computes; None where no term looks at it.
+    piece : of the image that was run, where that is not all of it: see ``engine.pieces``. The features are those at its
+        own positions.
+    sums : over positions, by what they are of, as far as they have been taken: those of the piece, or handed in, those
+        of the whole.
     """
 
     network: Network
     tape: Tape
     pixels: Array | None = None
+    piece: Piece | None = None
+    sums: dict[Any, Any] = field(default_factory=dict)
     _made: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -61,105 +67,127 @@ class View:
         assert self.pixels is not None
         return self.pixels
 
-    def features(self, layer: str) -> Array:
-        """Return a layer's features, (H_l, W_l, N_l), stored ``scale`` times as large as they are."""
-        return self.tape.features[layer]
+    def features(self, layer: str, ahead: int = 0) -> Array:
+        """Return a layer's features, (H_l, W_l, N_l), stored ``scale`` times as large as they are.
+
+        Parameters
+        ----------
+        ahead : rows and columns beyond a piece's own that are wanted as well, as far as there are any.
+        """
+        features = self.tape.features[layer]
+        return features if self.piece is None else contiguous(features[self.where(layer, ahead)])
+
+    def where(self, layer: str, ahead: int = 0) -> Slices:
+        """Return where ``features`` lie among those that the network was run to."""
+        if self.piece is None:
+            return slice(None), slice(None)
+        part = self.piece.parts[layer]
+        return part.ahead if ahead else part.inside
+
+    def here(self, layer: str, array: Array, ahead: int = 0) -> Array:
+        """Return what of an array, as large as a layer of the whole image, stands where ``features`` are."""
+        if self.piece is None:
+            return array
+        part = self.piece.parts[layer]
+        return contiguous(array[part.at_ahead if ahead else part.at])
+
+    def _size(self, layer: str, ahead: int = 0) -> tuple[int, int]:
+        """Return the height and width of ``features``."""
+        if self.piece is None:
+            height, width, _ = self.tape.features[layer].shape
+            return height, width
+        rows, columns = self.where(layer, ahead)
+        return rows.stop - rows.start, columns.stop - columns.start
 
     def scale(self, layer: str) -> float:
         """Return how many times as large as they are a layer's features are stored: 1 but for 16-bit numbers."""
         return self.network.scale_of(layer)
 
     def positions(self, layer: str) -> int:
-        """Return M_l, the number of positions in a layer's feature maps."""
-        height, width, _ = self.features(layer).shape
-        return height * width
+        """Return M_l, the number of positions in a layer's feature maps of the whole image."""
+        height, width = self.tape.features[layer].shape[:2] if self.piece is None else self.piece.positions[layer]
+        return int(height * width)
 
     def gram(self, layer: str) -> Array:
         """Return a layer's Gram matrix, (N_l, N_l), made once however many terms look at it."""
-        return self._once((layer, 0), lambda: self._made_gram(layer))
+        return self.guided_gram(Counted(layer))
 
-    def guided_gram(self, term: Style | MomentStyle) -> Array:
-        """Return the Gram matrix that a style term looks at: the layer's, or that of its region, made once."""
-        if term.guide is None:
-            return self.gram(term.layer)
-        return self._once((term.layer, term.region), lambda: self._made_gram(term.layer, term.guide))
+    def guided_gram(self, of: OfLayer) -> Array:
+        """Return the Gram matrix of a layer's features, with positions that count as much as the guide has it."""
 
-    def weighted_gram(self, layer: str, m: Guide | None) -> tuple[Array, float]:
-        """Return a layer's Gram matrix, (N_l, N_l), and M_l, with positions that count as much as they are seen.
+        def make() -> Array:
+            guide = None if of.guide is None else self.here(of.layer, of.guide)
+            with self.device.computing():
+                return losses.gram_matrix(self.device, self.features(of.layer), self.scale(of.layer), guide)
 
-        Parameters
-        ----------
-        m : weights of the image's positions, (H, W), 0..1: M_l is their sum. None counts each once.
-        """
-        if m is None:
-            return self.gram(layer), self.positions(layer)
-        of_layer = at_layer(m, *self.features(layer).shape[:2])
-        placed = self.device.put_parameter(of_layer, np.dtype(np.float64))
-        return self._once((layer, "weighted"), lambda: self._made_gram(layer, placed)), float(of_layer.sum())
+        return self.summed((of.layer, of.region), make)
 
-    def moments(self, term: MomentStyle) -> Moments:
-        """Return the moments of the features that a term looks at, made once."""
-        return self._once(
-            ("moments", term.layer, term.region),
-            lambda: self._made_moments(term.layer, self.guided_gram(term), self.counted(term), term.size),
-        )
+    def total(self, of: OfLayer) -> Array:
+        """Return the sum of a layer's features over the positions, (N_l,), in NumPy, as they are stored."""
 
-    def weighted_moments(self, layer: str, m: Guide | None) -> Moments:
-        """Return the moments of a layer's features, with positions that count as ``weighted_gram`` has it."""
-        G, M = self.weighted_gram(layer, m)
-        of_layer = (
-            np.ones(self.features(layer).shape[:2]) if m is None else at_layer(m, *self.features(layer).shape[:2])
-        )
-        return self._made_moments(layer, G, self.device.put_parameter(of_layer, np.dtype(np.float64)), M)
+        def make() -> Array:
+            with self.device.computing():
+                found = self.device.sum_positions(self.features(of.layer), self.counted(of))
+            return _fetched(self.device, found)
 
-    def counted(self, term: MomentStyle) -> Array:
-        """Return how much each position counts for a term, (H_l, W_l), on the device."""
-        return self.ones(term.layer) if term.guide is None else term.guide
+        return self.summed(("total", of.layer, of.region), make)
 
-    def ones(self, layer: str) -> Array:
-        """Return the weight 1 of each of a layer's positions, (H_l, W_l), on the device."""
-        shape = self.features(layer).shape[:2]
-        return self._once(("ones", layer), lambda: self.device.put_parameter(np.ones(shape), np.dtype(np.float64)))
+    def moments(self, of: OfLayer) -> Moments:
+        """Return the moments of the features, made once."""
+        M = of.size or self.positions(of.layer)
 
-    def pairs(self, term: ShiftedStyle) -> statistics.Pairs:
-        """Return the pairs of positions that a term looks at, their weights on the device."""
+        def make() -> Moments:
+            mu = self.total(of) / (M * self.scale(of.layer))
+            return Moments(mu, _fetched(self.device, self.guided_gram(of)) / M)
+
+        return self._once(("moments", of.layer, of.region), make)
+
+    def counted(self, of: OfLayer) -> Array:
+        """Return how much each position counts, (H_l, W_l), on the device."""
+        if of.guide is not None:
+            return self.here(of.layer, of.guide)
+
+        def make() -> Array:
+            return self.device.put_parameter(np.ones(self._size(of.layer)), np.dtype(np.float64))
+
+        return self._once(("ones", of.layer), make)
+
+    def pairs(self, of: OfLayer, direction: str) -> statistics.Pairs:
+        """Return the pairs that begin at this view's positions, of its features ``SHIFT`` ahead, on the device."""
 
         def make() -> statistics.Pairs:
-            shape = self.features(term.layer).shape[:2]
-            counts = np.ones(shape) if term.guide is None else _fetched(self.device, term.guide)
-            return self._placed(statistics.pairs_of(counts, term.direction))
+            own, ahead = self._size(of.layer), self._size(of.layer, SHIFT)
+            counts = np.ones(ahead) if of.guide is None else _fetched(self.device, self.here(of.layer, of.guide, SHIFT))
+            found = statistics.pairs_of(counts, direction, own)
+            return replace(found, weights=self.device.put_parameter(found.weights, np.dtype(np.float64)))
 
-        return self._once(("pairs", term.layer, term.region, term.direction), make)
+        return self._once(("pairs", of.layer, of.region, direction), make)
 
-    def shifted(self, term: ShiftedStyle) -> Array:
-        """Return the matrix that a term looks at, over its number of pairs, (N_l, N_l), in NumPy, made once."""
-        return self._once(
-            ("shifted", term.layer, term.region, term.direction), lambda: self._shifted(term.layer, self.pairs(term))
-        )
+    def count_pairs(self, of: OfLayer, direction: str) -> float:
+        """Return the sum of the pairs' weights."""
+        return self.summed(("pairs", of.layer, of.region, direction), lambda: self.pairs(of, direction).size)
 
-    def weighted_shifted(self, layer: str, m: Guide | None, direction: str) -> Array | None:
-        """Return that matrix of a layer, with positions that count as ``weighted_gram`` has it; None without a pair."""
-        shape = self.features(layer).shape[:2]
-        found = statistics.pairs_of(np.ones(shape) if m is None else at_layer(m, *shape), direction)
-        return self._shifted(layer, self._placed(found)) if found.size else None
+    def shifted(self, of: OfLayer, direction: str) -> Array:
+        """Return the Gram matrix of a layer's features and themselves shifted, (N_l, N_l), in NumPy, over the pairs."""
 
-    def _placed(self, pairs: statistics.Pairs) -> statistics.Pairs:
-        return replace(pairs, weights=self.device.put_parameter(pairs.weights, np.dtype(np.float64)))
+        def make() -> Array:
+            pairs, F = self.pairs(of, direction), self.features(of.layer, SHIFT)
+            with self.device.computing():
+                if not pairs.size:
+                    return np.zeros((F.shape[2], F.shape[2]))
+                return _fetched(self.device, self.device.shifted_gram(F, pairs.offset, pairs.weights))
 
-    def _shifted(self, layer: str, pairs: statistics.Pairs) -> Array:
-        with self.device.computing():
-            found = self.device.shifted_gram(self.features(layer), pairs.offset, pairs.weights)
-        return _fetched(self.device, found) / (pairs.size * self.scale(layer) ** 2)
+        found = self.summed(("shifted", of.layer, of.region, direction), make)
+        return found / (self.count_pairs(of, direction) * self.scale(of.layer) ** 2)
 
-    def _made_gram(self, layer: str, m: Array | None = None) -> Array:
-        with self.device.computing():
-            return losses.gram_matrix(self.device, self.features(layer), self.scale(layer), m)
+    def summed(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return a sum over positions: of this view's, made once, or as it was handed in.
 
-    def _made_moments(self, layer: str, G: Array, m: Array, M: float | None) -> Moments:
-        M = M or self.positions(layer)
-        with self.device.computing():
-            total = self.device.sum_positions(self.features(layer), m)
-        return Moments(_fetched(self.device, total) / (M * self.scale(layer)), _fetched(self.device, G) / M)
+        All that a term takes of the features to find its value goes through here, and so can be added up over pieces.
+        """
+        if key not in self.sums:
+            self.sums[key] = make()
+        return self.sums[key]
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:
@@ -171,6 +199,36 @@ def _fetched(device: Device, array: Array) -> Array:
     """Return an array in NumPy, in double precision."""
     array = device.fetch(array)
     return array.astype(np.result_type(array.dtype, np.float64), copy=False)
+
+
+class OfLayer(Protocol):
+    """Which positions of a layer are looked at, and how much each counts."""
+
+    @property
+    def layer(self) -> str:
+        """Its name."""
+
+    @property
+    def region(self) -> int:
+        """Number of the region, from 1; 0 for all positions."""
+
+    @property
+    def guide(self) -> Array | None:
+        """(H_l, W_l), how much of each position belongs to the region, on the device; None counts each once."""
+
+    @property
+    def size(self) -> float | None:
+        """The sum of the guide."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Positions of a layer, as ``OfLayer`` has them."""
+
+    layer: str
+    region: int = 0
+    guide: Array | None = None
+    size: float | None = None
 
 
 @runtime_checkable
@@ -233,7 +291,16 @@ class Content:
 
     def value(self, view: View) -> Any:
         """Return L_content of the layer."""
-        return losses.content_loss(view.device, view.features(self.layer), self.P, view.scale(self.layer), self.m)
+
+        def make() -> Any:
+            F, P, m = view.features(self.layer), view.here(self.layer, self.P), self._counted(view)
+            return losses.content_loss(view.device, F, P, view.scale(self.layer), m)
+
+        return view.summed((self.kind, self.name), make)
+
+    def measure(self, view: View) -> None:
+        """Take the sum that the loss is."""
+        self.value(view)
 
     def gradient(self, view: View) -> Array:
         """Return dL_content / dF."""
@@ -241,11 +308,16 @@ class Content:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dL_content / dF, added in place to what flows."""
-        return losses.content_loss_gradient(view.device, view.features(self.layer), self.P, weight, add_to, self.m)
+        F, P, m = view.features(self.layer), view.here(self.layer, self.P), self._counted(view)
+        return losses.content_loss_gradient(view.device, F, P, weight, add_to, m)
 
     def gradient_size(self, view: View) -> float:
         """Return the root mean square of dL_content / dF."""
-        return content_gradient_size(view.device, view.features(self.layer), self.P, view.scale(self.layer))
+        P = view.here(self.layer, self.P)
+        return content_gradient_size(view.device, view.features(self.layer), P, view.scale(self.layer))
+
+    def _counted(self, view: View) -> Array | None:
+        return None if self.m is None else view.here(self.layer, self.m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,14 +352,19 @@ class Style:
         M_l = self.size or view.positions(self.layer)
         return losses.style_layer_loss(view.device, view.guided_gram(self), self.A, M_l, 1)
 
+    def measure(self, view: View) -> None:
+        """Take the Gram matrix."""
+        view.guided_gram(self)
+
     def gradient(self, view: View) -> Array:
         """Return dE_l / dF."""
         return self.added_gradient(view, 1.0)
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times dE_l / dF, added in place to what flows."""
-        F, G = view.features(self.layer), view.guided_gram(self)
-        return losses.style_layer_loss_gradient(view.device, F, G, self.A, 1, weight, add_to, self.guide, self.size)
+        F, G, M_l = view.features(self.layer), view.guided_gram(self), self.size or view.positions(self.layer)
+        guide = None if self.guide is None else view.here(self.layer, self.guide)
+        return losses.style_layer_loss_gradient(view.device, F, G, self.A, 1, weight, add_to, guide, M_l)
 
     def blank(self, device: Device) -> float:
         """Return E_l where there are no features, F = 0."""
@@ -347,21 +424,26 @@ class MomentStyle:
         value, _ = _OF_MOMENTS[self.statistic]
         return view.device.number(value(view.moments(self), self.target))
 
+    def measure(self, view: View) -> None:
+        """Take the sums that the moments are made of."""
+        view.guided_gram(self)
+        view.total(self)
+
     def gradient(self, view: View) -> Array:
         """Return its derivative with respect to F."""
         return self.added_gradient(view, 1.0)
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times the derivative, added in place to what flows."""
-        device, F, m = view.device, view.features(self.layer), self.guide
+        device, F, m = view.device, view.features(self.layer), view.counted(self)
         of_mean, of_square = self._derivative(view)
         factor = weight / (self.size or view.positions(self.layer))
         of_square = device.put_parameter(2 * factor * of_square, np.dtype(of_square.dtype))
-        weighed = F if m is None else device.weigh_positions(F, m)
+        weighed = F if self.guide is None else device.weigh_positions(F, m)
         total = device.gram_product(of_square, weighed, add_to=add_to)
         # F is stored ``scale`` times as large as it is, and so what stands beside it is wanted.
         of_mean = device.put_parameter(factor * view.scale(self.layer) * of_mean, np.dtype(of_mean.dtype))
-        return device.sum_positions_input_gradient(of_mean, view.counted(self), add_to=total)
+        return device.sum_positions_input_gradient(of_mean, m, add_to=total)
 
     def blank(self, device: Device) -> float:
         """Return the statistic's loss where there are no features, F = 0."""
@@ -403,6 +485,8 @@ class ShiftedStyle:
     guide: Array | None = None
     painting: int = 0
     kind: ClassVar[str] = "style"
+    size: ClassVar[None] = None
+    ahead: ClassVar[int] = SHIFT
 
     @property
     def name(self) -> str:
@@ -411,8 +495,15 @@ class ShiftedStyle:
 
     def value(self, view: View) -> Any:
         """Return the loss of the shifted matrix."""
-        there = view.pairs(self).size > 0
-        return view.device.number(statistics.shifted_loss(view.shifted(self), self.target) if there else 0.0)
+        there = view.count_pairs(self, self.direction) > 0
+        return view.device.number(
+            statistics.shifted_loss(view.shifted(self, self.direction), self.target) if there else 0.0
+        )
+
+    def measure(self, view: View) -> None:
+        """Take the sums over the pairs."""
+        if view.count_pairs(self, self.direction):
+            view.shifted(self, self.direction)
 
     def gradient(self, view: View) -> Array:
         """Return its derivative with respect to F."""
@@ -420,12 +511,13 @@ class ShiftedStyle:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times the derivative, added in place to what flows."""
-        device, F, pairs = view.device, view.features(self.layer), view.pairs(self)
+        device, F, pairs = view.device, view.features(self.layer, self.ahead), view.pairs(self, self.direction)
         if add_to is None:
             add_to = device.weighted_difference(F, F, 0.0)
         if not pairs.size:
             return add_to
-        of_matrix = weight / pairs.size * statistics.shifted_loss_gradient(view.shifted(self), self.target)
+        S, size = view.shifted(self, self.direction), view.count_pairs(self, self.direction)
+        of_matrix = weight / size * statistics.shifted_loss_gradient(S, self.target)
         of_matrix = device.put_parameter(of_matrix, np.dtype(of_matrix.dtype))
         return device.shifted_product(of_matrix, F, pairs.offset, pairs.weights, add_to=add_to)
 
@@ -435,10 +527,10 @@ class ShiftedStyle:
 
     def gradient_size(self, view: View) -> float:
         """Return about the root mean square of the derivative: as if the features at all positions were alike."""
-        size = view.pairs(self).size
+        size = view.count_pairs(self, self.direction)
         if not size:
             return 0.0
-        of_matrix = statistics.shifted_loss_gradient(view.shifted(self), self.target)
+        of_matrix = statistics.shifted_loss_gradient(view.shifted(self, self.direction), self.target)
         mean_square = float(np.trace(_fetched(view.device, view.gram(self.layer)))) / view.positions(self.layer)
         return float(2 * np.linalg.norm(of_matrix) * np.sqrt(mean_square) / len(of_matrix) / size)
 

@@ -93,6 +93,20 @@ def resolved_pads(window: Window, height: int, width: int) -> tuple[int, int, in
     return begins[0], begins[1], ends[0], ends[1]
 
 
+def window_reach(window: Window, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
+    """Return which rows of an input some rows of the output are computed from, those in padding included.
+
+    Parameters
+    ----------
+    axis : 0 for rows, 1 for columns.
+    size : of the input along the axis.
+    rows : of the output, from the first to before the last; the result alike.
+    """
+    first, stop = rows
+    stride, begin = window.strides[axis], resolved_pads(window, size, size)[axis]
+    return first * stride - begin, (stop - 1) * stride - begin + window.extent[axis]
+
+
 def mirrored_window(window: Window, height: int, width: int) -> Window | None:
     """Return the window of the transposed convolution; None with strides, or where its padding would be negative.
 

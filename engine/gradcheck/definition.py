@@ -29,19 +29,20 @@ def defined(network: Network) -> bool:
 
 def loss_by_definition(problem: Problem) -> Function:
     """Return the total loss as a function of an image, real or complex."""
-    network = problem.network
-    P = features_by_definition(network, problem.content, problem.content_layers) if problem.content_layers else {}
+    network, edges = problem.network, problem.edges
+    of_style = "reflect" if edges == "wrap" else edges  # a painting cannot be tiled
+    P = _seen(network, problem.content, problem.content_layers, edges) if problem.content_layers else {}
     masks = [region.mask for region in problem.regions] or [np.ones(problem.image.shape[:2])]
     styles = [region.style for region in problem.regions] or [problem.style]
     total_mask = sum(masks)
     targets = []
     for mask, style in zip(masks, styles, strict=True) if problem.style_layers else ():
-        painting = features_by_definition(network, style, problem.style_layers)
+        painting = _seen(network, style, problem.style_layers, of_style)
         targets.append((mask / total_mask, painting))
     counts = np.ones(problem.image.shape[:2]) if problem.content_mask is None else problem.content_mask
 
     def loss(image: Array) -> Any:
-        F, total = features_by_definition(network, image, problem.layers), 0.0
+        F, total = _seen(network, image, problem.layers, edges), 0.0
         for layer in P:
             m = _by_area(counts, *F[layer].shape[:2])
             total = total + problem.content_weight * 0.5 * np.sum(m[..., None] * (F[layer] - P[layer]) ** 2)
@@ -56,6 +57,42 @@ def loss_by_definition(problem: Problem) -> Function:
         return total
 
     return loss
+
+
+_BORDER = 96
+"""Pixels beyond the edges: more than any response sees of them, and a multiple of the poolings' strides."""
+
+
+def _seen(network: Network, image: Array, layers: Sequence[str], edges: str) -> dict[str, Array]:
+    """Return the activations at the image's own positions, with what its edges are continued by around them."""
+    own = features_by_definition(network, image, layers)
+    if edges == "zero":
+        return own
+    mode = {"reflect": "reflect", "repeat": "edge", "wrap": "wrap"}[edges]
+    border = ((_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0))
+    around = features_by_definition(network, np.pad(image, border, mode=mode), layers)  # type: ignore[call-overload]
+    found = {}
+    for layer, F in around.items():
+        # One row of the layer for each so many of the image's.
+        down = math.prod(stride for stride, _ in _strides(network, layer))
+        across = math.prod(stride for _, stride in _strides(network, layer))
+        height, width = own[layer].shape[:2]
+        if edges == "wrap":
+            height, width = image.shape[0] // down, image.shape[1] // across
+        top, left = _BORDER // down, _BORDER // across
+        found[layer] = F[top : top + height, left : left + width]
+    return found
+
+
+def _strides(network: Network, layer: str) -> list[tuple[int, int]]:
+    """Return the strides of the windows on the way from the image to a layer."""
+    found, value = [], network.outputs[layer]
+    for node in reversed(network.nodes):
+        if node.output == value:
+            value = node.input
+            if isinstance(node.operator, Conv | AveragePool | MaxPool):
+                found.append(node.operator.window.strides)
+    return found
 
 
 def features_by_definition(network: Network, image: Array, layers: Iterable[str]) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from engine.gradcheck.problem import Problem, visits
 from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
-from engine.ops import Array, Conv, MaxPool, Operator, Shape
+from engine.ops import Array, Conv, MaxPool, Operator, Shape, Windowed
 from kernels import Device
 from kernels.geometry import Window, reaching, resolved_pads
 
@@ -51,7 +51,7 @@ class Mask(Operator):
 
 
 @dataclass(frozen=True, eq=False)
-class Selection(Operator):
+class Selection(Windowed):
     """A max pooling with its winners frozen.
 
     Parameters
@@ -131,8 +131,11 @@ def held_objective(problem: Problem) -> Objective:
 
     The targets are those of the network as it is. Near the image it equals the loss; it is smooth everywhere.
     """
-    objective = problem.objective()
-    objective.network = held(problem.network, decisions(problem.network, problem.image, problem.layers))
+    objective, seen = problem.objective(), problem.image
+    (piece,) = objective.pieces(seen.shape)
+    if piece is not None:  # other edges: what the network sees is the image going on beyond them
+        seen = piece.taken(objective.device, seen)
+    objective.network = held(problem.network, decisions(problem.network, seen, problem.layers))
     return objective
 
 

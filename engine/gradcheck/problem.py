@@ -31,6 +31,7 @@ class Problem:
     variation : a total variation beside them, or None.
     regions : parts with styles of their own in place of the style image's, see ``engine.regions``.
     content_mask : how much each position of the content counts, or None.
+    edges : what the network sees beyond the image's edges, see ``engine.pieces``.
     """
 
     network: Network
@@ -45,6 +46,7 @@ class Problem:
     variation: Variation | None = None
     regions: tuple[Region, ...] = ()
     content_mask: Array | None = None
+    edges: str = "zero"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class Problem:
             further_terms=() if self.variation is None else (self.variation,),
             regions=self.regions if self.style_layers else (),
             content_mask=self.content_mask if self.content_layers else None,
+            edges=self.edges,
         )
 
     def parts(self) -> dict[str, Problem]:

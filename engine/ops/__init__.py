@@ -9,7 +9,20 @@ from engine.ops.branches import Add, Concat
 from engine.ops.conv import Conv
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pad import Pad
-from engine.ops.pool import AveragePool, MaxPool
+from engine.ops.pool import AveragePool, MaxPool, Windowed
 from engine.ops.relu import Relu
 
-__all__ = ["Add", "Affine", "Array", "AveragePool", "Concat", "Conv", "MaxPool", "Operator", "Pad", "Relu", "Shape"]
+__all__ = [
+    "Add",
+    "Affine",
+    "Array",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "MaxPool",
+    "Operator",
+    "Pad",
+    "Relu",
+    "Shape",
+    "Windowed",
+]

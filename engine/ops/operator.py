@@ -95,6 +95,27 @@ class Operator(ABC):
         """Return the bytes of intermediate values for an input of ``shape``."""
         return 0
 
+    # ---- where it looks ----
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """How many of the input's rows, and columns, one of the output's stands for."""
+        return 1, 1
+
+    def begins(self, shape: Shape) -> tuple[int, int]:
+        """Return the rows of padding above an input of ``shape``, and the columns on its left."""
+        return 0, 0
+
+    def reach(self, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
+        """Return which of an input's rows (axis 0) or columns some of the output's are computed from.
+
+        Parameters
+        ----------
+        size : of the input along the axis.
+        rows : of the output, from the first to before the last; the result alike, that in padding included.
+        """
+        return rows
+
     def multiply_adds(self, output: Shape) -> int:
         """Return the multiplications of one forward pass, as the definition makes them; of convolutions only."""
         return 0

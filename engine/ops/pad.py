@@ -44,6 +44,22 @@ class Pad(Operator):
         """Return the gradient with respect to the input: the sum over all places that a value was taken to."""
         return [device.pad_input_gradient(output_gradient, saved, self.pads, self.mode)]
 
+    def begins(self, shape: Shape) -> tuple[int, int]:
+        """Return the rows above and the columns on the left."""
+        top, left, _, _ = self.pads
+        return top, left
+
+    def reach(self, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
+        """Return which of an input's rows or columns some of the output's are computed from."""
+        begin = self.pads[axis]
+        places = [place - begin for place in (rows[0], rows[1] - 1)]
+        if self.mode == "reflect":  # the edge's other side, as far as what lies beyond it
+            places += [-place for place in places if place < 0]
+            places += [2 * (size - 1) - place for place in places if place >= size]
+        if self.mode == "edge":
+            places += [min(max(place, 0), size - 1) for place in places]
+        return min(places), max(places) + 1
+
     def linear_part(self) -> Pad:
         """Return itself."""
         return self

@@ -10,11 +10,31 @@ import numpy as np
 
 from engine.ops.operator import Array, Operator, Shape
 from kernels import Device
-from kernels.geometry import Window, output_size
+from kernels.geometry import Window, output_size, resolved_pads, window_reach
+
+
+class Windowed(Operator):
+    """What poolings have in common: a window that slides."""
+
+    window: Window
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """The window's."""
+        return self.window.strides
+
+    def begins(self, shape: Shape) -> tuple[int, int]:
+        """Return the rows of padding above an input of ``shape``, and the columns on its left."""
+        top, left, _, _ = resolved_pads(self.window, *shape[:2])
+        return top, left
+
+    def reach(self, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
+        """Return which of an input's rows or columns some of the output's are computed from."""
+        return window_reach(self.window, axis, size, rows)
 
 
 @dataclass(frozen=True)
-class AveragePool(Operator):
+class AveragePool(Windowed):
     """The mean over each window. Source: ONNX AveragePool (opset 22).
 
     Parameters
@@ -50,7 +70,7 @@ class AveragePool(Operator):
 
 
 @dataclass(frozen=True)
-class MaxPool(Operator):
+class MaxPool(Windowed):
     """The largest value of each window. Source: ONNX MaxPool (opset 22).
 
     Parameters

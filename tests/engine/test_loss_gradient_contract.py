@@ -93,6 +93,26 @@ OPTIONS = {
     "odd sizes": {"size": (35, 17)},
     "the smallest size": {"size": (16, 16)},
     "a wide strip": {"size": (16, 75)},
+    # Edges and pieces.
+    "mirrored edges": {"edges": "reflect"},
+    "mirrored edges, all statistics": {"edges": "reflect", "style_statistics": MIXED, "size": (32, 27)},
+    "repeated edges": {"edges": "repeat"},
+    "a tile": {"edges": "wrap", "size": (32, 48)},
+    "a tile, overlapping windows": {"edges": "wrap", "size": (48, 32), "model": "overlapping", "pooling": "max"},
+    "a tile with all statistics, in blocks": {
+        "edges": "wrap",
+        "size": (48, 32),
+        "style_statistics": MIXED,
+        "piece": (16, 16),
+    },
+    "strips": {"size": (107, 33), "piece": (16, None)},
+    "strips, some layers kept": {"size": (107, 33), "piece": (16, None), "keep": ("conv3_1", "conv5_1")},
+    "blocks, all statistics in blended regions": {
+        "style": None,
+        "regions": BLENDED,
+        "style_statistics": MIXED,
+        "piece": (16, 16),
+    },
     # The network.
     "average pooling": {"pooling": "average"},
     "max pooling": {"pooling": "max"},
@@ -132,6 +152,7 @@ ELSEWHERE = {
     # A painting with other colors is another painting; a smaller picture is one of another size.
     "colors": ("several paintings",),
     "levels": ("a size that divides by 16", "odd sizes"),
+    "memory": ("strips", "a tile with all statistics, in blocks"),
     "dtype": (),  # every line is checked in every precision
 }
 
@@ -191,7 +212,7 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    of_objective = {"further_terms", "regions", "content_mask"}
+    of_objective = {"further_terms", "regions", "content_mask", "piece", "keep"}
     unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"} - of_objective
     assert not unknown, unknown
     further = {key: value for key, value in option.items() if key in of_objective}

@@ -124,6 +124,13 @@ def with_controls(problem: Problem) -> Problem:
     )
 
 
+def with_edges(problem: Problem, edges: str) -> Problem:
+    """Return a problem whose image goes on beyond its edges; one that is to be tiled has sides that divide by 4."""
+    height, width = (side // 4 * 4 for side in problem.image.shape[:2])
+    image, content = (one[:height, :width].copy() for one in (problem.image, problem.content))
+    return replace(problem, image=image, content=content, edges=edges)
+
+
 def _awkward_network(random: np.random.Generator) -> Network:
     """Return a network of five convolutions: more channels than the kernels treat as few, so that both ways are run."""
     nodes: list[Node] = []
@@ -166,6 +173,8 @@ def _row(fault: Fault, seed: int) -> FaultRow:
         problem = awkward_problem(seed)
         if fault.beyond:
             problem = with_controls(problem)
+        if fault.edges != "zero":
+            problem = with_edges(problem, fault.edges)
         groups: dict[str, Callable[[np.random.Generator], list[Check]]] = {
             "operators": lambda random: check_layers(problem, 2, random),
             "losses": lambda random: check_losses(problem, 2, random),

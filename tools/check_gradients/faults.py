@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from engine import losses, statistics, terms
+from engine import pieces as _pieces
 from engine.gradcheck.definition import under_taps
 from engine.objective import Objective
 from engine.ops import Array, MaxPool
+from engine.pieces import Piece
 from engine.plan import Plan
 from engine.preprocessing import Preprocessing
 from engine.statistics import Moments, Target
@@ -38,11 +40,13 @@ class Fault:
     name : what is wrong.
     places : the functions that are replaced, as (module or class, name, what makes the faulty one).
     beyond : whether it is one of a control beyond the paper, with which the loss is made for it only.
+    edges : what is beyond the image's edges, which the loss is made with for it only.
     """
 
     name: str
     places: tuple[tuple[Any, str, Replacement], ...]
     beyond: bool = False
+    edges: str = "zero"
 
 
 # Each function below makes a wrong function from a right one.
@@ -305,8 +309,8 @@ def _of_moments(name: str, change: Replacement) -> Replacement:
 def _pairs_across_the_edge(pairs: Any) -> Any:
     """Pair the end of a row with the beginning of the next."""
 
-    def faulty(counts: Array, direction: str) -> Any:
-        return replace(found, weights=counts) if (found := pairs(counts, direction)).size else found
+    def faulty(counts: Array, direction: str, *rest: Any) -> Any:
+        return replace(found, weights=counts) if (found := pairs(counts, direction, *rest)).size else found
 
     return faulty
 
@@ -406,6 +410,38 @@ def _lowest_layer_left_out(backward: Any) -> Any:
         first = next(iter(gradients))
         kept = {layer: gradient for layer, gradient in gradients.items() if layer != first or len(gradients) == 1}
         return backward(self, tape, kept, **named)
+
+    return faulty
+
+
+def _border_forgotten(give_back: Any) -> Any:
+    """Leave out the gradient of what goes on beyond the edges."""
+
+    def faulty(self: Piece, gradient: Array, total: Array) -> None:
+        rows, columns = (max(runs, key=lambda run: run[2]) for runs in (self.rows, self.columns))
+        give_back(replace(self, rows=(rows,), columns=(columns,)), gradient, total)
+
+    return faulty
+
+
+def _mirrored_at_the_edge(sources: Any) -> Any:
+    """Mirror about the edge itself, so that the last row comes twice."""
+
+    def faulty(places: Any, size: int, edges: str) -> list[int]:
+        if edges != "reflect":
+            return sources(places, size, edges)
+        turned = [place % (2 * size) for place in places]
+        return [place if place < size else 2 * size - 1 - place for place in turned]
+
+    return faulty
+
+
+def _wrapped_one_short(sources: Any) -> Any:
+    """Let the other side begin one row too late."""
+
+    def faulty(places: Any, size: int, edges: str) -> list[int]:
+        found: list[int] = sources(places, size, edges)
+        return [here if 0 <= place < size else (here + 1) % size for place, here in zip(places, found, strict=True)]
 
     return faulty
 
@@ -540,6 +576,18 @@ FAULTS = (
         ((Cpu, "variation_gradient", _variation_of_one_neighbor),),
         beyond=True,
     ),
+    Fault(
+        "the gradient beyond a mirrored edge forgotten",
+        ((Piece, "give_back", _border_forgotten),),
+        edges="reflect",
+    ),
+    Fault("the gradient beyond a tile's edge forgotten", ((Piece, "give_back", _border_forgotten),), edges="wrap"),
+    Fault(
+        "mirrored about the edge in place of the last row",
+        ((_pieces, "sources", _mirrored_at_the_edge),),
+        edges="reflect",
+    ),
+    Fault("a tile's other side one row too late", ((_pieces, "sources", _wrapped_one_short),), edges="wrap"),
     Fault(
         "total variation in the gradient, not in the loss",
         ((Objective, "__call__", _total_variation_in_the_gradient_only),),

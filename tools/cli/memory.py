@@ -9,7 +9,26 @@ from tools.media.files import byte_count
 from tools.media.memory import available_memory, kernel_bytes
 
 
-def check_free(device: Device | None, needed: int, size: tuple[int, int], advice: str) -> None:
+def free_bytes(device: Device | None, allowed: int | None = None) -> int | None:
+    """Return how many bytes can still be taken on a device, or None where the system does not tell.
+
+    Parameters
+    ----------
+    device : None means the machine's memory.
+    allowed : bytes that this process may hold there in all, or None.
+    """
+    if isinstance(device, Cuda):
+        free: int | None = device.free_bytes()
+        in_use: int | None = 0
+    else:
+        free, in_use = available_memory(), kernel_bytes(Path("/proc/self/status"), "VmRSS")
+    if allowed is None:
+        return free
+    left = max(allowed - (in_use or 0), 0)
+    return left if free is None else min(left, free)
+
+
+def check_free(device: Device | None, needed: int, size: tuple[int, int], advice: str, free: int | None = None) -> None:
     """Raise ValueError when there are fewer than ``needed`` bytes on a device.
 
     Parameters
@@ -17,8 +36,9 @@ def check_free(device: Device | None, needed: int, size: tuple[int, int], advice
     device : that they are needed on; None means the machine's memory.
     size : (height, width) of the picture that needs them.
     advice : the end of the message, what to do.
+    free : from ``free_bytes``, where that is known.
     """
-    free = device.free_bytes() if isinstance(device, Cuda) else available_memory()
+    free = free_bytes(device) if free is None else free
     if free is not None and needed > free:
         height, width = size
         memory = "the GPU's memory" if isinstance(device, Cuda) else "memory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from engine.load import POOLINGS
 from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, checked_statistics
 from engine.optimize import MAX_HISTORY, METHODS
+from engine.pieces import EDGES
 from engine.preprocessing import PREPROCESSING
 from engine.stylize import VARIATIONS, Settings
 from engine.vgg import PAPER_CONTENT_WEIGHT
@@ -23,8 +25,13 @@ from tools.cli.command_line import Parser, describe, given_name, natural_int, po
 MAX_LEVELS = 12
 """Of the largest picture that is read, the smallest level has a few pixels."""
 
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
 OF_PICTURE = "picture"
 """``style_size`` of paintings that get the height and the width of the picture."""
+
+TILED = "wrap"
+"""``edges`` of a picture that is laid beside itself."""
 
 LUMINANCE = "luminance"
 """``colors`` of which only the luminance takes part in the style."""
@@ -86,6 +93,13 @@ class Options(Settings):
         },
     )
     device: str = field(default="auto", metadata={"help": "where to compute"})
+    memory: int | None = field(
+        default=None,
+        metadata={
+            "help": "bytes that the program may take, such as 4G or 800M; a picture that would take more is computed "
+            "in pieces, with the same result (default: what is free)"
+        },
+    )
     dtype: str = field(default="float32", metadata={"help": "precision of the network; float16 and tf32 need a GPU"})
 
 
@@ -230,6 +244,15 @@ def _style_size(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{error}, nor {OF_PICTURE}") from None
 
 
+def memory_size(text: str) -> int:
+    """Return ``4G``, ``800M`` or ``1.5GB`` in bytes, in powers of 1000; raises ValueError for what is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip(), re.IGNORECASE)
+    size = float(match[1]) * _UNITS[match[2].lower()] if match else 0
+    if not 1 <= size < 1e18:
+        raise ValueError(f"{text!r} is no amount of memory such as 4G or 800M")
+    return int(size)
+
+
 def _levels(text: str) -> int:
     levels = positive_int(text)
     if levels > MAX_LEVELS:
@@ -248,6 +271,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "variation": {"type": choice("variation", VARIATIONS), "metavar": "|".join(VARIATIONS)},
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
+    "edges": {"type": choice("edges", EDGES), "metavar": "|".join(EDGES)},
     "init": {"type": given_name, "metavar": "noise|content|style|FILE"},
     "seed": {"type": natural_int, "metavar": "N"},
     "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
@@ -260,6 +284,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "levels": {"type": _levels, "metavar": "N"},
     "preprocessing": {"type": choice("preprocessing", PREPROCESSING), "metavar": "|".join(PREPROCESSING)},
     "device": {"type": choice("device", DEVICES), "metavar": "|".join(DEVICES)},
+    "memory": {"type": argument(memory_size), "metavar": "SIZE"},
     "dtype": {"type": choice("dtype", PRECISIONS), "metavar": "|".join(PRECISIONS)},
 }
 """How the command line takes each of the ``Options``: further flags, type and metavar, in the order of the help."""
@@ -295,7 +320,17 @@ def add_options(parser: Parser, defaults: Options = Options(), leave_out: Contai
         suffix = "" if default is None else f" (default {shown})"
         flags = [*keywords.get("flags", []), "--" + name.replace("_", "-")]
         rest = {key: value for key, value in keywords.items() if key != "flags"}
-        parser.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **rest)
+        place: Any = parser.add_mutually_exclusive_group() if name == "edges" else parser
+        place.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **rest)
+        if name == "edges":
+            place.add_argument(
+                "--tile",
+                action="store_const",
+                const=TILED,
+                default=default,
+                dest="edges",
+                help="make a picture that can be laid beside itself without a seam: the same as --edges wrap",
+            )
 
 
 def options_from(arguments: argparse.Namespace, defaults: Options = Options()) -> Options:

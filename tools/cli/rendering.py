@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.color import in_gray, match_colors, match_luminance, with_luminance
+from engine.fitting import Pieces, PieceSize, fitting_pieces
+from engine.fitting import fit as fit_memory
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import Styles, at_scales, layer_names
 from engine.ops import Array
-from engine.stylize import Job, content_weight_of, memory, optimizer_is_elsewhere, optimizer_memory, prepare
+from engine.optimize import HISTORIES
+from engine.pieces import painting_edges
+from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
-from tools.cli.memory import check_free
-from tools.cli.options import COLORS, LUMINANCE, Options, layers_called, levels_of
+from tools.cli.memory import check_free, free_bytes
+from tools.cli.options import COLORS, LUMINANCE, TILED, Options, layers_called, levels_of
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
 
 Size = tuple[int, int]
 
+TILE_STRIDE = 16
+"""That of a VGG's layers up to conv5_1: four poolings."""
+
 
 def picture_size(content: Size, options: Options) -> Size:
     """Return (height, width) of the picture to be made from a photograph of this size."""
-    return fit(*content, options.size)
+    height, width = fit(*content, options.size)
+    return (tile_side(height), tile_side(width)) if options.edges == TILED else (height, width)
+
+
+def about_tile(options: Options, content: Size, size: Size) -> list[str]:
+    """Return a sentence where a picture that is to be tiled has another size than was asked for."""
+    if options.edges != TILED or size == fit(*content, options.size):
+        return []
+    height, width = size
+    return [f"the sides of a tile divide by {TILE_STRIDE}: {width}x{height} pixels"]
+
+
+def tile_side(side: int) -> int:
+    """Return the side of a tile, which divides by the network's total stride, nearest to ``side``."""
+    return max((side + TILE_STRIDE // 2) // TILE_STRIDE, 1) * TILE_STRIDE
 
 
 def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> list[Size]:
@@ -41,21 +64,80 @@ def painting_sizes(styles: Sequence[Size], options: Options, picture: Size) -> l
     return [fit(*style, options.style_size or options.size) for style in styles]
 
 
-def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
-    """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
+@dataclass(frozen=True)
+class Room:
+    """How a picture fits into the memory.
+
+    Parameters
+    ----------
+    pieces : that it is computed in.
+    options : with as many corrections of L-BFGS as there is memory for.
+    needed : bytes that making the picture takes, or looking at a larger painting.
+    """
+
+    pieces: Pieces
+    options: Options
+    needed: int
+
+    def in_pieces(self, size: Size) -> str:
+        """Return in words how a picture of a size, (height, width), is cut; empty where it is not."""
+        if self.pieces.size is None or self.pieces.count == 1:
+            return ""
+        height, width = (own or whole for own, whole in zip(self.pieces.size, size, strict=True))
+        strips = f"{self.pieces.count} strips of {height} rows"
+        cut = strips if self.pieces.size[1] is None else f"{self.pieces.count} pieces of {width}x{height}"
+        return f", in {cut}"
+
+    def notes(self, asked: Options) -> list[str]:
+        """Return what is to be said beside that."""
+        if self.options.history == asked.history:
+            return []
+        usual = HISTORIES[asked.optimizer]
+        return [f"L-BFGS keeps {self.options.history} corrections rather than {usual}, for want of memory"]
+
+
+def make_room(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> Room:
+    """Return how a picture and its paintings fit into the memory; raise ValueError where they do not.
+
+    On the CPU, what does not fit as a whole is computed in pieces.
+
+    Parameters
+    ----------
+    size, style_sizes : (height, width) of the picture and of the paintings, as they are looked at.
+    """
+    free = free_bytes(network.device, options.memory)
+    room = math.inf if free is None or network.device.kind == "cuda" else float(free)
     with remedied("--size"):
-        needed = memory(network, *size, options)
-    check_free(network.device, needed, size, "choose a smaller --size")
+        pieces, fitted, needed = fit_memory(network, *size, options, room)
+    more = "" if options.memory is None else ", or more --memory"
+    check_free(network.device, needed, size, f"choose a smaller --size{more}", free)
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
-        check_free(None, optimizer_memory(*size, options), size, advice)
-    style_layers = layer_names(options.style_layers)
+        check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))
+    looked_at = dataclasses.replace(options, content_layers=(), edges=painting_edges(options.edges))
+    weights = network.weight_bytes(layer_names(options.style_layers))
     for style_size in style_sizes:
         with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
-            of_style = network.memory(*style_size, style_layers)
-        check_free(network.device, of_style, style_size, "choose a smaller --style-size")
-        needed = max(needed, of_style + network.weight_bytes(style_layers))
-    return needed
+            of_style = fitting_pieces(network, *style_size, looked_at, room - weights)
+        check_free(network.device, of_style.needed, style_size, f"choose a smaller --style-size{more}", free)
+        needed = max(needed, of_style.needed + weights)
+        if of_style.size is not None:
+            pieces = dataclasses.replace(pieces, size=_smaller(pieces.size, of_style.size))
+    return Room(pieces, fitted, needed)
+
+
+def _smaller(size: PieceSize | None, other: PieceSize) -> PieceSize:
+    """Return the size of pieces that are no larger than either."""
+    if size is None:
+        return other
+    sides = zip(size, other, strict=True)
+    height, width = (min((side for side in both if side is not None), default=None) for both in sides)
+    return height, width
+
+
+def check_memory(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> int:
+    """Return the bytes that making the picture takes, or looking at a larger painting; raise ValueError for fewer."""
+    return make_room(network, options, size, style_sizes).needed
 
 
 @contextlib.contextmanager
@@ -174,6 +256,7 @@ def rendering(
     first: Picture | None,
     masks: Masks = NO_MASKS,
     coarse: Picture | None = None,
+    room: Room | None = None,
 ) -> tuple[Picture, Job]:
     """Return the photograph at the picture's size, and the job that makes the picture, for ``finished``.
 
@@ -184,6 +267,7 @@ def rendering(
     first : from ``first_picture``.
     masks : where each painting goes, and where the photograph is kept.
     coarse : a painting for the coarse layers, from ``load_painting``, or None.
+    room : from ``make_room``, for the largest of the picture's sizes; None makes it for this one.
 
     Raises ValueError for options or pictures that do not fit.
     """
@@ -191,6 +275,7 @@ def rendering(
     height, width = picture_size(content.size, options)
     content = resize(content, height, width)
     blend = options.blend or (1.0,) * len(styles)
+    looked_at = [*styles, *([] if coarse is None else [coarse])]
 
     def painted(style: Picture) -> Array:
         (size,) = painting_sizes([style.size], options, (height, width))
@@ -211,8 +296,20 @@ def rendering(
         pixels, initial = in_gray(pixels), None if initial is None else in_gray(initial)
     regions = masks.regions_at(height, width, placed) if masks.regions else []
     content_mask = masks.content_at(height, width)
-    chosen = None if regions else style
-    return content, prepare(network, pixels, chosen, options, initial, regions=regions, content_mask=content_mask)
+    if room is None:
+        sizes = painting_sizes([painting.size for painting in looked_at], options, (height, width))
+        room = make_room(network, options, (height, width), sizes)
+    return content, prepare(
+        network,
+        pixels,
+        None if regions else style,
+        dataclasses.replace(options, history=room.options.history),
+        initial,
+        regions=regions,
+        content_mask=content_mask,
+        piece=room.pieces.size,
+        keep=room.pieces.keep,
+    )
 
 
 def colored(style: Picture, content: Picture, options: Options) -> Picture:

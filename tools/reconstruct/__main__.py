@@ -39,7 +39,7 @@ from tools.cli.disk import check_space, picture_bytes
 from tools.cli.notes import idle_options, idle_threads
 from tools.cli.options import Options, add_options, argument, options_from
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import check_memory, picture_size, remedied, tell_notes
+from tools.cli.rendering import Room, about_tile, make_room, picture_size, remedied, tell_notes
 from tools.cli.session import Bar, Facts, Listener, Session, follow, seconds_since
 from tools.cli.value_lists import layer_sets, listed_values
 from tools.media.files import write_text
@@ -131,17 +131,23 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
     network = load(options, model, arguments.threads)
     targets, cut = targets_of({kind: getattr(arguments, kind) for kind in KINDS}, network)
     size = picture_size(image.size, options)
+    rooms: dict[Target, Room] = {}
     for target in targets:
         with remedied("--size"):
             network.shapes(*size, target.layers)
         content, style = ((target.layers if kind == target.kind else ()) for kind in KINDS)
-        check_memory(network, dataclasses.replace(options, content_layers=content, style_layers=style), size, [])
+        of_target = dataclasses.replace(options, content_layers=content, style_layers=style)
+        rooms[target] = make_room(network, of_target, size, [size] if style else [])
     folder = Folder(arguments.output, arguments.image, model, options, network, arguments.record_paths)
     folder.claim()
     check_space(arguments.output, "the pictures", 2 * len(targets) * picture_bytes(math.prod(size)))
     announce_draft(NAME, arguments.model, options.model, arguments.quiet)
     notes = [*idle_options(options, 1), *idle_threads(arguments.threads), *about_preprocessing(options, model)]
-    for note in notes if not arguments.quiet else ():
+    notes += [
+        *about_tile(options, image.size, size),
+        *(note for room in rooms.values() for note in room.notes(options)),
+    ]
+    for note in dict.fromkeys(notes) if not arguments.quiet else ():
         tell(f"{NAME}: {note}")
 
     small = resize(image, *size)
@@ -150,7 +156,7 @@ def _make(arguments: argparse.Namespace, session: Session) -> int:
     initial = None if first is None else resize(first, *size).pixels
     if options.init == "gray":
         initial = np.full_like(small.pixels, GRAY)
-    pictures = _Pictures(arguments, options, network, folder, targets, small, painting, initial, session)
+    pictures = _Pictures(arguments, options, network, folder, rooms, small, painting, initial, session)
     pictures.make(cut)
     return pictures.finish()
 
@@ -164,7 +170,7 @@ class _Pictures:
         options: Options,
         network: Network,
         folder: Folder,
-        targets: Sequence[Target],
+        rooms: Mapping[Target, Room],
         image: Picture,
         painting: Picture,
         initial: NDArray[np.float32] | None,
@@ -174,7 +180,7 @@ class _Pictures:
         self.options = options
         self.network = network
         self.folder = folder
-        self.targets = targets
+        self.targets, self.rooms = list(rooms), rooms
         self.image = image
         self.painting = painting
         self.initial = initial
@@ -239,7 +245,17 @@ class _Pictures:
 
     def _run(self, target: Target, listeners: Sequence[Listener], began: float) -> tuple[Result, Facts]:
         prepare = content_reconstruction if target.kind == "content" else texture_synthesis
-        job = prepare(self.network, self._matched(target), target.layers, self.options, self.initial)
+        room = self.rooms[target]
+        options = dataclasses.replace(self.options, history=room.options.history)
+        job = prepare(
+            self.network,
+            self._matched(target),
+            target.layers,
+            options,
+            self.initial,
+            piece=room.pieces.size,
+            keep=room.pieces.keep,
+        )
         first_evaluation(job)
         return follow(job, listeners, began)
 

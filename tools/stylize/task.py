@@ -17,12 +17,14 @@ from tools.cli.memory import peak_memory
 from tools.cli.notes import about_pictures, check_style, idle_options, idle_threads
 from tools.cli.options import Options, check_blend, levels_of
 from tools.cli.rendering import (
+    Room,
     Size,
+    about_tile,
     at_level,
     check_layers,
-    check_memory,
     decoded_bytes,
     first_picture,
+    make_room,
     painting_sizes,
     picture_size,
     rendering,
@@ -53,6 +55,7 @@ class Task:
     coarse : the painting for the coarse layers, or None.
     size : (height, width) of the picture to make.
     needed : bytes that the program holds at its peak, estimated.
+    room : how the picture fits into the memory.
     notes : what the user should know of what was given.
     inputs : the SHA-256 of ``content``, ``style`` and ``mask`` (lists), ``keep``, ``coarse_style`` and ``init`` (None
         where there is none) and ``model``.
@@ -71,6 +74,7 @@ class Task:
     needed: int
     notes: Sequence[str]
     inputs: Mapping[str, Any]
+    room: Room
 
     @property
     def begins_small(self) -> bool:
@@ -87,7 +91,8 @@ class Task:
             f"model {options.model}, {network.preprocessing.name} input, {options.pooling} pooling; "
             f"{network.place}, {network.precision}",
             *network.notes,
-            f"{width}x{height} pixels, about {byte_count(self.needed)} of memory{levels}",
+            f"{width}x{height} pixels, about {byte_count(self.needed)} of memory"
+            f"{self.room.in_pieces(self.size)}{levels}",
         ]
 
     @property
@@ -107,7 +112,7 @@ class Task:
     def rendering(self, level: Level, first: Picture | None) -> tuple[Picture, Job]:
         """Return the photograph at the size of a level, and the job that makes the picture from ``first``."""
         options = at_level(self.options, level)
-        return rendering(self.network, options, self.content, self.styles, first, self.masks, self.coarse)
+        return rendering(self.network, options, self.content, self.styles, first, self.masks, self.coarse, self.room)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,17 +177,16 @@ def read_task(arguments: argparse.Namespace, options: Options, given: Given | No
     options, styles, first, model, network = given.options, given.styles, given.first, given.model, given.network
     size, style_shapes = picture_size(content.size, options), [style.size for style in given.looked_at]
     pictures = [content, *given.looked_at, *([] if first is None or options.init == "style" else [first])]
-    needed = peak_memory(
-        network.device,
-        check_memory(network, options, size, painting_sizes(style_shapes, options, size)),
-        decoded_bytes(picture.size for picture in pictures),
-    )
+    room = make_room(network, options, size, painting_sizes(style_shapes, options, size))
+    needed = peak_memory(network.device, room.needed, decoded_bytes(picture.size for picture in pictures))
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
     notes = [
         *idle_options(options, len(styles)),
         *idle_threads(arguments.threads),
         *about_pictures(options, content, styles, size),
         *about_preprocessing(options, model),
+        *room.notes(options),
+        *about_tile(options, content.size, size),
     ]
     if arguments.save_every is not None and arguments.save_every >= options.iterations:
         notes.append(f"--save-every {arguments.save_every} writes nothing: there are {options.iterations} iterations")
@@ -193,7 +197,20 @@ def read_task(arguments: argparse.Namespace, options: Options, given: Given | No
         **given.inputs,
     }
     return Task(
-        arguments, options, model, network, content, styles, first, masks, given.coarse, size, needed, notes, inputs
+        arguments,
+        options,
+        model,
+        network,
+        content,
+        styles,
+        first,
+        masks,
+        given.coarse,
+        size,
+        needed,
+        notes,
+        inputs,
+        room,
     )
 
 

@@ -32,7 +32,7 @@ MAX_RANGE = 100_000
 NAME_BYTES = 50
 """Of a cell's file name, what stands for the name or the value of a setting at most: together less than 255."""
 
-FIXED = ("device",)
+FIXED = ("device", "memory")
 """Options that change where the pictures are made, and not the pictures."""
 
 

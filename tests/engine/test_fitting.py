@@ -1,0 +1,83 @@
+"""Which pieces fit into a memory, and what an optimizer keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.fitting import LEAST_HISTORY, fit, fitting_pieces, whole
+from engine.load import load_network
+from engine.objective import Objective
+from engine.stylize import Settings, memory_beside
+from tests.engine import models
+
+SIZE = (288, 208)
+SETTINGS = Settings(content_layers=("conv3_1",), style_layers=("conv1_1", "conv2_1", "conv3_2"))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    return load_network(models.save(models.vgg(models.parameters((2, 2, 2), (16, 24, 32))), path), threads=1)
+
+
+def test_what_fits_is_not_cut(network):
+    needed = whole(network, *SIZE, SETTINGS).needed
+    assert needed == network.memory(*SIZE, [*SETTINGS.content_layers, *SETTINGS.style_layers])
+    found = fitting_pieces(network, *SIZE, SETTINGS, needed)
+    assert (found.size, found.count, found.cost, found.keep) == (None, 1, 1.0, None)
+    assert fitting_pieces(network, *SIZE, SETTINGS, needed - 1).count > 1
+
+
+@pytest.mark.parametrize("edges", ["zero", "wrap"])
+def test_less_memory_takes_more_time_and_is_kept_to(network, edges):
+    settings = replace(SETTINGS, edges=edges)
+    needed = whole(network, *SIZE, settings).needed
+    found = [fitting_pieces(network, *SIZE, settings, needed * share) for share in (1.0, 0.9, 0.7, 0.5, 0.3)]
+    costs = [pieces.cost for pieces in found]
+    assert costs == sorted(costs)
+    assert costs[-1] > 1.2
+    for pieces, share in zip(found, (1.0, 0.9, 0.7, 0.5, 0.3), strict=True):
+        assert pieces.needed <= needed * share
+
+
+def test_where_nothing_fits_the_smallest_is_told(network):
+    least = fitting_pieces(network, *SIZE, SETTINGS, 1.0)
+    assert 1.0 < least.needed < fitting_pieces(network, *SIZE, SETTINGS, 0.4e9).needed
+    assert fitting_pieces(network, *SIZE, SETTINGS, least.needed).needed == least.needed
+
+
+def test_the_pieces_are_those_that_are_computed(network):
+    image = models.random_image(*SIZE)
+    found = fitting_pieces(network, *SIZE, SETTINGS, 0.5 * whole(network, *SIZE, SETTINGS).needed)
+    names = {"content_layers": SETTINGS.content_layers, "style_layers": SETTINGS.style_layers}
+    objective = Objective(network, image, image, **names, piece=found.size, keep=found.keep)
+    pieces = objective.pieces(image.shape)
+    assert len(pieces) == found.count > 1
+    computed = sum(np.prod(piece.size) for piece in pieces) / np.prod(SIZE)
+    assert computed <= found.cost <= computed * 1.5
+
+
+def test_fewer_corrections_are_kept_where_they_leave_too_little(network):
+    free = memory_beside(network, *SIZE, replace(SETTINGS, history=10)) + whole(network, *SIZE, SETTINGS).needed
+    pieces, settings, needed = fit(network, *SIZE, SETTINGS, free / 1.5)
+    assert LEAST_HISTORY <= settings.history < 20
+    assert needed <= free / 1.5
+    assert pieces.count > 1
+
+
+@pytest.mark.parametrize("edges", ["zero", "reflect", "wrap"])
+def test_where_there_is_room_the_optimizer_keeps_its_own(network, edges):
+    """Other edges have halos of their own, which no memory takes away."""
+    pieces, settings, _ = fit(network, 32, 48, replace(SETTINGS, edges=edges), 1e12)
+    assert settings.history is None
+    assert pieces.count == 1
+
+
+@pytest.mark.parametrize("changes", [{"history": 20}, {"optimizer": "adam"}])
+def test_but_not_of_those_that_were_asked_for(network, changes):
+    settings = replace(SETTINGS, **changes)
+    for room in (1e12, 5e7, 1.0):
+        assert fit(network, *SIZE, settings, room)[1] == settings
