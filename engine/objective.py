@@ -198,7 +198,8 @@ class Objective:
         weights += [beta * weight * most for weight in self.style_layers.values()]
         if not any([*weights, *(term.weight for term in further)]):
             raise ValueError("nothing to optimize: all weights are zero")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and named by the first call
+        with self.device.computing(), np.errstate(over="ignore", invalid="ignore"):
+            # What overflows is found and named by the first call.
             styles = [*(() if style is None else self._style_terms(style)), *self._region_terms(regions)]
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
@@ -271,9 +272,10 @@ class Objective:
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
-        seen = self._look(image)
-        terms = self._values(seen.view)
-        gradient = self._gradient(seen, self.summands)
+        with self.device.computing():  # what a term computes in NumPy does not depend on the number of threads either
+            seen = self._look(image)
+            terms = self._values(seen.view)
+            gradient = self._gradient(seen, self.summands)
         return gradient, terms, self.device.count_not_finite(gradient)
 
     def _look(self, image: Array, **options: Any) -> _Seen:

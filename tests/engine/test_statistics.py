@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine import NonFiniteError, Objective, Settings, load_network, stylize
 from engine.objective import PAPER_STATISTICS
@@ -230,6 +231,20 @@ def test_the_transport_maps_one_covariance_to_the_other():
     trace, moved = transport(one, target.root, target.moments.epsilon)
     np.testing.assert_allclose(moved @ one @ moved, target.root @ target.root, rtol=1e-9, atol=1e-12)
     assert trace == pytest.approx(np.trace(one @ moved), rel=1e-12)
+
+
+def test_small_matrices_are_computed_by_one_thread_like_all_else(network, monkeypatch):
+    seen, right = [], np.linalg.eigh
+
+    def watched(matrix):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return right(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", watched)
+    with threadpool_limits(2, user_api="blas"):
+        objective(network, "wasserstein")(IMAGE)
+    assert seen
+    assert set(seen) == {1}
 
 
 def test_what_is_not_finite_is_named(network):
