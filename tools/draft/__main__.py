@@ -16,9 +16,9 @@ from kernels.cpu.threads import Threads
 from tools.cli.command_line import Parser, add_shared, given_path, natural_int, positive_float, positive_int, run, tell
 from tools.draft import judge
 from tools.draft.chain import chain_of, nodes_of
-from tools.draft.learn import learn
+from tools.draft.learn import FIRST, learn, parts_of
 from tools.draft.pictures import crops
-from tools.draft.practice import network_of, practiced, scaled
+from tools.draft.practice import PRACTICE_BALANCE, network_of, practiced, scaled
 from tools.media.files import byte_count, replacing
 from tools.media.images import load_image, pictures_in
 from tools.models.cache import resolve_model
@@ -50,9 +50,12 @@ def build_parser() -> Parser:
     command.add_argument(
         "-o", "--output", type=given_path, required=True, metavar="FILE", help="the ONNX file to write"
     )
-    command.add_argument("--crops", type=positive_int, default=192, metavar="N", help="crops of them (default 192)")
+    command.add_argument("--crops", type=positive_int, default=160, metavar="N", help="crops of them (default 160)")
     command.add_argument(
-        "--practice", type=natural_int, default=16, metavar="N", help="pictures made for practice (default 16)"
+        "--practice", type=natural_int, default=12, metavar="N", help="pictures made for practice (default 12)"
+    )
+    command.add_argument(
+        "--steps", type=positive_float, default=1.0, metavar="X", help="factor on the gradient steps (default 1)"
     )
     command.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the random numbers (default 0)")
     _add_teacher(command)
@@ -119,14 +122,16 @@ def _learn(arguments: argparse.Namespace) -> None:
     )
     seen = crops(pictures, teacher.preprocessing, arguments.crops, CROP, arguments.seed)
     with threads.computing():
-        learnt = learn(chain, seen, threads, progress, seed=arguments.seed)
+        first = parts_of(arguments.steps * (FIRST if arguments.practice else 1.0))
+        learnt = learn(chain, seen, threads, progress, parts=first, seed=arguments.seed)
         if arguments.practice:
-            network = network_of(scaled(learnt.student, learnt.sizes, chain), teacher)
+            network = network_of(scaled(learnt.student, learnt.sizes, chain, PRACTICE_BALANCE), teacher)
             weight = content_weight_at(CONTENT_WEIGHT, PRACTICE_SIDE**2, RECOMMENDED_SIZE**2)
             made = practiced(network, photographs, paintings, arguments.practice, weight, arguments.seed, progress)
             made = [picture for picture in made if min(picture.shape[:2]) >= CROP]
             of_made = crops(made, teacher.preprocessing, arguments.crops, CROP, arguments.seed + 1)
-            learnt = learn(chain, [*seen, *of_made], threads, progress, seed=arguments.seed)
+            parts = parts_of(arguments.steps)
+            learnt = learn(chain, [*seen, *of_made], threads, progress, parts=parts, seed=arguments.seed)
     metadata = {**preprocessing_metadata(teacher.preprocessing), "source": SOURCE, "license": LICENSE}
     with replacing(arguments.output) as path:
         write_onnx(path, nodes_of(scaled(learnt.student, learnt.sizes, chain)), metadata, dtype="float16")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,15 @@ class Part:
 
 
 PARTS = (
-    Part(("conv1_1",), ("conv1_1",), 4, 400, 0.01),
+    Part(("conv1_1",), ("conv1_1",), 4, 300, 0.01),
     Part(("conv1_2", "conv2_1"), ("conv2_1",), 4, 400, 0.005),
-    Part(("conv2_2", "conv3_1"), ("conv3_1",), 8, 500, 0.003),
-    Part(("conv3_2", "conv3_3", "conv3_4", "conv4_1", "conv4_2"), ("conv4_1", "conv4_2"), 16, 500, 0.002),
-    Part(("conv4_3", "conv4_4", "conv5_1"), ("conv5_1",), 32, 400, 0.002),
+    Part(("conv2_2", "conv3_1"), ("conv3_1",), 6, 400, 0.003),
+    Part(("conv3_2", "conv3_3", "conv3_4", "conv4_1", "conv4_2"), ("conv4_1", "conv4_2"), 12, 300, 0.002),
+    Part(("conv4_3", "conv4_4", "conv5_1"), ("conv5_1",), 16, 200, 0.002),
 )
+
+FIRST = 0.2
+"""The share of the steps that makes a network good enough to make pictures for practice."""
 
 POSITIONS = 30_000
 """Positions that a layer's least squares are of."""
@@ -66,6 +69,12 @@ RIDGE = 1e-6
 
 HELD_BACK = 16
 """One crop in so many is not learnt from: on these the agreement is told."""
+
+
+def parts_of(share: float) -> tuple[Part, ...]:
+    """Return the parts with this share of the steps."""
+    return tuple(replace(part, steps=max(1, int(part.steps * share))) for part in PARTS)
+
 
 Lesson = tuple[Array, dict[str, Array]]
 """A part's input for a crop, and the teacher's T in the judged layers, (positions, channels)."""
@@ -116,14 +125,14 @@ def learn(
             of_teacher = threads.map(_rectified, wanted)
             if name in part.judged:
                 rows = [F.reshape(-1, F.shape[2]) for F in of_teacher]
-                energy = sum(threads.map(lambda F: float(np.einsum("ij,ij->", F, F, dtype=np.float64)), rows))
+                energy = sum(threads.map(_energy, rows))
                 sizes[name] = float(np.sqrt(energy / (width * sum(map(len, rows)))))
                 for lesson, F in zip(lessons, rows, strict=True):
                     lesson[1][name] = F / np.float32(sizes[name])
         held, taught = lessons[::HELD_BACK], [one for index, one in enumerate(lessons) if index % HELD_BACK]
-        before, _ = agreement(chain, held, threads, with_gradients=False)
+        before = agreement(chain, held, threads)
         refine(chain, taught, threads, part, seed)
-        after, _ = agreement(chain, held, threads, with_gradients=False)
+        after = agreement(chain, held, threads)
         for name in part.judged:
             errors[name] = (before[name], after[name])
             tell(f"{name}: {100 * before[name]:.2f} %, after {part.steps} steps {100 * after[name]:.2f} %")
@@ -207,36 +216,59 @@ def rectified_least_squares(X: Double, R: Double) -> Double:
 # ---- by gradients ----
 
 
-def agreement(
-    chain: Chain, batch: Sequence[Lesson], threads: Threads, with_gradients: bool = True
-) -> tuple[dict[str, float], list[Array]]:
-    """Return how far the judged layers' products are from the teacher's, and the sum's gradient in weights and biases.
+def agreement(chain: Chain, lessons: Sequence[Lesson], threads: Threads) -> dict[str, float]:
+    """Return how far the judged layers' products are from the teacher's: ``|F F^T - T T^T|^2 / |T T^T|^2``.
 
-    The distance is ``|F F^T - T T^T|^2 / |T T^T|^2`` over all pairs of the batch's positions. It and its derivative
-    ``4 (F F^T - T T^T) F`` are made of small matrices, because ``|F T^T|^2`` is the sum over ``(F^T F) (T^T T)``.
+    It is over all pairs of positions, and made of small matrices: ``|F T^T|^2`` is the product of F^T F and T^T T.
+    """
+    values = threads.map(lambda lesson: features(chain, lesson[0]), lessons)
+    result = {}
+    for place, name in _judged(chain, lessons[0]):
+        pairs = _pairs(place, name, values, lessons)
+        own, cross, whole = (
+            _summed(threads.map(functools.partial(_product, *sides), pairs)) for sides in ((0, 0), (1, 0), (1, 1))
+        )
+        result[name] = float((own**2).sum() - 2 * (cross**2).sum()) / float((whole**2).sum()) + 1
+    return result
+
+
+def gradients_of(chain: Chain, batch: Sequence[Lesson], threads: Threads) -> list[Array]:
+    """Return the gradient of the sum of ``|F F^T - T T^T|^2 / |T|^4`` over the judged layers in weights and biases.
+
+    The derivative with respect to F is ``4 (F F^T - T T^T) F``, which is made of small matrices too.
     """
     values = threads.map(lambda lesson: features(chain, lesson[0]), batch)
-    losses: dict[str, float] = {}
     at: list[dict[int, Array]] = [{} for _ in batch]
-    for place, layer in enumerate(chain, 1):
-        if layer.name not in batch[0][1]:
-            continue
-        F = [value[place].reshape(-1, value[place].shape[2]) for value in values]
-        pairs = list(zip(F, [lesson[1][layer.name] for lesson in batch], strict=True))
-        own = _summed(threads.map(lambda pair: pair[0].T @ pair[0], pairs))
-        cross = _summed(threads.map(lambda pair: pair[1].T @ pair[0], pairs))
-        whole = _summed(threads.map(lambda pair: pair[1].T @ pair[1], pairs))
-        norm = float((whole**2).sum())
-        losses[layer.name] = float((own**2).sum() - 2 * (cross**2).sum()) / norm + 1
-        if with_gradients:
-            A, B = ((matrix * (4 / norm)).astype(np.float32) for matrix in (own, cross))
-            derivatives = threads.map(functools.partial(_derivative, A, B), pairs)
-            for there, value, derivative in zip(at, values, derivatives, strict=True):
-                there[place] = derivative.reshape(value[place].shape)
-    if not with_gradients:
-        return losses, []
+    for place, name in _judged(chain, batch[0]):
+        pairs = _pairs(place, name, values, batch)
+        own, cross = (_summed(threads.map(functools.partial(_product, *sides), pairs)) for sides in ((0, 0), (1, 0)))
+        factor = 4 / sum(threads.map(lambda pair: _energy(pair[1]), pairs)) ** 2
+        A, B = ((factor * matrix).astype(np.float32) for matrix in (own, cross))
+        derivatives = threads.map(functools.partial(_derivative, A, B), pairs)
+        for there, value, derivative in zip(at, values, derivatives, strict=True):
+            there[place] = derivative.reshape(value[place].shape)
     of_crops = threads.map(lambda pair: weight_gradients(chain, *pair), list(zip(values, at, strict=True)))
-    return losses, [_summed(arrays).astype(np.float32) for arrays in zip(*of_crops, strict=True)]
+    return [_summed(arrays).astype(np.float32) for arrays in zip(*of_crops, strict=True)]
+
+
+def _judged(chain: Chain, lesson: Lesson) -> list[tuple[int, str]]:
+    return [(place, layer.name) for place, layer in enumerate(chain, 1) if layer.name in lesson[1]]
+
+
+def _pairs(
+    place: int, name: str, values: Sequence[list[Array]], lessons: Sequence[Lesson]
+) -> list[tuple[Array, Array]]:
+    """Return F and T of each crop at a layer, (positions, channels)."""
+    F = [value[place].reshape(-1, value[place].shape[2]) for value in values]
+    return list(zip(F, [lesson[1][name] for lesson in lessons], strict=True))
+
+
+def _product(first: int, second: int, pair: tuple[Array, Array]) -> Array:
+    return pair[first].T @ pair[second]
+
+
+def _energy(F: Array) -> float:
+    return float(np.einsum("ij,ij->", F, F, dtype=np.float64))
 
 
 def _derivative(A: Array, B: Array, pair: tuple[Array, Array]) -> Array:
@@ -260,7 +292,7 @@ def refine(chain: Chain, lessons: Sequence[Lesson], threads: Threads, part: Part
     first, second = ([np.zeros_like(array) for array in parameters] for _ in range(2))
     for step in range(1, part.steps + 1):
         chosen = random.choice(len(lessons), min(part.batch, len(lessons)), replace=False)
-        _, gradients = agreement(chain, [lessons[index] for index in chosen], threads)
+        gradients = gradients_of(chain, [lessons[index] for index in chosen], threads)
         rate = part.rate * 0.5 * (1 + np.cos(np.pi * step / part.steps)) * min(1.0, step / 20)
         for array, size, m, v, g in zip(parameters, sizes, first, second, gradients, strict=True):
             m += np.float32(0.1) * (g - m)

@@ -21,6 +21,9 @@ from tools.draft.chain import Chain, Layer, nodes_of
 BALANCE = {"conv1_1": 5.0, "conv2_1": 2.0, "conv3_1": 1.4, "conv4_1": 1.0, "conv5_1": 2.0}
 """How many times as large as the teacher's the activations of the style layers are: E_l grows with the fourth power."""
 
+PRACTICE_BALANCE = {"conv1_1": 5.0, "conv2_1": 2.0, "conv3_1": 1.4, "conv4_1": 1.0, "conv5_1": 2.0}
+"""That of the network that makes pictures for practice."""
+
 WEIGHTS = (1.0, 0.2, 3.0)
 """Content weights of the pictures made for practice, in turn, in units of the recommended one."""
 

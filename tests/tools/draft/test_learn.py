@@ -11,7 +11,7 @@ from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from kernels.cpu.threads import Threads
 from tools.draft import chain as chains
 from tools.draft.chain import chain_of, features, nodes_of, weight_gradients
-from tools.draft.learn import PARTS, agreement, learn, pivots, rectified_least_squares
+from tools.draft.learn import PARTS, agreement, gradients_of, learn, pivots, rectified_least_squares
 from tools.draft.practice import BALANCE, network_of, practiced, scaled
 from tools.models.random_vgg import random_vgg
 
@@ -81,15 +81,22 @@ def test_weight_gradients_are_the_differences_of_the_loss(teacher):
         assert (above - below) / 2 == pytest.approx(float((gradient * direction).sum()), rel=0.02)
 
 
-def test_the_gradient_of_the_agreement_is_that_of_the_products(teacher, crops):
+def test_the_agreement_is_that_of_the_products_of_positions(teacher, crops):
     chain = chain_of(teacher.nodes, "conv1_1")
     random = np.random.default_rng(2)
-    values = features(chain, crops[0])[-1].reshape(-1, 8)
-    lesson = (crops[0], {"conv1_1": random.uniform(0, 20, (len(values), 5)).astype(np.float32)})
-    losses, _ = agreement(chain, [lesson], Threads(1))
-    F, A = values.astype(np.float64), lesson[1]["conv1_1"].astype(np.float64)
-    expected = ((F @ F.T - A @ A.T) ** 2).sum() / ((A @ A.T) ** 2).sum()
-    assert losses["conv1_1"] == pytest.approx(expected, rel=1e-4)
+    F = [features(chain, crop)[-1].reshape(-1, 8) for crop in crops[:2]]
+    R = [random.uniform(0, 20, (len(rows), 5)).astype(np.float32) for rows in F]
+    lessons = [(crop, {"conv1_1": rows}) for crop, rows in zip(crops, R, strict=False)]
+    of_student, of_teacher = (np.concatenate(rows).astype(np.float64) for rows in (F, R))
+    products = of_teacher @ of_teacher.T
+    difference = of_student @ of_student.T - products
+    threads = Threads(2)
+    found = agreement(chain, lessons, threads)
+    assert found["conv1_1"] == pytest.approx((difference**2).sum() / (products**2).sum(), rel=1e-4)
+    # The derivative with respect to the biases, from the definition.
+    flowing = 4 * difference @ of_student / products.trace() ** 2
+    expected = np.where(of_student > 0, flowing, 0).sum(axis=0)
+    np.testing.assert_allclose(gradients_of(chain, lessons, threads)[1], expected, rtol=1e-3)
 
 
 def test_pivots_are_those_of_a_qr_of_the_activations():
