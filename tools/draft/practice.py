@@ -18,7 +18,7 @@ from engine.ops import Array
 from engine.optimize import minimize
 from tools.draft.chain import Chain, Layer, nodes_of
 
-BALANCE = {"conv1_1": 5.0, "conv2_1": 2.0, "conv3_1": 1.4, "conv4_1": 1.0, "conv5_1": 2.0}
+BALANCE = {"conv1_1": 14.0, "conv2_1": 4.5, "conv3_1": 2.4, "conv4_1": 1.2, "conv5_1": 5.0}
 """How many times as large as the teacher's the activations of the style layers are: E_l grows with the fourth power."""
 
 PRACTICE_BALANCE = {"conv1_1": 5.0, "conv2_1": 2.0, "conv3_1": 1.4, "conv4_1": 1.0, "conv5_1": 2.0}
