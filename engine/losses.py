@@ -38,7 +38,8 @@ def content_loss(device: Device, F: Array, P: Array, scale: float = 1.0, m: Arra
 
     Parameters
     ----------
-    F, P : (H_l, W_l, N_l), of the same shape, stored ``scale`` times as large as they are.
+    F, P : (H_l, W_l, N_l), of the same shape.
+    scale : how many times as large as they are F and P are stored: 1 but for 16-bit numbers.
     m : (H_l, W_l), weights of the positions j; None counts each once.
     """
     if F.shape != P.shape:
@@ -65,7 +66,8 @@ def gram_matrix(device: Device, F: Array, scale: float = 1.0, m: Array | None = 
 
     Parameters
     ----------
-    F : (H_l, W_l, N_l), stored ``scale`` times as large as it is.
+    F : (H_l, W_l, N_l).
+    scale : how many times as large as it is F is stored.
     m : (H_l, W_l), weights of the positions: ``G_ij = sum_k m_k F_ik F_jk``; None counts each once.
     """
     if m is not None:
@@ -88,7 +90,7 @@ def style_layer_loss(device: Device, G: Array, A: Array, M_l: float, M_a: float 
     M_l, M_a : the sizes of their feature maps, or the sums of their positions' weights; None means that they agree.
     """
     N_l = G.shape[0]
-    return device.quotient_distance(G, M_l, A, M_a or M_l, 4 * N_l**2)
+    return device.quotient_distance(G, M_l, A, M_l if M_a is None else M_a, 4 * N_l**2)
 
 
 def style_layer_loss_gradient(
@@ -119,8 +121,8 @@ def style_layer_loss_gradient(
     -------
     (H_l, W_l, N_l).
     """
-    N_l, M_l = G.shape[0], M_l or F.shape[0] * F.shape[1]
-    difference = device.quotient_difference(G, M_l, A, M_a or M_l)
+    N_l, M_l = G.shape[0], F.shape[0] * F.shape[1] if M_l is None else M_l
+    difference = device.quotient_difference(G, M_l, A, M_l if M_a is None else M_a)
     if m is not None:
         F = device.weigh_positions(F, m)
     return device.gram_product(difference, F, factor=weight / (N_l**2 * M_l), add_to=add_to)

@@ -20,7 +20,7 @@ from engine.ops import Array
 from engine.transparency import area_average
 
 Guide = npt.NDArray[np.float64]
-"""How much of each position belongs to a region, 0..1."""
+"""How much of each position belongs to a region, 0..1, or how much it counts, 0 and above; (H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,15 @@ def guides_of(masks: Sequence[Array], shape: tuple[int, ...]) -> list[Guide]:
 
 
 def counts_of(mask: Array, shape: tuple[int, ...]) -> Guide:
-    """Return how much each position of the content image counts; raises ValueError for a mask that does not fit."""
+    """Return how much each position of the content image counts.
+
+    Parameters
+    ----------
+    mask : (H, W), 0 and above.
+    shape : of the content image, (H, W, 3).
+
+    Raises ValueError for a mask of another size, or with values that are negative or not finite.
+    """
     counts = np.asarray(mask, np.float64)
     if counts.shape != tuple(shape[:2]):
         raise ValueError(f"the content mask has the shape {counts.shape}, the content image {tuple(shape[:2])}")
