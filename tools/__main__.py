@@ -19,6 +19,7 @@ TOOLS = {
     "studio": "a page where pictures are made and steered",
     "reconstruct": "what each layer knows of a picture",
     "models": "fetch, convert and inspect networks",
+    "draft": "make the draft network, judge networks",
     "check-gradients": "check every gradient of a network",
     "bench": "measure speed and memory",
 }
