@@ -246,6 +246,12 @@ def test_a_term_that_is_no_sum_is_refused(paths):
         objective(network(paths), {"style": PAINTING, "further_terms": (Square("conv3_1"),)}, piece=BLOCK)
 
 
+@pytest.mark.parametrize("chosen", [{"piece": BLOCK}, {"edges": "reflect"}])
+def test_on_a_gpu_they_are_refused(chosen, paths, emulator):
+    with pytest.raises(ValueError, match=r"are computed on the CPU alone: choose the device cpu"):
+        objective(load_network(paths["plain"], device="cuda"), {"style": PAINTING}, **chosen)
+
+
 def test_what_is_padded_otherwise_is_refused(tmp_path):
     def same_pool(builder, value):
         return builder.node("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")
