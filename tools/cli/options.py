@@ -18,7 +18,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.pieces import EDGES
 from engine.preprocessing import PREPROCESSING
-from engine.stylize import VARIATIONS, Settings
+from engine.stylize import INITS, VARIATIONS, Settings
 from engine.vgg import PAPER_CONTENT_WEIGHT
 from tools.cli.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
 
@@ -118,6 +118,13 @@ PAPER: dict[str, Any] = {
     "colors": "painting",
 }
 """What ``--paper`` means: the options as the paper has them; of the number of iterations it says nothing."""
+
+
+FIRST_DRAFT = "draft"
+"""To begin with the draft network's picture: what ``stylize`` takes besides ``INITS``."""
+
+STARTS = (*INITS, FIRST_DRAFT)
+"""What a picture of ``stylize`` can begin with, besides a file."""
 
 
 def levels_of(options: Options) -> int:
@@ -272,7 +279,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "content_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "style_layers": {"type": argument(layer_weights), "metavar": "LAYER[:WEIGHT],..."},
     "edges": {"type": choice("edges", EDGES), "metavar": "|".join(EDGES)},
-    "init": {"type": given_name, "metavar": "noise|content|style|FILE"},
+    "init": {"type": given_name, "metavar": "content|noise|style|FILE"},
     "seed": {"type": natural_int, "metavar": "N"},
     "pooling": {"type": choice("pooling", POOLINGS), "metavar": "|".join(POOLINGS)},
     "optimizer": {"type": choice("optimizer", METHODS), "metavar": "|".join(METHODS)},

@@ -22,7 +22,7 @@ from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optim
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free, free_bytes
-from tools.cli.options import COLORS, LUMINANCE, TILED, Options, layers_called, levels_of
+from tools.cli.options import COLORS, FIRST_DRAFT, LUMINANCE, TILED, Options, layers_called, levels_of
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize
 
@@ -168,8 +168,8 @@ def work(network: Network, options: Options, content: Size) -> float:
 
 
 def first_picture(options: Options, styles: Sequence[Picture]) -> Picture | None:
-    """Return the picture to begin with at any size, or None where it is made of the photograph or of noise."""
-    if options.init in ("noise", "content"):
+    """Return the picture to begin with at any size, or None where it is made of the photograph, of noise or a draft."""
+    if options.init in ("noise", "content", FIRST_DRAFT):
         return None
     return styles[0] if options.init == "style" else load_image(Path(options.init))
 

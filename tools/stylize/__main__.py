@@ -14,12 +14,13 @@ from tools.cli.command_line import (
     Parser,
     add_record_paths,
     add_shared,
+    given_name,
     given_path,
     positive_int,
     run,
     tell,
 )
-from tools.cli.options import add_options, add_paper, options_from, parsed
+from tools.cli.options import STARTS, Options, add_options, add_paper, options_from, parsed
 from tools.cli.session import Session
 from tools.stylize.account import NAME
 from tools.stylize.batch import make_batch
@@ -65,7 +66,15 @@ def build_parser(whole: bool = True) -> Parser:
     )
     parser.add_argument("-o", "--output", type=given_path, required=whole, metavar="OUT", help="picture to write")
     add_paper(parser)
-    add_options(parser)
+    add_options(parser, leave_out=("init",))
+    parser.add_argument(
+        "--init",
+        type=given_name,
+        default=Options().init,
+        metavar="|".join((*STARTS, "FILE")),
+        help="picture to begin with: the photograph (content), noise, a painting, what the draft network makes of them "
+        f"in seconds, or an image file (default {Options().init})",
+    )
     parser.add_argument(
         "--preview",
         action="store_true",

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.stylize import INITS
 from tools.cli.command_line import EXIT_ERROR, EXIT_INTERRUPTED, describe, tell
-from tools.cli.options import Options, levels_of
+from tools.cli.options import STARTS, Options, levels_of
 from tools.cli.progress import Progress, duration
 from tools.cli.session import Bar, Session, facts_of, seconds_since
 from tools.media.files import check_writable, make_folder, remove_unfinished, write_text
@@ -110,7 +109,7 @@ def _items(arguments: argparse.Namespace) -> list[Item]:
                 f"{str(other)!r} and {str(item.photograph)!r} would both be {str(item.output)!r}: rename one of them"
             )
     single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
-    first = [] if arguments.init in INITS else [Path(arguments.init)]
+    first = [] if arguments.init in STARTS else [Path(arguments.init)]
     for path in (*arguments.style, *arguments.mask, *single, *first):
         if any(same_file(path, item.output) for item in items):
             raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another folder for -o")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from engine.errors import unknown_name
-from engine.stylize import INITS
+from tools.cli.options import STARTS
 from tools.media.animation import check_animation
 from tools.media.files import check_lines, check_writable, remove_unfinished
 from tools.media.picture_files import address
@@ -42,12 +42,12 @@ def check_outputs(arguments: argparse.Namespace, resumed: bool = False) -> None:
         check_output(preview_path(arguments.output))
     single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
     inputs = [arguments.content, *arguments.style, *arguments.mask, *single]
-    if arguments.init not in INITS:
+    if arguments.init not in STARTS:
         inputs.append(Path(arguments.init))
         if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read
             if inputs[-1].suffix or inputs[-1].name != arguments.init:
                 raise ValueError(f"--init: there is no picture {arguments.init!r}")
-            raise ValueError(f"{unknown_name('init', arguments.init, INITS)}, or the path of an image file")
+            raise ValueError(f"{unknown_name('init', arguments.init, STARTS)}, or the path of an image file")
     for path in inputs:
         check_not_written(arguments, path)
     plot: Path | None = arguments.plot

@@ -18,6 +18,7 @@ from engine.optimize import Result
 from engine.stylize import Job
 from tools.cli.disk import Space, picture_bytes, save_somewhere
 from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run
+from tools.cli.options import FIRST_DRAFT
 from tools.cli.progress import Progress, duration
 from tools.cli.rendering import at_level, finished, painting_sizes, picture_levels
 from tools.cli.session import Bar, Facts, Listener, Session, follow
@@ -25,6 +26,7 @@ from tools.media.files import Lines
 from tools.media.picture import Picture, resize
 from tools.stylize.account import NAME, Entries, Log, start_of_log, texts
 from tools.stylize.checkpoint import Checkpoints, Resumed
+from tools.stylize.first_draft import first_draft
 from tools.stylize.listeners import Pictures, Plot, Report
 from tools.stylize.task import Task
 from tools.stylize.timelapse import Timelapse
@@ -45,8 +47,10 @@ def make_picture(
     """
 
     def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
+        if image is None and resumed is not None:
+            return task.rendering(level, resumed.picture or task.first)
         if image is None:
-            return task.rendering(level, (None if resumed is None else resumed.picture) or task.first)
+            return task.rendering(level, first_draft(task, level) if task.options.init == FIRST_DRAFT else task.first)
         return task.rendering(level, Picture(image, resize(task.content, *image.shape[:2]).alpha))
 
     path, levels = task.arguments.log, picture_levels(task.options, task.network)

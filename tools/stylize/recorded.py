@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.stylize import INITS, content_weight_at
+from engine.stylize import content_weight_at
 from tools.cli.command_line import Parser, tell
-from tools.cli.options import PAPER
+from tools.cli.options import PAPER, STARTS
 from tools.media.files import sha256_of
 from tools.media.images import read_text
 from tools.media.record import PROJECT, fits, parsed_json
@@ -135,7 +135,7 @@ def made_again(picture: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     found = dict(settings)
     for name in (*_FILES, "init"):
         recorded = settings.get(name)
-        if name in given or not recorded or (name == "init" and recorded in INITS):
+        if name in given or not recorded or (name == "init" and recorded in STARTS):
             continue
         paths = [find(name, place, str(one)) for place, one in enumerate(_listed(recorded))]
         found[name] = paths if isinstance(recorded, list) else paths[0]

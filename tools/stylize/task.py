@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 from engine.multiscale import Level
 from engine.network import Network
-from engine.stylize import INITS, Job, with_content_weight
+from engine.stylize import Job, with_content_weight
 from tools.cli.command_line import tell
 from tools.cli.masks import Masks, load_masks
 from tools.cli.memory import peak_memory
 from tools.cli.notes import about_pictures, check_style, idle_options, idle_threads
-from tools.cli.options import Options, check_blend, levels_of
+from tools.cli.options import FIRST_DRAFT, STARTS, Options, check_blend, levels_of
 from tools.cli.rendering import (
     Room,
     Size,
@@ -34,7 +35,7 @@ from tools.cli.rendering import (
 from tools.media.files import byte_count, sha256_of
 from tools.media.images import load_image, load_painting
 from tools.media.picture import Picture
-from tools.models.cache import announce_draft, resolve_model
+from tools.models.cache import DRAFT_FILE, announce_draft, resolve_model
 from tools.models.loading import about_preprocessing, load, with_model
 from tools.stylize.account import NAME
 from tools.stylize.outputs import check_not_written
@@ -154,7 +155,7 @@ def read_given(arguments: argparse.Namespace, options: Options) -> Given:
     inputs = {
         "coarse_style": None if coarse is None else sha256_of(arguments.coarse_style),
         "style": [sha256_of(path) for path in arguments.style],
-        "init": None if options.init in INITS else sha256_of(Path(options.init)),
+        "init": _sha256_of_start(options.init),
         "model": sha256_of(model),
     }
     return Given(check_layers(network, options), styles, coarse, first, model, network, inputs)
@@ -179,6 +180,8 @@ def read_task(arguments: argparse.Namespace, options: Options, given: Given | No
     pictures = [content, *given.looked_at, *([] if first is None or options.init == "style" else [first])]
     room = make_room(network, options, size, painting_sizes(style_shapes, options, size))
     needed = peak_memory(network.device, room.needed, decoded_bytes(picture.size for picture in pictures))
+    if options.init == FIRST_DRAFT and arguments.levels is None:
+        options = dataclasses.replace(options, levels=1)  # the draft was from small to large
     options = with_fitting_levels(options, network, content.size, style_shapes, arguments.levels)
     notes = [
         *idle_options(options, len(styles)),
@@ -212,6 +215,13 @@ def read_task(arguments: argparse.Namespace, options: Options, given: Given | No
         inputs,
         room,
     )
+
+
+def _sha256_of_start(init: str) -> str | None:
+    """Return the hash of the file that the picture to begin with is, or is made by."""
+    if init == FIRST_DRAFT:
+        return sha256_of(DRAFT_FILE)
+    return None if init in STARTS else sha256_of(Path(init))
 
 
 def read_masks(arguments: argparse.Namespace, content: Size) -> Masks:
