@@ -133,6 +133,7 @@ class Objective:
     terms : of the last call, ``{"content": {layer: L}, "style": {layer: E_l}}``, without alpha, beta and w_l; the
         further terms by their kind and name, without their weights.
     evaluations : how often it was called.
+    summands : the terms themselves, those of the style first.
 
     Examples
     --------

@@ -140,12 +140,12 @@ class Plan:
                     features, there = tape.features[name], flowing.get(node.output)
                     flowing[node.output] = _with_gradient(device, gradients[name], there, features, name)
 
-        def output(node: Node) -> Array | None:
+        def take_output(node: Node) -> Array | None:
             features = [tape.features.pop(name, None) for name in names.get(node.output, ())]
             return features[0] if features else None
 
         with device.computing():
-            graph.backward(device, self.nodes, tape.saved, output, flowing, add, arrive, observe=observe)
+            graph.backward(device, self.nodes, tape.saved, take_output, flowing, add, arrive, observe=observe)
         if not flowing:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
         gradient = self.preprocessing.input_gradient(device, flowing[self.nodes[0].input])
