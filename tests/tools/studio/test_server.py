@@ -176,7 +176,7 @@ def test_memory_and_time_are_told_before_the_start(page):
     told = page.post("/estimate", page.studio.form(size="200"))
     assert (told["width"], told["height"], told["levels"]) == (200, 150, 2)
     assert told["seconds"] > 0
-    assert told["memory"].endswith("MB")
+    assert told["memory"].endswith(("MB", "GB"))
     assert told["command"].startswith("python -m tools.stylize ")
     assert told["content_weight"] == told["recommended"]
     assert page.post("/estimate", page.studio.form(content_weight="7"))["content_weight"] == 7

@@ -456,7 +456,7 @@ def killed_and_resumed(folder: Path, method: str, moments: random.Random) -> lis
 
     Returns the size and the iteration that the checkpoint had at each kill.
     """
-    run = (*LEVELS, "-n", 12, "--optimizer", method, "-q", "--checkpoint-every", 1)
+    run = (*LEVELS, "-n", 40, "--optimizer", method, "-q", "--checkpoint-every", 1)
     finished(started(folder, *run, "-o", "{}/whole.png"))
     path, kills = folder / "run.npz", []
     process = started(folder, *run, "--checkpoint", "{}/run.npz")
@@ -464,7 +464,7 @@ def killed_and_resumed(folder: Path, method: str, moments: random.Random) -> lis
         before = inode(path)
         while process.poll() is None and inode(path) in (None, before):
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.5))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.communicate()
         if not path.exists():  # the picture had been written
