@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.color import in_gray, match_colors, match_luminance, with_luminance
-from engine.fitting import Pieces, PieceSize, fitting_pieces
+from engine.fitting import LEAST_HISTORY, Pieces, PieceSize, fitting_pieces
 from engine.fitting import fit as fit_memory
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
@@ -107,9 +107,14 @@ def make_room(network: Network, options: Options, size: Size, style_sizes: Seque
     """
     free = free_bytes(network.device, options.memory)
     room = math.inf if free is None or network.device.kind == "cuda" else float(free)
+    more = "" if options.memory is None else ", or more --memory"
+    # Where the fewest vectors do not fit, no pieces are looked for.
+    few = dataclasses.replace(options, history=options.history or LEAST_HISTORY)
+    if not optimizer_is_elsewhere(network, options):
+        least = network.weight_bytes([*options.content_layers, *options.style_layers]) + optimizer_memory(*size, few)
+        check_free(network.device, least, size, f"choose a smaller --size{more}", free)
     with remedied("--size"):
         pieces, fitted, needed = fit_memory(network, *size, options, room)
-    more = "" if options.memory is None else ", or more --memory"
     check_free(network.device, needed, size, f"choose a smaller --size{more}", free)
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"

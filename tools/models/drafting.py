@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from engine.network import Network
 from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
 from engine.stylize import content_weight_at, content_weight_of
-from tools.cli.options import Options
+from tools.cli.options import FIRST_DRAFT, Options
 from tools.models.cache import DRAFT
 
 LONG_SIDE = 256
@@ -23,7 +23,7 @@ def with_draft(options: Options, network: Network, draft: Network, size: int) ->
 
     Parameters
     ----------
-    size : long side of the preview in pixels.
+    size : long side of the preview in pixels. A draft cannot begin with a draft: it begins with the photograph.
     """
     ratio = size / options.size
     given = content_weight_of(options, network, options.size) / network.content_weight
@@ -38,12 +38,19 @@ def with_draft(options: Options, network: Network, draft: Network, size: int) ->
         optimizer="l-bfgs",
         learning_rate=None,
         history=None,
+        init="content" if options.init == FIRST_DRAFT else options.init,
         model=DRAFT,
         dtype="float32",
         size=size,
         style_size=max(1, round(style_size * ratio)) if isinstance(style_size, int) else style_size,
         levels=1,
     )
+
+
+def left_out(options: Options, draft: Network) -> list[str]:
+    """Return the layers of some options that the draft network does not have."""
+    names = dict.fromkeys([*layer_names(options.content_layers), *layer_names(options.style_layers)])
+    return [name for name in names if name not in draft.outputs]
 
 
 def _kept(layers: Layers, known: Container[str]) -> Layers:

@@ -142,7 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = Session(NAME, f"interrupted, {arguments.output} was not written")
     code = session.run(lambda: _make(arguments, session, resumed, check))
     if code == EXIT_INTERRUPTED and arguments.checkpoint is not None and arguments.checkpoint.exists():
-        tell(f"{NAME}: to go on: python -m tools.stylize --resume {shlex.quote(str(arguments.checkpoint))}")
+        done = read_checkpoint(arguments.checkpoint).iteration
+        tell(
+            f"{NAME}: to go on from iteration {done + 1}: python -m tools.stylize --resume "
+            f"{shlex.quote(str(arguments.checkpoint))}"
+        )
     return code
 
 

@@ -17,7 +17,7 @@ from tools.cli.rendering import at_level, picture_levels, rendering, with_fittin
 from tools.cli.session import Bar, follow
 from tools.media.picture import Picture
 from tools.models.cache import DRAFT_FILE
-from tools.models.drafting import with_draft
+from tools.models.drafting import left_out, with_draft
 from tools.stylize.account import NAME
 from tools.stylize.task import Task
 
@@ -26,8 +26,9 @@ def first_draft(task: Task, level: Level) -> Picture:
     """Return the draft network's picture at the size of a level; raises KeyboardInterrupt where it is interrupted."""
     began, options = time.perf_counter(), at_level(task.options, level)
     draft = load_network(DRAFT_FILE, pooling=options.pooling, device=options.device, threads=task.arguments.threads)
+    task.tell_left_out(left_out(options, draft))
     asked = with_draft(options, task.network, draft, level.size)
-    small = dataclasses.replace(asked, init="content", levels=usual_levels(level.size))
+    small = dataclasses.replace(asked, levels=usual_levels(level.size))
     small = with_fitting_levels(small, draft, task.content.size, [style.size for style in task.styles], None)
 
     def prepared(size: Level, image: NDArray[np.float32] | None) -> Job:

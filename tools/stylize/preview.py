@@ -12,7 +12,7 @@ from tools.cli.session import Bar, follow
 from tools.media.files import sha256_of
 from tools.media.saving import save_image
 from tools.models.cache import DRAFT_FILE
-from tools.models.drafting import LONG_SIDE, with_draft
+from tools.models.drafting import LONG_SIDE, left_out, with_draft
 from tools.stylize.account import NAME, texts
 from tools.stylize.outputs import preview_path, same_file
 from tools.stylize.task import Task
@@ -27,6 +27,7 @@ def preview_was_interrupted(task: Task) -> bool:
         task.say("no preview: the picture itself is by the draft network, and no larger than one would be")
         return False
     draft = load_network(DRAFT_FILE, pooling=options.pooling, device=options.device, threads=arguments.threads)
+    task.tell_left_out(left_out(options, draft))
     small = with_draft(options, task.network, draft, max(height, width))
     path, inputs = preview_path(arguments.output), {**task.inputs, "model": sha256_of(DRAFT_FILE)}
     with Progress(small.iterations, "iterations", "preview", quiet=arguments.quiet) as progress:

@@ -110,6 +110,11 @@ class Task:
         if not self.arguments.quiet:
             tell(f"{NAME}: {line}")
 
+    def tell_left_out(self, layers: Sequence[str]) -> None:
+        """Say which layers the draft network does not have."""
+        if layers:
+            self.say(f"the draft network has no {', '.join(layers)}, which it leaves out")
+
     def rendering(self, level: Level, first: Picture | None) -> tuple[Picture, Job]:
         """Return the photograph at the size of a level, and the job that makes the picture from ``first``."""
         options = at_level(self.options, level)

@@ -58,6 +58,12 @@ def test_it_begins_with_what_the_draft_network_makes_of_the_pictures(folder, cal
     np.testing.assert_allclose(begun[0].pixels, stylize(draft, photo, painting, balanced).image, rtol=0, atol=1e-3)
 
 
+def test_a_preview_can_come_before_it_and_says_what_it_leaves_out(folder, call):
+    said = call(*WITH_DRAFT, "--preview", "--style-layers", "conv1_1,conv5_4")
+    assert said.count("the draft network has no conv5_4, which it leaves out") == 2
+    assert (folder / "out-preview.png").exists()
+
+
 def test_the_same_bits_at_any_number_of_threads(folder, call):
     made = []
     for threads in (1, 2):

@@ -111,7 +111,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_it_had_not_been(fol
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "iteration", interrupted)
         said = call(*KEPT, code=130)
-    assert said.splitlines()[-1] == f"stylize: to go on: python -m tools.stylize --resume {folder}/run.npz"
+    assert (
+        said.splitlines()[-1]
+        == f"stylize: to go on from iteration 4: python -m tools.stylize --resume {folder}/run.npz"
+    )
     assert facts(folder / "out.png", "Result")["stop"] == "interrupted"
     call("--resume", "{}/run.npz")
     np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
