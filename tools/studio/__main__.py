@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import secrets
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from tools.studio.server import Site, served
 from tools.studio.shelf import Shelf
 
 NAME = "studio"
+
+
+MOST_PORTS = 65535
 
 
 def build_parser() -> Parser:
@@ -34,9 +38,16 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="where photographs, paintings and pictures are kept (default studio)",
     )
-    parser.add_argument("--port", type=natural_int, default=0, metavar="N", help="of the page (default: any free one)")
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="of the page (default: any free one)")
     add_shared(parser)
     return parser
+
+
+def _port(text: str) -> int:
+    port = natural_int(text)
+    if port > MOST_PORTS:
+        raise argparse.ArgumentTypeError(f"{port} is no port, expected at most {MOST_PORTS}")
+    return port
 
 
 def main(argv: Sequence[str] | None = None) -> int:

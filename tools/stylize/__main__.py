@@ -31,6 +31,8 @@ from tools.stylize.preview import preview_was_interrupted
 from tools.stylize.recorded import as_command, given_on, goes_on, made_again, overridden
 from tools.stylize.task import Task, read_task
 
+EVERY_MINUTE = Every(seconds=60)
+
 
 def build_parser(whole: bool = True) -> Parser:
     """Return the parser of the command line; the options are those of ``tools.cli.options``.
@@ -114,7 +116,7 @@ def build_parser(whole: bool = True) -> Parser:
     parser.add_argument(
         "--checkpoint-every",
         type=every,
-        default=Every(seconds=60),
+        default=EVERY_MINUTE,
         metavar="N|Ns",
         help="iterations, or seconds, from one checkpoint to the next (default 60s)",
     )
@@ -198,6 +200,8 @@ def _announce(task: Task) -> None:
     """Say what is known before anything is computed; of one size, that is said with the time that it takes."""
     for note in task.notes:
         task.say(note)
+    if task.arguments.checkpoint is None and task.arguments.checkpoint_every != EVERY_MINUTE:
+        task.say("--checkpoint-every does nothing without --checkpoint FILE")
     if task.options.content_weight is None and not task.network.weights:
         task.say(
             "the model's weights are not known, the content weight is a guess as for the original VGG-19; "

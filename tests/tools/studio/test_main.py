@@ -75,6 +75,7 @@ def test_what_is_wrong_is_told_in_one_line(folder, cache, capsys):
         (["--folder", folder / "file"], f"cannot write to '{folder / 'file'}/inputs'"),
         (["--port", "-1"], "argument --port: '-1' is negative"),
         (["--port", "x"], "argument --port: 'x' is not a whole number"),
+        (["--port", "99999"], "argument --port: 99999 is no port, expected at most 65535"),
         (["--threads", "0"], "argument --threads: '0' is not at least 1"),
         (["photo.png"], "unrecognized arguments: photo.png"),
     ):

@@ -89,6 +89,13 @@ def test_a_killed_run_goes_on_to_the_same_picture(folder, call, kill, method, co
     assert not list(folder.glob(".unfinished-*"))
 
 
+def test_how_often_says_nothing_without_a_checkpoint(folder, call):  # noqa: F811
+    assert "--checkpoint-every does nothing without --checkpoint FILE" in call(
+        *SMALL, "-m", "draft", "--checkpoint-every", 5
+    )
+    assert "--checkpoint-every" not in call(*SMALL, "-m", "draft")
+
+
 def test_a_checkpoint_is_there_from_the_beginning(folder, call, kill):  # noqa: F811
     call(*LEVELS)
     picture = pixels(folder / "out.png")
