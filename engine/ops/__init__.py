@@ -9,8 +9,9 @@ from engine.ops.branches import Add, Concat
 from engine.ops.conv import Conv
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pad import Pad
-from engine.ops.pool import AveragePool, MaxPool, Windowed
+from engine.ops.pool import AveragePool, MaxPool
 from engine.ops.relu import Relu
+from engine.ops.windowed import Windowed
 
 __all__ = [
     "Add",

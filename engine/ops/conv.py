@@ -10,13 +10,14 @@ import numpy as np
 
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pool import AveragePool
+from engine.ops.windowed import Windowed
 from kernels import Device
 from kernels.convolution import Convolution
-from kernels.geometry import Window, output_size, resolved_pads, window_reach
+from kernels.geometry import Window, output_size
 
 
 @dataclass(frozen=True, eq=False)
-class Conv(Operator):
+class Conv(Windowed):
     """Convolution plus bias, optionally followed by max(x, 0), and where it is run so, by an average pooling.
 
     Parameters
@@ -124,20 +125,6 @@ class Conv(Operator):
     def scratch_bytes(self, shape: Shape) -> int:
         """Return the bytes of intermediate values for an input of ``shape``."""
         return self.algorithm.scratch_bytes(shape) if self.algorithm else 0
-
-    @property
-    def strides(self) -> tuple[int, int]:
-        """The window's."""
-        return self.window.strides
-
-    def begins(self, shape: Shape) -> tuple[int, int]:
-        """Return the rows of padding above an input of ``shape``, and the columns on its left."""
-        top, left, _, _ = resolved_pads(self.window, *shape[:2])
-        return top, left
-
-    def reach(self, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
-        """Return which of an input's rows or columns some of the output's are computed from."""
-        return window_reach(self.window, axis, size, rows)
 
     def multiply_adds(self, output: Shape) -> int:
         """Return one for each weight and output pixel."""

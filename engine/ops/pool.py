@@ -8,29 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.ops.operator import Array, Operator, Shape
+from engine.ops.operator import Array, Shape
+from engine.ops.windowed import Windowed
 from kernels import Device
-from kernels.geometry import Window, output_size, resolved_pads, window_reach
-
-
-class Windowed(Operator):
-    """What poolings have in common: a window that slides."""
-
-    window: Window
-
-    @property
-    def strides(self) -> tuple[int, int]:
-        """The window's."""
-        return self.window.strides
-
-    def begins(self, shape: Shape) -> tuple[int, int]:
-        """Return the rows of padding above an input of ``shape``, and the columns on its left."""
-        top, left, _, _ = resolved_pads(self.window, *shape[:2])
-        return top, left
-
-    def reach(self, axis: int, size: int, rows: tuple[int, int]) -> tuple[int, int]:
-        """Return which of an input's rows or columns some of the output's are computed from."""
-        return window_reach(self.window, axis, size, rows)
+from kernels.geometry import Window, output_size
 
 
 @dataclass(frozen=True)
