@@ -20,7 +20,8 @@ def test_too_little_memory_is_one_sentence_with_advice(emulator, monkeypatch):
     emulator.memory = 7_000_000
     check_free(Cpu(1), 5_000_000, (30, 40), "do less")
     check_free(emulator.device, 7_000_000, (30, 40), "do less")
-    with pytest.raises(ValueError, match=r"^40x30 pixels need about 6.0 MB of memory, 5.0 MB are available: do less$"):
+    said = r"^40x30 pixels need about 6.0 MB of memory beside the program itself, 5.0 MB are available: do less$"
+    with pytest.raises(ValueError, match=said):
         check_free(Cpu(1), 6_000_000, (30, 40), "do less")
     with pytest.raises(ValueError, match=r"^40x30 pixels need about 8.0 MB of the GPU's memory, 7.0 MB are available"):
         check_free(emulator.device, 8_000_000, (30, 40), "do less")
@@ -59,7 +60,7 @@ def test_scipys_vectors_are_in_the_computers_memory(on_gpu, monkeypatch):
     others = rendering.check_memory(on_gpu, dataclasses.replace(options, optimizer="l-bfgs"), (100, 200), [])
     assert needed < others
     monkeypatch.setattr(memory, "available_memory", lambda: vectors - 1)
-    with pytest.raises(ValueError, match=r"of memory, .* choose a smaller --size, or --optimizer l-bfgs"):
+    with pytest.raises(ValueError, match=r"of memory beside .* choose a smaller --size, or --optimizer l-bfgs"):
         rendering.check_memory(on_gpu, options, (100, 200), [])
 
 
