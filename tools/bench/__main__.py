@@ -145,12 +145,9 @@ def _race(setup: Setup, arguments: argparse.Namespace) -> int:
     """Let whole runs race, and print; return the exit code."""
     if arguments.device == "cuda":
         raise ValueError("a race is run on the CPU: leave out --device cuda")
-    if len(arguments.size) > 1:
-        arguments.size = arguments.size[-1:]
     network = build_network(setup)
-    size, evaluations = arguments.size[0], arguments.iterations or RACE_EVALUATIONS
-    content = load_image(arguments.race[0], size)
-    style = load_image(arguments.race[1], size)
+    size, evaluations = arguments.size[-1], arguments.iterations or RACE_EVALUATIONS
+    content, style = (load_image(path, size) for path in arguments.race)
     with remedied("--size"):
         network.shapes(*content.size, LAYERS)
     needed = 2 * (network.memory(*content.size, LAYERS) + network.weight_bytes(LAYERS))

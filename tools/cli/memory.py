@@ -41,10 +41,9 @@ def check_free(device: Device | None, needed: int, size: tuple[int, int], advice
     free = free_bytes(device) if free is None else free
     if free is not None and needed > free:
         height, width = size
-        memory = "the GPU's memory" if isinstance(device, Cuda) else "memory"
-        beside = " beside the program itself" if memory == "memory" else ""
+        memory = "the GPU's memory" if isinstance(device, Cuda) else "memory beside the program itself"
         raise ValueError(
-            f"{width}x{height} pixels need about {byte_count(needed)} of {memory}{beside}, {byte_count(free)} are "
+            f"{width}x{height} pixels need about {byte_count(needed)} of {memory}, {byte_count(free)} are "
             f"available: {advice}"
         )
 
