@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import scipy
-import scipy.optimize
 from numpy.typing import NDArray
 
 from engine.saved import Saved

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,11 @@ def test_what_is_no_tool_is_told_in_one_line(arguments):
 @pytest.mark.slow
 def test_the_help_names_all_tools():
     assert all(tool in run("--help").stdout for tool in TOOLS)
+
+
+def test_what_takes_long_to_load_is_loaded_only_where_it_is_used():
+    """scipy.optimize and scipy.special take as long to load as all the rest: the default picture needs neither."""
+    code = "import sys, tools.stylize.__main__; print([name for name in sys.modules if name.startswith('scipy.')])"
+    where = Path(tools.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=where, check=True)
+    assert not {"scipy.optimize", "scipy.special", "scipy.linalg"} & set(ast.literal_eval(done.stdout))

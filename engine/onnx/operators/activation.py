@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+import scipy
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 
@@ -189,7 +189,7 @@ def tanh_input_gradients(call: Call, output_gradient: Array, output: Array, X: A
 
 def erf(call: Call, input: Array) -> Array:
     """Return the error function. Source: ONNX Erf (opset 13)."""
-    output: Array = special.erf(input)
+    output: Array = scipy.special.erf(input)
     return output.astype(input.dtype, copy=False)
 
 
