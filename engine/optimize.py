@@ -51,6 +51,7 @@ def minimize(
     momentum: float = 0.9,
     value_tolerance: float = 1e-10,
     gradient_tolerance: float = 1e-8,
+    change_tolerance: float = 0.0,
     device: Device | None = None,
     resumable: bool = False,
     state: Mapping[str, NDArray[Any]] | None = None,
@@ -76,6 +77,8 @@ def minimize(
         The default is below the rounding of a float32 network (1e-7), so a run that still makes progress continues.
     gradient_tolerance : L-BFGS has converged when no element of the projected gradient is larger than this fraction
         of the largest at the start. The gradient of noise is large: a millionth of it can still be far from the end.
+    change_tolerance : the run has converged when ten iterations have changed the image by less than this many gray
+        levels, the mean over all values, looked at every ten iterations; 0 does not look.
     device : where the steps are computed, unless scipy does it; None means the objective's ``device`` or, if it has
         none, one thread of the CPU. The result does not depend on the number of threads.
     resumable : have each iteration's ``state()`` return where the run stands. ``"l-bfgs-b"`` alone needs to be told:
@@ -121,7 +124,12 @@ def minimize(
         raise ValueError(f"learning_rate must be a finite number above 0, got {rate}")
     if not _is_finite(momentum) or not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
-    for name, tolerance in (("value_tolerance", value_tolerance), ("gradient_tolerance", gradient_tolerance)):
+    tolerances = {
+        "value_tolerance": value_tolerance,
+        "gradient_tolerance": gradient_tolerance,
+        "change_tolerance": change_tolerance,
+    }
+    for name, tolerance in tolerances.items():
         if not _is_finite(tolerance) or tolerance < 0:
             raise ValueError(f"{name} must be a finite number of at least 0, got {tolerance}")
     low, high = (-np.inf, np.inf) if bounds is None else bounds
@@ -142,7 +150,15 @@ def minimize(
     start = np.clip(given, low, high)
     place = device if optimizer.on_device and (on_gpu or device.kind == "cpu") else Cpu(1)
     run = Run(
-        objective, place.put(start), (low, high), iterations, callback, place, resumable or state is not None, state
+        objective,
+        place.put(start),
+        (low, high),
+        iterations,
+        callback,
+        place,
+        resumable or state is not None,
+        state,
+        change_tolerance,
     )
     if run.iteration > iterations:
         raise ValueError(f"the saved state is that of iteration {run.iteration}, more than {iterations}")

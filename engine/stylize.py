@@ -92,7 +92,14 @@ class Settings:
         default="content", metadata={"help": "picture to begin with: noise, content, style or an image file"}
     )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
-    iterations: int = field(default=100, metadata={"help": "iterations at most, of each size"})
+    iterations: int = field(default=60, metadata={"help": "iterations at most, of each size"})
+    change_tolerance: float = field(
+        default=1.0,
+        metadata={
+            "help": "stop when ten iterations change the picture by less than this many gray levels, on average; 0 "
+            "goes on"
+        },
+    )
     optimizer: str = field(default="l-bfgs", metadata={"help": "how the loss is minimized"})
     learning_rate: float | None = field(
         default=None, metadata={"help": f"step in gray levels (default {_by_method(LEARNING_RATES)})"}
@@ -137,6 +144,7 @@ class Job:
             history=self.settings.history,
             callback=callback,
             learning_rate=self.settings.learning_rate,
+            change_tolerance=self.settings.change_tolerance,
             resumable=resumable,
             state=state,
         )
@@ -347,7 +355,10 @@ def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
 
 def optimizer_memory(height: int, width: int, settings: Settings) -> int:
     """Return an estimate of the optimizer's vectors in bytes."""
-    return optimizer_of(settings.optimizer, history=settings.history).vectors * height * width * 3 * 8
+    vectors = optimizer_of(settings.optimizer, history=settings.history).vectors
+    if settings.change_tolerance:
+        vectors += 1  # the image ten iterations ago
+    return vectors * height * width * 3 * 8
 
 
 def shares(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -75,6 +75,10 @@ class Result:
     stop_reason: str
 
 
+CHANGE_ITERATIONS = 10
+"""Over how many iterations it is looked at how much the image changes."""
+
+
 class StopRunError(Exception):
     """Leaves an optimizer early; carries ``stop`` and ``stop_reason``."""
 
@@ -92,6 +96,7 @@ class Run:
         device: Device,
         resumable: bool = False,
         state: Mapping[str, NDArray[Any]] | None = None,
+        change_tolerance: float = 0.0,
     ) -> None:
         self._objective = objective
         self.device = device
@@ -104,12 +109,16 @@ class Run:
         self.value = self.initial_value = self.best_value = np.inf
         self.best_image = start
         self.resumable = resumable
+        self._change_tolerance, self._change = change_tolerance, np.inf
+        self._seen = device.fetch(start) if change_tolerance else None
         self.saved: Saved | None = None if state is None else Saved(state, device)
         if self.saved is not None:
             numbers, counts = self.saved.host("numbers", (4,)), self.saved.host("counts", (2,), np.int64)
             self.scale, self.value, self.initial_value, self.best_value = (float(number) for number in numbers)
             self.iteration, self.evaluations = (int(count) for count in counts)
             self.best_image = self.saved.array("best", start.shape)
+            if change_tolerance:
+                self._seen, self._change = self.saved.host("seen", start.shape), self.saved.number("change")
             if not (np.isfinite(numbers).all() and self.scale > 0 and 0 < self.iteration <= self.evaluations):
                 raise self.saved.misfit("numbers")
 
@@ -165,6 +174,9 @@ class Run:
         state : returns the optimizer's own part of the ``State``, as far as the optimizer has one.
         """
         self.iteration += 1
+        if self._change_tolerance and self.iteration % CHANGE_ITERATIONS == 0:
+            seen = np.array(self.device.fetch(image))
+            self._change, self._seen = float(np.abs(seen - self._seen).mean()), seen
         if self._callback is not None:
             iterate = image if self.device.kind == "cuda" else image.copy()
             told = Iteration(
@@ -181,7 +193,13 @@ class Run:
         self.check_end()
 
     def check_end(self) -> None:
-        """Raise StopRunError when there is no iteration left."""
+        """Raise StopRunError when the image hardly changes any more, or there is no iteration left."""
+        if self._change < self._change_tolerance:
+            raise StopRunError(
+                "converged",
+                f"converged: the picture changed by less than {self._change_tolerance:g} gray "
+                f"level{'' if self._change_tolerance == 1 else 's'} in {CHANGE_ITERATIONS} iterations",
+            )
         if self.iteration >= self.iterations:
             raise StopRunError("iterations", f"reached {self.iterations} iterations")
 
@@ -193,6 +211,8 @@ class Run:
             "counts": np.array([self.iteration, self.evaluations], np.int64),
             "best": self.best_image,
         }
+        if self._seen is not None:
+            own |= {"seen": self._seen, "change": np.array(self._change)}
         arrays = own | dict(of_optimizer())
         return {name: self.device.fetch(one) if self.device.holds(one) else one for name, one in arrays.items()}
 

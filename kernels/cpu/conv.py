@@ -107,7 +107,7 @@ def conv_input_gradient(
     """
     height, width, channels = input_shape
     mirrored = mirrored_window(window, height, width)
-    if mirrored is not None and channels > _FEW_CHANNELS * group:
+    if mirrored is not None and channels // group > _FEW_CHANNELS:
         flipped = flip_weight(weight, group) if flipped is None else flipped
         return conv(threads, output_gradient, flipped, None, mirrored, group)
     return _scattered_gradient(threads, output_gradient, weight, input_shape, window, group)

@@ -449,6 +449,22 @@ def test_other_errors_of_the_objective_come_through(method):
         minimize(FailsAt(3, lambda result: 1 / 0), START, method)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_ends_when_the_image_hardly_changes(method):
+    """After the first ten iterations whose mean change is below the tolerance, and not before."""
+    seen = [START]
+
+    def keep(state):
+        if state.iteration % 10 == 0:
+            seen.append(state.image)
+
+    result = minimize(Valley(), START, method, 1000, callback=keep, change_tolerance=2.0, learning_rate=1.0)
+    changes = [np.abs(new - old).mean() for old, new in itertools.pairwise(seen)]
+    assert changes[-1] < 2.0 <= min(changes[:-1])
+    assert (result.stop, result.iterations) == ("converged", 10 * len(changes))
+    assert result.stop_reason == "converged: the picture changed by less than 2 gray levels in 10 iterations"
+
+
 @pytest.mark.parametrize("method", LINE_SEARCH)
 def test_convergence_of_the_gradient_is_named(method):
     result = minimize(Quadratic(), START, method, value_tolerance=1e-300, gradient_tolerance=1e-3)
@@ -518,6 +534,7 @@ def test_a_loss_of_few_digits_ends_and_keeps_what_was_gained(method):
         ({"value_tolerance": -1e-9}, "value_tolerance must be a finite number of at least 0, got -1e-09"),
         ({"gradient_tolerance": np.inf}, "gradient_tolerance must be a finite number of at least 0, got inf"),
         ({"gradient_tolerance": 1j}, "gradient_tolerance must be a finite number of at least 0, got 1j"),
+        ({"change_tolerance": -1}, "change_tolerance must be a finite number of at least 0, got -1"),
         ({"learning_rate": "fast"}, "learning_rate must be a finite number above 0, got fast"),
         ({"momentum": np.nan}, "momentum must be at least 0 and below 1, got nan"),
         ({"history": 0}, "history must be a whole number of at least 1, got 0"),

@@ -63,6 +63,20 @@ def test_from_every_iteration_the_end_is_that_of_an_unbroken_run(method, case):
         same(minimize(make(), np.zeros(SHAPE), method, 30, state=state, **history), unbroken)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_ends_because_the_image_hardly_changes_ends_there_again(method):
+    options = {"change_tolerance": 3.0, "learning_rate": 1.0}
+    unbroken = minimize(Valley(), START, method, 300, **options)
+    assert unbroken.stop == "converged"
+    kept, states = states_of(Valley(), method, 300, **options)
+    same(kept, unbroken)
+    for state in states[:: len(states) // 7] + states[-2:]:
+        same(minimize(Valley(), np.zeros(SHAPE), method, 300, state=state, **options), unbroken)
+    for name in ("seen", "change"):
+        with pytest.raises(ValueError, match=f"its '{name}' is missing"):
+            minimize(Valley(), START, method, 300, state=states[0] | {name: np.zeros(2)}, **options)
+
+
 @pytest.mark.parametrize("method", LINE_SEARCH)
 def test_a_run_that_had_begun_afresh_goes_on_to_the_same_end(method, monkeypatch):
     """Where a line search fails, the corrections are thrown away, and a state after that is no different."""

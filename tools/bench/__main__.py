@@ -93,6 +93,12 @@ def build_parser() -> Parser:
         help="whole runs on two pictures, here and by PyTorch's optimizers, of --iterations evaluations (default 300)",
     )
     parser.add_argument("--init", choices=("content", "noise"), default="content", help="what a race begins with")
+    parser.add_argument(
+        "--rivals",
+        choices=("all", "usual"),
+        default="all",
+        help=f"in a race, all of PyTorch's optimizers or the usual one alone, {race.USUAL}",
+    )
     parser.add_argument("--plot", type=given_path, metavar="FILE", help="draw the race (.svg or .png)")
     parser.add_argument("--json", type=given_path, metavar="FILE", help="write all numbers")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
@@ -157,9 +163,12 @@ def _race(setup: Setup, arguments: argparse.Namespace) -> int:
     begun = "the photograph" if arguments.init == "content" else "white noise"
     names = " in the style of ".join(path.stem for path in arguments.race)
     title = f"{names}, {content.size[1]}x{content.size[0]} pixels, from {begun}, content weight {alpha:.2g}"
-    with Progress((1 + len(OPTIMIZERS)) * evaluations, "evaluations", NAME, quiet=arguments.quiet) as progress:
+    rivals = OPTIMIZERS if arguments.rivals == "all" else (race.USUAL,)
+    with Progress((1 + len(rivals)) * evaluations, "evaluations", NAME, quiet=arguments.quiet) as progress:
         images = content.pixels, style.pixels, initial
-        found = race.run_race(network, images, title, alpha, evaluations, lambda racer: progress.update(1, racer))
+        found = race.run_race(
+            network, images, title, alpha, evaluations, lambda racer: progress.update(1, racer), rivals
+        )
     heads = heading(
         description(setup, network), _threads(network, True), _machine(), measured_versions(True), arguments.markdown
     )

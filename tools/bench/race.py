@@ -90,6 +90,7 @@ def run_race(
     content_weight: float,
     evaluations: int,
     on_step: Callable[[str], object],
+    rivals: Sequence[str] = OPTIMIZERS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Race:
     """Let the engine's L-BFGS and PyTorch's optimizers minimize the same loss from the same image, one by one.
@@ -102,6 +103,7 @@ def run_race(
     content_weight : alpha.
     evaluations : of each run.
     on_step : called after each of them, with the racer.
+    rivals : PyTorch's optimizers, of ``tools.models.torch_vgg.OPTIMIZERS``; the usual one among them.
     clock : returns the time in seconds.
     """
     content, style, initial = pictures
@@ -109,7 +111,7 @@ def run_race(
     courses = [_our_course(objective, initial, evaluations, on_step, clock)]
     layout = _faster_layout(network, pictures, clock)
     twin = build_twin(network, content, style, layout, content_weight)
-    for name in OPTIMIZERS:
+    for name in rivals:
         racer, seconds = f"torch, {name}", list[float]()
         began = clock()
 

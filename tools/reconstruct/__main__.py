@@ -58,7 +58,7 @@ from tools.reconstruct.target import KINDS, Sets, Target, targets_of
 
 NAME = "reconstruct"
 
-DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1)
+DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1, change_tolerance=0.0)
 _OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight")
 UNUSED = (*_OF_LOSSES, "init", "style_size", "blend", "colors", "levels")
 GRAY = 128.0

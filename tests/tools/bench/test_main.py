@@ -392,6 +392,11 @@ def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, 
         assert one.losses[0] == pytest.approx(found.courses[0].losses[0], rel=1e-4)
         assert one.lowest[-1] < one.losses[0]
     assert len(steps) == 24
+    usual = race.run_race(
+        network, (content, style, image), "a race", 1e-3, 6, steps.append, (race.USUAL,), clock=Ticking()
+    )
+    assert [one.racer for one in usual.courses] == ["engine, l-bfgs", f"torch, {race.USUAL}"]
+    assert usual.courses[1].losses == found.courses[1].losses
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_optimizers_on_the_gpu_count_as_its_memory(emulator, on_gpu, optimizer, 
 
 def test_scipys_vectors_are_in_the_computers_memory(on_gpu, monkeypatch):
     options = dataclasses.replace(OPTIONS, optimizer="l-bfgs-b")
-    vectors = (2 * 10 + 40) * 100 * 200 * 3 * 8
+    vectors = (2 * 10 + 41) * 100 * 200 * 3 * 8
     monkeypatch.setattr(memory, "available_memory", lambda: vectors)
     needed = rendering.check_memory(on_gpu, options, (100, 200), [])
     others = rendering.check_memory(on_gpu, dataclasses.replace(options, optimizer="l-bfgs"), (100, 200), [])
