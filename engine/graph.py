@@ -135,15 +135,26 @@ def value_shapes(nodes: Sequence[Node], image: Shape) -> dict[str, Shape]:
     return shapes
 
 
-def leading_to(nodes: Sequence[GraphNode[AnyOperator]], values: Collection[str]) -> tuple[GraphNode[AnyOperator], ...]:
-    """Return the nodes that some values depend on."""
-    needed = set(values)
+def leading_to(
+    nodes: Sequence[GraphNode[AnyOperator]], values: Collection[str], begin: str | None = None
+) -> tuple[GraphNode[AnyOperator], ...]:
+    """Return the nodes that some values depend on; where a value is given to begin with, those between it and them."""
+    needed = set(values) - {begin}
     chosen = []
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):
             chosen.append(node)
-            needed.update(node.inputs)
+            needed.update(name for name in node.inputs if name != begin)
     return tuple(reversed(chosen))
+
+
+def depending_on(nodes: Sequence[GraphNode[Any]], value: str) -> set[str]:
+    """Return the values that depend on a value, itself among them."""
+    found = {value}
+    for node in nodes:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
 def forward(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import unknown_name
-from engine.graph import Node, Observer, Rejected, leading_to, value_shapes
+from engine.graph import Node, Observer, Rejected, depending_on, leading_to, value_shapes
 from engine.ops import Array, Shape
 from engine.pieces import Cutter
 from engine.plan import LayerGradient, Plan, Tape, joined
@@ -81,16 +81,43 @@ class Network:
             for node in self.nodes
         )
 
-    def plan(self, height: int, width: int, layers: Iterable[str]) -> Plan:
+    def plan(self, height: int, width: int, layers: Iterable[str], begin: str | None = None) -> Plan:
         """Return how the network is run for images of ``height`` x ``width`` as far as the deepest of ``layers``.
+
+        Parameters
+        ----------
+        begin : a layer whose features stand in place of the image: what lies below it is not run, see ``divided``.
 
         Raises ValueError for an unknown layer or a size that does not suit.
         """
         wanted = self.checked(layers)
         self.shapes(height, width, wanted)
         values = {name: self.outputs[name] for name in wanted}
-        nodes = joined(leading_to(self._placed, values.values()), values.values())
-        return Plan(self.device, self.preprocessing, self.dtype, nodes, values, (height, width, 3))
+        first, shape = self.nodes[0].input, (height, width, 3)
+        if begin is not None:
+            first, shape = self.outputs[begin], self._shapes(height, width, [begin])[begin]
+        nodes = joined(leading_to(self._placed, values.values(), first), values.values())
+        preprocessing = self.preprocessing if begin is None else None
+        return Plan(self.device, preprocessing, self.dtype, nodes, values, first, shape)
+
+    def divided(self, layers: Iterable[str], waist: str) -> tuple[list[str], list[str]]:
+        """Return which of some layers lie below a waist, and which are computed from its features, itself among them.
+
+        Parameters
+        ----------
+        waist : a layer; all that lies behind it sees the image through its features alone.
+
+        Raises ValueError for a layer that does not exist, and where the network goes around the waist.
+        """
+        wanted, (waist,) = self.checked(layers), self.checked([waist])
+        value = self.outputs[waist]
+        found = depending_on(self.nodes, value)
+        behind = [name for name in wanted if self.outputs[name] in found]
+        for name in behind:
+            nodes = leading_to(self.nodes, {self.outputs[name]}, value)
+            if any(input != value and input not in found for node in nodes for input in node.inputs):
+                raise ValueError(f"{waist!r} is no waist: {name!r}, behind it, sees the image around it as well")
+        return [name for name in wanted if name not in behind], behind
 
     def cutter(
         self, shape: Shape, layers: Iterable[str], edges: str = "zero", ahead: Mapping[str, int] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,10 +15,11 @@ from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.ops import Array
 from engine.pieces import EDGES, Piece, added_up, contiguous, painting_edges, zeros
-from engine.plan import LayerGradient, Plan, Tape
+from engine.plan import LayerGradient, Tape
 from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
+from engine.stages import Stage
 from engine.statistics import SHIFT, STATISTICS, Target
 from engine.terms import (
     VARIATION_UNIT,
@@ -68,18 +69,18 @@ class _Painting:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """An image that the network has looked at, piece by piece.
+    """What a stage of the network has seen of an image, piece by piece.
 
     Parameters
     ----------
-    image : where the network computes.
-    pieces : of it; None stands for all of it.
+    stage : of the network.
+    begun : what it began with, where the network computes: the image, or a layer's features.
     view : of the last piece, with the sums over all.
     kept : of each piece what was kept for its backward pass, or None.
     """
 
-    image: Array
-    pieces: Sequence[Piece | None]
+    stage: Stage
+    begun: Array
     view: View
     kept: Sequence[Tape | None]
 
@@ -124,9 +125,11 @@ class Objective:
         less memory, see ``engine.pieces``. None does not cut them.
     keep : the layers whose features are kept of each piece for its backward pass, with all that this needs of the
         others: these are computed again, and no more. None keeps nothing, and takes the least memory.
+    waist : a layer up to which images are computed in pieces, and from whose features all behind it is computed as a
+        whole: see ``engine.stages``. With the edges ``"zero"`` only. None has no waist. The style images have none.
 
-    Raises ValueError for a layer that does not exist, weights that are negative or not finite, an image that is too
-    small, or when nothing is left to optimize.
+    Raises ValueError for a layer that does not exist, a waist that the network goes around, weights that are negative
+    or not finite, an image that is too small, or when nothing is left to optimize.
 
     Attributes
     ----------
@@ -169,13 +172,17 @@ class Objective:
         edges: str = "zero",
         piece: tuple[int | None, int | None] | None = None,
         keep: Iterable[str] | None = None,
+        waist: str | None = None,
     ) -> None:
         self.network = network
         if edges not in EDGES:
             raise ValueError(unknown_name("edges", edges, EDGES))
-        if network.device.kind == "cuda" and (edges != "zero" or piece is not None):
+        if network.device.kind == "cuda" and (edges != "zero" or piece is not None or waist is not None):
             raise ValueError("pieces, and other edges than zero, are computed on the CPU alone: choose the device cpu")
+        if edges != "zero" and waist is not None:
+            raise ValueError(f"with the edges {edges!r} there is no waist: leave it out, or choose the edges zero")
         self.edges, self.piece, self.keep = edges, piece, None if keep is None else frozenset(keep)
+        self.waist = waist
         self.content_weight = _checked_weight("content_weight", content_weight)
         self.style_weight = _checked_weight("style_weight", style_weight)
         self.content_layers = _weighted(content_layers, "content") if content is not None else {}
@@ -184,8 +191,9 @@ class Objective:
         self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
         self.style_statistics = checked_statistics(style_statistics)
         further = list(further_terms)
-        _check_further(further, piece is not None)
-        network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
+        layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
+        in_pieces = layers if piece is not None else []
+        _check_further(further, in_pieces if waist is None else network.divided(layers, waist)[0])
         self.shape: tuple[int, ...] | None = None
         if content is not None and self.content_layers:
             self.shape = np.shape(content)
@@ -210,8 +218,7 @@ class Objective:
             )
         self.terms = self._by_kind()
         self.evaluations = 0
-        self._plans: dict[tuple[int, ...], Plan] = {}
-        self._cut: tuple[tuple[int, ...], Sequence[Piece | None]] | None = None
+        self._stages: tuple[tuple[int, ...], tuple[Stage, ...]] | None = None
         # What is computed on the host in between cannot be recorded.
         replay = replay and not any(isinstance(term, MomentStyle | ShiftedStyle) for term in self.summands)
         replay = replay and edges == "zero" and piece is None
@@ -227,10 +234,6 @@ class Objective:
     def layers(self) -> tuple[str, ...]:
         """All layers that a term looks at, each once."""
         return tuple(dict.fromkeys(_layers_of(self.summands)))
-
-    @cached_property
-    def _layers(self) -> frozenset[str]:
-        return frozenset(self.layers)
 
     @property
     def term_names(self) -> dict[str, list[str]]:
@@ -275,41 +278,67 @@ class Objective:
         """Do an evaluation's work; on a GPU, launch it."""
         with self.device.computing():  # what a term computes in NumPy does not depend on the number of threads either
             seen = self._look(image)
-            terms = self._values(seen.view)
+            terms = self._values(seen)
             gradient = self._gradient(seen, self.summands)
         return gradient, terms, self.device.count_not_finite(gradient)
 
-    def _look(self, image: Array, **options: Any) -> _Seen:
-        """Run the network forward, piece by piece, and take the sums over positions that the terms need."""
+    def _look(self, image: Array, **options: Any) -> list[_Seen]:
+        """Run the network forward, stage by stage, and take the sums over positions that the terms need."""
         image = self.network.checked_image(image)
         looks_at_image = any(term.layer is None for term in self.summands)
         pixels = self.network.placed(_floating(image)) if looks_at_image else None
-        pieces, placed, sums = self.pieces(image.shape), self.network.placed(image), dict[Any, Any]()
-        kept: list[Tape | None] = []
-        for piece in pieces:
-            view = self._view(placed, piece, pixels, **options)
-            for term in self.summands:
-                if isinstance(term, OnLayer):
-                    term.measure(view)
-            added_up(sums, view.sums)
-            if piece is not pieces[-1]:
-                kept.append(None if self.keep is None else view.tape.with_features(self.keep))
+        seen, begun = list[_Seen](), self.network.placed(image)
+        for stage in self.stages(image.shape):
+            sums, kept, behind = dict[Any, Any](), list[Tape | None](), None
+            for view in self._views(stage, begun, pixels, **options):
+                for term in self.summands:
+                    if isinstance(term, OnLayer) and term.layer in stage.layers:
+                        term.measure(view)
+                added_up(sums, view.sums)
+                if stage.end is not None:
+                    behind = view.put_together(stage.end, behind)
+                if stage.end is None and view.piece is stage.pieces[-1]:  # where the way back begins
+                    kept.append(view.tape)
+                else:
+                    kept.append(None if self.keep is None else view.tape.with_features(self.keep))
+                    view = replace(view, tape=Tape(view.tape.plan, {}))
+                summed = replace(view, sums=sums, _made={})
                 del view  # and what else it holds, before the next
-        return _Seen(placed, pieces, replace(view, sums=sums), [*kept, view.tape])
+            seen.append(_Seen(stage, begun, summed, kept))
+            if behind is not None:
+                begun = behind
+        return seen
 
     def pieces(self, shape: tuple[int, ...]) -> Sequence[Piece | None]:
         """Return the pieces that images of a shape, (H, W, 3), are computed in; None stands for the image as it is."""
-        if self._cut is None or self._cut[0] != shape:
-            self._cut, self._plans = (shape, self._pieces(shape, self.layers, self.edges)), {}
-        return self._cut[1]
+        return self.stages(shape)[0].pieces
 
-    def _view(self, image: Array, piece: Piece | None, pixels: Array | None, **options: Any) -> View:
-        """Run the network forward on a piece of an image and return what the terms see."""
-        height, width = image.shape[:2] if piece is None else piece.size
-        if (height, width) not in self._plans:
-            self._plans[height, width] = self.network.plan(height, width, self.layers)  # once for a size
-        part = image if piece is None else piece.taken(self.device, image)
-        return View(self.network, self._plans[height, width].forward(part, **options), pixels, piece)
+    def stages(self, shape: tuple[int, ...]) -> tuple[Stage, ...]:
+        """Return the parts of the network that images of a shape, (H, W, 3), are computed by, the image's first."""
+        if self._stages is None or self._stages[0] != shape:
+            self._stages = shape, self._stages_of(shape, self.layers, self.edges, self.waist)
+        return self._stages[1]
+
+    def _stages_of(
+        self, shape: tuple[int, ...], layers: Iterable[str], edges: str, waist: str | None
+    ) -> tuple[Stage, ...]:
+        """Return the parts of the network for some layers: two where there is a waist and something behind it."""
+        (height, width), layers = shape[:2], tuple(layers)
+        if waist is not None:
+            below, behind = map(tuple, self.network.divided(layers, waist))
+            if behind:
+                low = Stage((height, width), below, self._pieces(shape, [*below, waist], edges), end=waist)
+                return low, Stage((height, width), behind, [None], begin=waist)
+        return (Stage((height, width), layers, self._pieces(shape, layers, edges)),)
+
+    def _views(self, stage: Stage, begun: Array, pixels: Array | None = None, **options: Any) -> Iterator[View]:
+        """Run a stage forward, and give what the terms see of each of its pieces."""
+        for piece in stage.pieces:
+            plan = stage.plan(self.network, piece)
+            yield View(self.network, plan.forward(self._part(begun, piece), **options), pixels, piece)
+
+    def _part(self, begun: Array, piece: Piece | None) -> Array:
+        return begun if piece is None else piece.taken(self.device, begun)
 
     def _pieces(self, shape: tuple[int, ...], layers: Iterable[str], edges: str) -> Sequence[Piece | None]:
         """Return the pieces that an image is looked at in."""
@@ -319,42 +348,66 @@ class Objective:
         height, width = self.piece or (None, None)
         return self.network.cutter((shape[0], shape[1], 3), wanted, edges, ahead).cut(height, width)
 
-    def _values(self, view: View) -> dict[str, dict[str, Any]]:
+    def _values(self, seen: Sequence[_Seen]) -> dict[str, dict[str, Any]]:
         """Return each term's value by kind and name."""
         values = self._by_kind()
         for term in self.summands:
+            view = next(one.view for one in seen if term.layer is None or term.layer in one.stage.layers)
             values[term.kind][term.name] = term.value(view)
         return values
 
-    def _gradient(self, seen: _Seen, terms: Sequence[Term], *, again: bool = False, **options: Any) -> Array:
+    def _gradient(self, seen: list[_Seen], terms: Sequence[Term], *, again: bool = False, **options: Any) -> Array:
         """Return the gradient of the weighted sum of some terms with respect to the image.
 
         Parameters
         ----------
-        again : whether the tape of what was seen is needed once more; else it is used up.
+        again : whether what was seen is needed once more; else it is used up.
         """
-        of_layers = [term for term in terms if term.layer is not None]
         of_image = [term for term in terms if term.layer is None]
-        gradient: Array | None = None
-        # The last piece first: what it left is still there.
-        for piece, kept in list(zip(seen.pieces, seen.kept, strict=True))[::-1] if of_layers else ():
+        gradient: Array | None = None  # with respect to what a stage began with
+        image, seen = seen[0].view, seen.copy() if again else seen
+        while seen:
+            one = seen.pop()
+            of_stage = [term for term in terms if term.layer in one.stage.layers]
+            if of_stage or gradient is not None:
+                gradient = self._stage_gradient(one, of_stage, gradient, again, **options)
+        for term in of_image:
+            gradient = _added(term, image, self.weight_of(term), gradient, image.image)
+        assert gradient is not None  # there is at least one term
+        return gradient
+
+    def _stage_gradient(
+        self, seen: _Seen, terms: Sequence[Term], behind: Array | None, again: bool, **options: Any
+    ) -> Array:
+        """Return the gradient with respect to what a stage began with.
+
+        Parameters
+        ----------
+        terms : on the stage's layers.
+        behind : the gradient of all else with respect to what the stage ended with, or None.
+        """
+        stage, gradient = seen.stage, None
+        # The last piece first: what it left may still be there.
+        for piece, kept in list(zip(stage.pieces, seen.kept, strict=True))[::-1]:
+            plan = stage.plan(self.network, piece)
             tape = kept.copy() if kept and again else kept
             if tape is None:
-                tape = self._view(seen.image, piece, None).tape
-            elif piece is not None and (left_out := self._layers - tape.features.keys()):
-                tape.features |= tape.plan.features(piece.taken(self.device, seen.image), left_out)
+                tape = plan.forward(self._part(seen.begun, piece))
+            elif left_out := set(stage.outputs) - tape.features.keys():
+                tape.features |= plan.features(self._part(seen.begun, piece), left_out)
             view = replace(seen.view, tape=tape, piece=piece, _made={})
             tape.gradient_scale = self._gradient_scale(view, terms)
-            of_piece = tape.plan.backward(tape, self._layer_gradients(view, of_layers), **options)
+            gradients = self._layer_gradients(view, terms)
+            if stage.end is not None and behind is not None:
+                gradients[stage.end] = partial(_handed_down, view, stage.end, behind)
+            of_piece = plan.backward(tape, gradients, **options)
             if piece is None:
                 gradient = of_piece
             else:
-                gradient = zeros(self.device, seen.image.shape, of_piece.dtype) if gradient is None else gradient
+                gradient = zeros(self.device, seen.begun.shape, of_piece.dtype) if gradient is None else gradient
                 piece.give_back(of_piece, gradient)
-            del view, tape, of_piece
-        for term in of_image:
-            gradient = _added(term, seen.view, self.weight_of(term), gradient, seen.view.image)
-        assert gradient is not None  # there is at least one term
+            del view, tape, of_piece, gradients
+        assert gradient is not None  # a stage has at least one piece
         return gradient
 
     def _gradient_scale(self, view: View, terms: Iterable[Term]) -> float:
@@ -437,23 +490,15 @@ class Objective:
 
     def _content_targets(self, content: Array) -> dict[str, Array]:
         """Return the content image's features by layer, (H_l, W_l, N_l), as they are stored."""
-        image, targets = self.network.checked_image(content), dict[str, Array]()
-        for view in self._views(image, self.content_layers, self.edges):
-            if view.piece is None:
-                return view.tape.features
-            for layer in self.content_layers:
-                F, positions = view.features(layer), view.piece.positions[layer]
-                if layer not in targets:
-                    targets[layer] = self.device.empty((*positions, F.shape[2]), F.dtype)
-                targets[layer][view.piece.parts[layer].at] = F
-        return targets
-
-    def _views(self, image: Array, layers: Iterable[str], edges: str) -> Iterator[View]:
-        """Run the network forward on an image that a target is taken of, piece by piece."""
-        wanted, placed = list(layers), self.network.placed(image)
-        for piece in self._pieces(image.shape, wanted, edges):
-            part = placed if piece is None else piece.taken(self.device, placed)
-            yield View(self.network, self.network.forward(part, wanted), piece=piece)
+        image, found = self.network.checked_image(content), dict[str, Array]()
+        begun = self.network.placed(image)
+        for stage in self._stages_of(image.shape, self.content_layers, self.edges, self.waist):
+            for view in self._views(stage, begun):
+                found |= {layer: view.put_together(layer, found.get(layer)) for layer in stage.outputs}
+                del view
+            if stage.end is not None:
+                begun = found[stage.end]
+        return {layer: found[layer] for layer in self.content_layers}
 
     def _region_terms(self, regions: Sequence[Region]) -> list[OfStyle]:
         """Return the terms of each region: its style's, with its share of the picture as a factor."""
@@ -590,7 +635,8 @@ class Objective:
         alpha : (H, W), how much each position counts, 0..1; None counts each once.
         """
         sums, looked_at = dict[Any, Any](), {layer: Counted(layer) for layer in layers}
-        for view in self._views(colors, layers, painting_edges(self.edges)):
+        (stage,) = self._stages_of(colors.shape, layers, painting_edges(self.edges), None)
+        for view in self._views(stage, self.network.placed(colors)):
             if alpha is not None and not sums:
                 positions = self.network.shapes(colors.shape[0], colors.shape[1], layers)
                 guides = {layer: self._at_layer(alpha, np.broadcast_to(0, positions[layer])) for layer in layers}
@@ -637,7 +683,7 @@ class Objective:
         with np.errstate(all="ignore"):
             seen = self._look(image, observe=partial(observe, "forward"))
             if not where:
-                for kind, terms in self._values(seen.view).items():
+                for kind, terms in self._values(seen).items():
                     for name, term in terms.items():
                         if not where and not np.isfinite(device.numbers([term])[0]):
                             where.append(f"the {kind} loss of {name!r}")
@@ -673,14 +719,29 @@ def _added_inside(term: Term, view: View, weight: float, flowing: Array | None) 
     return flowing
 
 
+def _handed_down(view: View, layer: str, whole: Array, flowing: Array | None) -> Array:
+    """Return the gradient of a layer's features of the whole image at a piece's own positions, and 0 at its halo's."""
+    if view.piece is None:
+        return whole
+    features = view.tape.features[layer]
+    total = zeros(view.device, features.shape, features.dtype)
+    total[view.where(layer)] = view.here(layer, whole)
+    return total
+
+
 def _layers_of(terms: Iterable[Term]) -> list[str]:
     return [term.layer for term in terms if term.layer is not None]
 
 
-def _check_further(terms: Sequence[Term], in_pieces: bool) -> None:
-    """Raise ValueError for further terms that cannot be added to the paper's."""
+def _check_further(terms: Sequence[Term], in_pieces: Sequence[str]) -> None:
+    """Raise ValueError for further terms that cannot be added to the paper's.
+
+    Parameters
+    ----------
+    in_pieces : the layers that are.
+    """
     for term in terms:
-        if in_pieces and term.layer is not None:
+        if term.layer in in_pieces:
             raise ValueError(
                 f"the term {term.kind} {term.name!r} looks at a layer as a whole: it cannot be computed in pieces"
             )

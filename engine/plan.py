@@ -56,24 +56,26 @@ class Plan:
     Parameters
     ----------
     device : where it runs.
-    preprocessing : from the image to the network's input.
+    preprocessing : from the image to the network's input; None where a layer's features stand in place of the image.
     dtype : of the activations.
     nodes : placed on the device, cut to the layers, joined where two are run as one; in running order.
     layers : the value that each layer stands for.
-    image : (H, W, 3).
+    input : the value that it begins with.
+    shape : of the image, (H, W, 3), or of the features in place of it.
     """
 
     device: Device
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     dtype: np.dtype[Any]
     nodes: tuple[Node, ...]
     layers: Mapping[str, str]
-    image: Shape
+    input: str
+    shape: Shape
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The shape of every value."""
-        return value_shapes(self.nodes, self.image)
+        return {self.input: self.shape} | value_shapes(self.nodes, self.shape)
 
     @cached_property
     def kept(self) -> frozenset[str]:
@@ -85,16 +87,19 @@ class Plan:
 
         Parameters
         ----------
-        image : (H, W, 3), RGB, 0..255, on the device.
+        image : (H, W, 3), RGB, 0..255, on the device; or the features in place of it, as they are stored.
         """
-        device = self.device
-        if not self.nodes:
-            return Tape(self, {})
         saved: list[Any] = []
-        values = {self.nodes[0].input: self.preprocessing.apply(device, image, self.dtype)}
-        with device.computing():
-            graph.forward(device, self.nodes, values, self.kept, saved, observe)
+        values = self._begun(image)
+        with self.device.computing():
+            graph.forward(self.device, self.nodes, values, self.kept, saved, observe)
         return Tape(self, {name: values[value] for name, value in self.layers.items()}, saved)
+
+    def _begun(self, image: Array) -> dict[str, Array]:
+        """Return the value that the nodes begin with, by its name."""
+        if self.preprocessing is None:
+            return {self.input: image}
+        return {self.input: self.preprocessing.apply(self.device, image, self.dtype)} if self.nodes else {}
 
     def features(self, image: Array, layers: Collection[str]) -> dict[str, Array]:
         """Run no more of the network than some layers need, and return their features as ``forward`` does.
@@ -106,8 +111,7 @@ class Plan:
         wanted = {self.layers[name] for name in layers}
         if not wanted:
             return {}
-        nodes = graph.leading_to(self.nodes, wanted)
-        values = {nodes[0].input: self.preprocessing.apply(self.device, image, self.dtype)}
+        nodes, values = graph.leading_to(self.nodes, wanted), self._begun(image)
         with self.device.computing():
             graph.forward(self.device, nodes, values, wanted)
         return {name: values[self.layers[name]] for name in layers}
@@ -123,7 +127,8 @@ class Plan:
 
         Returns
         -------
-        (H, W, 3), RGB, per unit of 0..255, in double precision, on the device.
+        (H, W, 3), RGB, per unit of 0..255, in double precision, on the device; of features in place of the image, of
+        their shape and the network's dtype.
         """
         device, flowing = self.device, dict[str, Array]()
         names: dict[str, list[str]] = {}
@@ -134,21 +139,34 @@ class Plan:
             device.add_to(total, gradient)
             return total
 
-        def arrive(node: Node) -> None:
-            for name in names.get(node.output, ()):
+        def arrive(value: str) -> None:
+            for name in names.get(value, ()):
                 if name in gradients:
-                    features, there = tape.features[name], flowing.get(node.output)
-                    flowing[node.output] = _with_gradient(device, gradients[name], there, features, name)
+                    features, there = tape.features[name], flowing.get(value)
+                    flowing[value] = _with_gradient(device, gradients[name], there, features, name)
 
-        def take_output(node: Node) -> Array | None:
-            features = [tape.features.pop(name, None) for name in names.get(node.output, ())]
+        def take(value: str) -> Array | None:
+            features = [tape.features.pop(name, None) for name in names.get(value, ())]
             return features[0] if features else None
 
         with device.computing():
-            graph.backward(device, self.nodes, tape.saved, take_output, flowing, add, arrive, observe=observe)
+            graph.backward(
+                device,
+                self.nodes,
+                tape.saved,
+                lambda node: take(node.output),
+                flowing,
+                add,
+                lambda node: arrive(node.output),
+                observe=observe,
+            )
+            arrive(self.input)  # of a layer that stands in place of the image
+            take(self.input)
         if not flowing:
             raise ValueError("no gradient flows to the image: give one for at least one layer")
-        gradient = self.preprocessing.input_gradient(device, flowing[self.nodes[0].input])
+        gradient = flowing[self.input]
+        if self.preprocessing is not None:
+            gradient = self.preprocessing.input_gradient(device, gradient)
         return gradient if tape.gradient_scale == 1 else device.scaled(gradient, 1 / tape.gradient_scale)
 
     def bytes_kept(self, layers: Collection[str]) -> int:
@@ -162,7 +180,7 @@ class Plan:
         """The bytes that one forward and one backward pass hold at their peak.
 
         Counted are activations, their gradients, what is saved and the kept features; not counted are the weights, the
-        losses' targets and the optimizer.
+        losses' targets and the optimizer. Features in place of the image count throughout: who handed them in has them.
         """
         nodes, shapes, itemsize = self.nodes, self.shapes, self.dtype.itemsize
         size = {value: int(np.prod(shape)) * itemsize for value, shape in shapes.items()}
@@ -171,16 +189,19 @@ class Plan:
             values, others = node.operator.held_values(shapes[node.output], node.output in self.kept)
             held_for.append(values * itemsize + others)
         readers = Counter(name for node in nodes for name in node.inputs)
-        held, peak, scratch = 0, 0, 0
+        given = {self.input} if self.preprocessing is None else set[str]()
+        held, scratch = sum(size[name] for name in given), 0
+        peak = held
         # What other branches still have to read: values on the way forward, gradients on the way back.
-        waiting = {nodes[0].input}
+        waiting = {self.input} - given
         for node, bytes_held in zip(nodes, held_for, strict=True):
-            around = waiting - {*node.inputs, *self.kept}
-            peak = max(peak, held + sum(size[name] for name in (*around, *node.inputs, node.output)))
+            inputs = [name for name in node.inputs if name not in given]
+            around = waiting - {*inputs, *self.kept}
+            peak = max(peak, held + sum(size[name] for name in (*around, *inputs, node.output)))
             scratch = max(scratch, node.operator.scratch_bytes(shapes[node.input]))
             held += bytes_held
             readers.subtract(node.inputs)
-            waiting = {name for name in (*waiting, node.output) if readers[name]}
+            waiting = {name for name in (*waiting, node.output) if readers[name]} - given
         waiting = set()
         for node, bytes_held in zip(reversed(nodes), reversed(held_for), strict=True):
             output = size[node.output] if node.output in self.kept else 0

@@ -34,6 +34,7 @@ def content_reconstruction(
     *,
     piece: tuple[int | None, int | None] | None = None,
     keep: Sequence[str] | None = None,
+    waist: str | None = None,
 ) -> Job:
     """Set up the search for an image that has a content image's activations.
 
@@ -44,7 +45,7 @@ def content_reconstruction(
     layers : usually one; several are matched together.
     settings : seed, iterations, optimizer, learning_rate, history and edges count.
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
-    piece, keep : as for ``engine.objective.Objective``.
+    piece, keep, waist : as for ``engine.objective.Objective``.
 
     Raises ValueError for layers or images that do not fit.
 
@@ -59,7 +60,7 @@ def content_reconstruction(
     """
     settings = settings or Settings()
     objective = Objective(
-        network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep
+        network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep, waist=waist
     )
     return _job(objective, photograph, settings, initial)
 
@@ -73,6 +74,7 @@ def texture_synthesis(
     *,
     piece: tuple[int | None, int | None] | None = None,
     keep: Sequence[str] | None = None,
+    waist: str | None = None,
 ) -> Job:
     """Set up the search for an image that has a style image's size and Gram matrices.
 
@@ -90,7 +92,9 @@ def texture_synthesis(
     """
     settings = settings or Settings()
     colors, _ = split_alpha(painting)
-    objective = Objective(network, None, painting, style_layers=layers, edges=settings.edges, piece=piece, keep=keep)
+    objective = Objective(
+        network, None, painting, style_layers=layers, edges=settings.edges, piece=piece, keep=keep, waist=waist
+    )
     return _job(objective, colors, settings, initial)
 
 

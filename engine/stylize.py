@@ -161,6 +161,7 @@ def prepare(
     content_mask: Array | None = None,
     piece: tuple[int | None, int | None] | None = None,
     keep: Sequence[str] | None = None,
+    waist: str | None = None,
 ) -> Job:
     """Set up a picture without beginning it.
 
@@ -174,7 +175,7 @@ def prepare(
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).
 
-    regions, content_mask, piece, keep : as for ``Objective``; with regions, the style is None.
+    regions, content_mask, piece, keep, waist : as for ``Objective``; with regions, the style is None.
 
     Raises ValueError for settings or images that do not fit.
 
@@ -214,6 +215,7 @@ def prepare(
         edges=settings.edges,
         piece=piece,
         keep=keep,
+        waist=waist,
     )
     return Job(objective, initial, settings)
 

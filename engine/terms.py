@@ -91,6 +91,22 @@ class View:
         part = self.piece.parts[layer]
         return contiguous(array[part.at_ahead if ahead else part.at])
 
+    def put_together(self, layer: str, whole: Array | None = None) -> Array:
+        """Return a layer's features of the whole image, with those at this piece's own positions put in.
+
+        Parameters
+        ----------
+        whole : with what other pieces have put in; None makes a new array.
+        """
+        F = self.tape.features[layer]
+        if self.piece is None:
+            return F
+        part = self.piece.parts[layer]
+        if whole is None:
+            whole = self.device.empty((*self.piece.positions[layer], F.shape[2]), F.dtype)
+        whole[part.at] = F[part.inside]
+        return whole
+
     def _size(self, layer: str, ahead: int = 0) -> tuple[int, int]:
         """Return the height and width of ``features``."""
         if self.piece is None:
@@ -105,7 +121,8 @@ class View:
 
     def positions(self, layer: str) -> int:
         """Return M_l, the number of positions in a layer's feature maps of the whole image."""
-        height, width = self.tape.features[layer].shape[:2] if self.piece is None else self.piece.positions[layer]
+        plan = self.tape.plan
+        height, width = plan.shapes[plan.layers[layer]][:2] if self.piece is None else self.piece.positions[layer]
         return int(height * width)
 
     def gram(self, layer: str) -> Array:

@@ -18,7 +18,6 @@ import numpy as np
 
 from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
-from engine.graph import value_shapes
 from engine.network import Network
 from engine.ops import Array, Conv
 from engine.optimize import minimize
@@ -284,7 +283,7 @@ def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
     assert isinstance(gpu, Cuda)
     wait = partial(_wait, gpu)
     plan = network.plan(size, size, LAYERS)
-    shapes = value_shapes(plan.nodes, plan.image)
+    shapes = plan.shapes
     times = []
     for node in plan.nodes:
         operator, shape, kept = node.operator, shapes[node.output], node.output in plan.kept

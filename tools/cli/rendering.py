@@ -314,6 +314,7 @@ def rendering(
         content_mask=content_mask,
         piece=room.pieces.size,
         keep=room.pieces.keep,
+        waist=room.pieces.waist,
     )
 
 

@@ -255,6 +255,7 @@ class _Pictures:
             self.initial,
             piece=room.pieces.size,
             keep=room.pieces.keep,
+            waist=room.pieces.waist,
         )
         first_evaluation(job)
         return follow(job, listeners, began)
