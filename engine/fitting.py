@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
+from itertools import product
 
 from engine.network import Network
 from engine.objective import layer_names
@@ -39,6 +40,7 @@ class Pieces:
     needed : bytes of one evaluation.
     cost : time of an evaluation as a multiple of that of the whole with the network's own edges, estimated.
     keep : the layers whose features are kept between the passes, or None for nothing: see ``Objective``.
+    waist : the layer up to which it is cut, or None where the pieces see all layers: see ``engine.stages``.
     """
 
     size: PieceSize | None
@@ -46,36 +48,28 @@ class Pieces:
     needed: int
     cost: float
     keep: tuple[str, ...] | None = None
+    waist: str | None = None
 
 
 def whole(network: Network, height: int, width: int, settings: Settings) -> Pieces:
     """Return what it takes to compute a picture as a whole."""
-    layers = _layers(settings)
-    if settings.edges == "zero":
-        return Pieces(None, 1, network.memory(height, width, layers), 1.0)
-    return _Cut(network, _cutter(network, height, width, layers, settings)).pieces(None, None, None)
+    return _Search(network, height, width, settings).whole
 
 
-def fitting_pieces(network: Network, height: int, width: int, settings: Settings, room: float) -> Pieces:
+def fitting_pieces(
+    network: Network, height: int, width: int, settings: Settings, room: float, *, with_waist: bool = True
+) -> Pieces:
     """Return the pieces that fit into some bytes and take the least time; the smallest where none fit.
 
     Strips have halos above and below; of a wide picture, blocks of less width have less halo in all. The more is kept
-    between the passes, the less is computed again, and the smaller are the pieces.
+    between the passes, the less is computed again, and the smaller are the pieces. Below a waist halos are narrow and
+    little is computed again, but what lies behind it takes memory for all of the picture.
+
+    Parameters
+    ----------
+    with_waist : whether there may be one, as for pictures; paintings have none.
     """
-    found = whole(network, height, width, settings)
-    if found.needed <= room:
-        return found
-    layers = sorted(_layers(settings), key=network.layers.index)
-    cut = _Cut(network, _cutter(network, height, width, layers, settings))
-    best: Pieces | None = None
-    smallest = found
-    for keep in (None, *(tuple(layers[count:]) for count in range(len(layers) + 1))):
-        for columns in range(1, _COLUMNS + 1):
-            one = cut.highest(columns, keep, room)
-            smallest = min(smallest, one, key=lambda pieces: pieces.needed)
-            if one.needed <= room and (best is None or one.cost < best.cost):
-                best = one
-    return best or smallest
+    return _Search(network, height, width, settings, with_waist).fitting(room)
 
 
 def fit(
@@ -94,36 +88,110 @@ def fit(
     def with_history(history: int | None) -> tuple[Pieces, AnySettings, int]:
         own = replace(settings, history=history)
         beside = memory_beside(network, height, width, own)
-        pieces = fitting_pieces(network, height, width, own, (room - beside) / evaluations)
+        pieces = search.fitting((room - beside) / evaluations)
         return pieces, own, beside + evaluations * pieces.needed
 
+    search = _Search(network, height, width, settings)
     evaluations = 2 if replays(network, height, width) else 1  # a record keeps memory of its own
     found = with_history(settings.history)
     usual = HISTORIES.get(settings.optimizer)
     if usual is None or settings.history is not None or optimizer_is_elsewhere(network, settings):
         return found
-    history, most = usual, MOST_COST * whole(network, height, width, settings).cost
+    history, most = usual, MOST_COST * search.whole.cost
     while history > LEAST_HISTORY and (found[2] > room or found[0].cost > most):
         history = max(history - max(history // 4, 1), LEAST_HISTORY)
         found = with_history(history)
     return found
 
 
-class _Cut:
-    """The pieces that a picture can be cut into, and what each takes."""
+class _Search:
+    """What a picture can be cut into, with each waist and with none."""
 
-    def __init__(self, network: Network, cutter: Cutter) -> None:
+    def __init__(self, network: Network, height: int, width: int, settings: Settings, with_waist: bool = True) -> None:
+        self._network, self._settings, self._image = network, settings, (height, width, 3)
+        self._layers = sorted(_layers(settings), key=network.layers.index)
+        self._with_waist = with_waist and settings.edges == "zero"
+
+    @cached_property
+    def whole(self) -> Pieces:
+        """What it takes to compute the picture as a whole."""
+        if self._settings.edges == "zero":
+            return Pieces(None, 1, self._network.memory(*self._image[:2], self._layers), 1.0)
+        return self._cuts[0].pieces(None, None, None)
+
+    def fitting(self, room: float) -> Pieces:
+        """Return ``fitting_pieces`` for some bytes."""
+        if self.whole.needed <= room:
+            return self.whole
+        best: Pieces | None = None
+        smallest = self.whole
+        for cut in self._cuts:
+            for keep, columns in product(cut.keeps, range(1, _COLUMNS + 1)):
+                if best is not None and cut.least_cost(columns, keep) >= best.cost:
+                    continue
+                one = cut.highest(columns, keep, room)
+                smallest = min(smallest, one, key=lambda pieces: pieces.needed)
+                if one.needed <= room and (best is None or one.cost < best.cost):
+                    best = one
+        return best or smallest
+
+    @cached_property
+    def _cuts(self) -> list[_Cut]:
+        """Without a waist first, then with the waists from the image upwards."""
+        network, settings, layers = self._network, self._settings, self._layers
+        ahead = dict.fromkeys(layer_names(settings.style_layers), SHIFT) if "shifted" in _names(settings) else {}
+        work = network.multiply_adds(*self._image[:2], layers)
+        cuts = [_Cut(network, network.cutter(self._image, layers, settings.edges, ahead), 1.0)]
+        for waist in network.layers if self._with_waist else ():
+            try:
+                below, behind = network.divided(layers, waist)
+            except ValueError:  # the network goes around it
+                continue
+            if all(network.outputs[layer] == network.outputs[waist] for layer in behind):
+                continue
+            cutter = network.cutter(self._image, [*below, waist], settings.edges, ahead)
+            share = network.multiply_adds(*self._image[:2], cutter.outputs) / work
+            cuts.append(_Cut(network, cutter, share, waist, network.plan(*self._image[:2], behind, waist)))
+        return cuts
+
+
+class _Cut:
+    """The pieces that a picture can be cut into as far as some layers, and what each takes.
+
+    Parameters
+    ----------
+    cutter : for those layers.
+    share : of all multiplications, those that are made in pieces.
+    waist : that the pieces go up to, or None.
+    behind : how the rest of the network is run, of all of the waist's features.
+    """
+
+    def __init__(
+        self, network: Network, cutter: Cutter, share: float, waist: str | None = None, behind: Plan | None = None
+    ) -> None:
         self._network, self._cutter = network, cutter
+        self._share, self._waist, self._behind = share, waist, behind
+        self._behind_bytes = 0 if behind is None else behind.peak_bytes
         self._plans: dict[tuple[int, int], Plan] = {}
         self._work = network.multiply_adds(*cutter.image[:2], cutter.outputs)
         self._evaluation, self._copies = cache(self._evaluation_bytes), cache(self._copied_bytes)
         self._kept, self._again = cache(self._kept_bytes), cache(self._part_again)
+        self._sizes = cache(cutter.sizes)
+
+    @property
+    def keeps(self) -> list[tuple[str, ...] | None]:
+        """What may be kept: nothing, or some of the layers, those that take the longest first."""
+        layers = list(self._cutter.outputs)
+        return [None, *(tuple(layers[count:]) for count in range(len(layers) + 1))]
 
     def highest(self, columns: int, keep: tuple[str, ...] | None, room: float) -> Pieces:
         """Return the highest pieces, in some columns, that fit; or those of one stride, the smallest."""
         (height, width, _), (stride, across) = self._cutter.image, self._cutter.strides
         along = None if columns == 1 else _length(width, columns, across)
         low, high = 1, max(height // stride, 1)  # rows of pieces: the fewest that fit
+        lowest = self.pieces(stride if high > 1 else None, along, keep)
+        if lowest.needed > room:
+            return lowest
         while low < high:
             rows = (low + high) // 2
             if self.pieces(_length(height, rows, stride), along, keep).needed <= room:
@@ -132,23 +200,46 @@ class _Cut:
                 low = rows + 1
         return self.pieces(_length(height, low, stride) if low > 1 else None, along, keep)
 
+    def least_cost(self, columns: int, keep: tuple[str, ...] | None) -> float:
+        """Return what pieces in some columns cost at least: without halos above and below."""
+        width, across = self._cutter.image[1], self._cutter.strides[1]
+        _, widths = self._sizes(None, None if columns == 1 else _length(width, columns, across))
+        return self._cost(sum(widths) / width, columns, keep)
+
     def pieces(self, height: int | None, width: int | None, keep: tuple[str, ...] | None) -> Pieces:
         """Return what pieces of a size take: the network on the largest, copies of what is cut out, what is kept."""
         cutter = self._cutter
-        heights, widths = cutter.sizes(height, width)
+        heights, widths = self._sizes(height, width)
         largest, count = (max(heights), max(widths)), len(heights) * len(widths)
         computed = sum(heights) * sum(widths)
-        needed = self._evaluation(largest)
+        kept, needed = 0, self._evaluation(largest)
         if len(widths) > 1 or cutter.edges != "zero":  # their own columns do not lie one behind the other
             needed += self._copies(largest)
-        again = 1.0
+        of_others = computed / math.prod(largest) - (self._behind is None)
         if keep is not None:
-            needed += int(self._kept(largest, keep) * (computed / math.prod(largest) - 1))
-            again = self._again(keep)
-        # An evaluation is a forward and a backward pass; of the last piece the former is still there.
-        cost = computed / math.prod(cutter.image[:2]) * (1 + again * (count - 1) / count / 2)
+            kept = int(self._kept(largest, keep) * of_others)
+        if self._behind is not None:
+            # Beside a piece there are the waist's features, or their gradient; beside what lies behind it, no piece.
+            features = math.prod(self._behind.shape) * self._behind.dtype.itemsize
+            needed = max(features + needed, self._behind_bytes)
+        cost = self._cost(computed / math.prod(cutter.image[:2]), count, keep)
         size = None if height is None and width is None and cutter.edges == "zero" else (height, width)
-        return Pieces(size, count, needed, cost, keep if count > 1 else None)
+        if count == 1 and self._behind is None:
+            keep = None
+        return Pieces(size, count, needed + kept, cost, keep, self._waist)
+
+    def _cost(self, computed: float, count: int, keep: tuple[str, ...] | None) -> float:
+        """Return the time as a multiple of the whole's.
+
+        Parameters
+        ----------
+        computed : pixels of all pieces with their halos, for one of the picture.
+        """
+        again = 1.0 if keep is None else self._again(keep)
+        if self._behind is None:
+            again *= (count - 1) / count  # of the last piece the forward pass is still there
+        # An evaluation is a forward pass and a backward pass that takes as long.
+        return self._share * computed * (1 + again / 2) + 1 - self._share
 
     def _plan(self, size: tuple[int, int]) -> Plan:
         if size not in self._plans:
@@ -177,11 +268,6 @@ class _Cut:
 def _length(size: int, count: int, stride: int) -> int:
     """Return the length of ``count`` parts about as long as each other, a multiple of the stride."""
     return math.ceil(size / count / stride) * stride
-
-
-def _cutter(network: Network, height: int, width: int, layers: Sequence[str], settings: Settings) -> Cutter:
-    ahead = dict.fromkeys(layer_names(settings.style_layers), SHIFT) if "shifted" in _names(settings) else {}
-    return network.cutter((height, width, 3), layers, settings.edges, ahead)
 
 
 def _names(settings: Settings) -> list[str]:

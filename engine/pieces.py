@@ -137,7 +137,7 @@ class Cutter:
             if self.edges == "wrap" and size % stride:
                 raise ValueError(f"a picture that is to be tiled has a {side} that divides by {stride}, not {size}")
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, int]:
         """The total stride along each axis: what a piece's first row and column are multiples of."""
         down, across = (math.lcm(*jumps.values()) for jumps in self._jumps)
