@@ -131,7 +131,8 @@ def held_objective(problem: Problem) -> Objective:
 
     The targets are those of the network as it is. Near the image it equals the loss; it is smooth everywhere.
     """
-    objective, seen = problem.objective(), problem.image
+    # The decisions are held for the whole image, which no piece has the size of.
+    objective, seen = replace(problem, piece=None, waist=None).objective(), problem.image
     (piece,) = objective.pieces(seen.shape)
     if piece is not None:  # other edges: what the network sees is the image going on beyond them
         seen = piece.taken(objective.device, seen)

@@ -32,6 +32,7 @@ class Problem:
     regions : parts with styles of their own in place of the style image's, see ``engine.regions``.
     content_mask : how much each position of the content counts, or None.
     edges : what the network sees beyond the image's edges, see ``engine.pieces``.
+    piece, waist : of the image, as for ``Objective``.
     """
 
     network: Network
@@ -47,6 +48,8 @@ class Problem:
     regions: tuple[Region, ...] = ()
     content_mask: Array | None = None
     edges: str = "zero"
+    piece: tuple[int | None, int | None] | None = None
+    waist: str | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -68,6 +71,8 @@ class Problem:
             regions=self.regions if self.style_layers else (),
             content_mask=self.content_mask if self.content_layers else None,
             edges=self.edges,
+            piece=self.piece,
+            waist=self.waist,
         )
 
     def parts(self) -> dict[str, Problem]:

@@ -336,7 +336,7 @@ def test_every_fault_is_noticed(rows):
 @pytest.mark.slow
 def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
     others = (replace(NO_FAULT, edges=edges) for edges in EDGES)
-    for row in fault_study(faults=(*others, replace(NO_FAULT, beyond=True))):
+    for row in fault_study(faults=(*others, replace(NO_FAULT, beyond=True), replace(NO_FAULT, waist="conv2_2"))):
         assert not row.caught
         assert 0 < row.usual < 0.5
 

@@ -107,6 +107,14 @@ OPTIONS = {
     },
     "strips": {"size": (107, 33), "piece": (16, None)},
     "strips, some layers kept": {"size": (107, 33), "piece": (16, None), "keep": ("conv3_1", "conv5_1")},
+    "strips up to a waist": {"size": (107, 33), "piece": (16, None), "waist": "conv3_1"},
+    "blocks up to a waist, all statistics in blended regions": {
+        "style": None,
+        "regions": BLENDED,
+        "style_statistics": MIXED,
+        "piece": (8, 8),
+        "waist": "conv2_2",
+    },
     "blocks, all statistics in blended regions": {
         "style": None,
         "regions": BLENDED,
@@ -212,7 +220,7 @@ def make(option, dtype, paths):
     images |= {key: value for key, value in option.items() if key in images}
     fields = {field.name for field in dataclasses.fields(Settings)}
     settings = BASE | {key: value for key, value in option.items() if key in fields}
-    of_objective = {"further_terms", "regions", "content_mask", "piece", "keep"}
+    of_objective = {"further_terms", "regions", "content_mask", "piece", "keep", "waist"}
     unknown = set(option) - OF_NETWORK - set(images) - fields - {"size", "model"} - of_objective
     assert not unknown, unknown
     further = {key: value for key, value in option.items() if key in of_objective}

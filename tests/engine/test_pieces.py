@@ -13,7 +13,7 @@ from engine.objective import Objective, at_scales
 from engine.pieces import sources
 from engine.regions import Region
 from engine.terms import Variation
-from tests.engine import models
+from tests.engine import models, test_branches
 from tests.engine.test_terms import Square
 from tools.check_gradients.fault_study import awkward_problem
 
@@ -34,6 +34,9 @@ MASK = RANDOM.uniform(0, 3, SIZE)
 SEEN = np.dstack([OTHER, 255 * RANDOM.integers(0, 2, OTHER.shape[:2])])
 STATISTICS = {"gram": 0.3, "means": 2.0, "covariance": 1.0, "wasserstein": 0.5, "shifted": 3.0}
 STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+
+WAIST = "conv3_1"
+"""A style layer."""
 
 CASES = {
     "as the paper": {"style": PAINTING},
@@ -115,24 +118,49 @@ def count(made):
 # ---- pieces ----
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_pieces_are_the_whole(name, paths):
-    """Strips of three heights for the paper's loss and for all statistics in regions; for the others one and blocks."""
+@pytest.mark.parametrize(
+    ("name", "waist"), [*((name, waist) for name in CASES for waist in (None, WAIST)), ("as the paper", "conv2_2")]
+)
+def test_pieces_are_the_whole(name, waist, paths):
+    """Strips of three heights for the paper's loss and for all statistics in regions; for the others one and blocks.
+
+    Of the waists one is a style layer, with content behind it; the other is looked at by no term, but where every
+    layer is.
+    """
     own = network(paths)
     whole = objective(own, CASES[name])
     every = name in ("as the paper", "regions and all statistics")
     for cut in (*CUTS, BLOCK, (None, 16)) if every else (CUTS[1], BLOCK):
-        cut_up = objective(own, CASES[name], piece=cut)
+        cut_up = objective(own, CASES[name], piece=cut, waist=waist)
         assert_same(cut_up, whole)
         assert count(cut_up) > 1
 
 
+@pytest.mark.parametrize("waist", models.names(BLOCKS))
+def test_every_layer_of_a_vgg_can_be_a_waist(waist, paths):
+    """In pieces, and in one, which is run twice to let its features go in between."""
+    own, options = network(paths), CASES["several paintings and all statistics"]
+    whole = objective(own, options)
+    for cut in ((8, None), None):
+        assert_same(objective(own, options, piece=cut, waist=waist), whole)
+
+
+def test_halos_below_a_waist_are_narrow(paths):
+    options = {"piece": (32, None)}
+    without, narrow = (
+        objective(network(paths), CASES["as the paper"], waist=waist, **options) for waist in (None, WAIST)
+    )
+    assert max(piece.size[0] for piece in without.pieces(IMAGE.shape)) > 32 + 80
+    assert max(piece.size[0] for piece in narrow.pieces(IMAGE.shape)) < 32 + 32
+
+
+@pytest.mark.parametrize("waist", [None, WAIST])
 @pytest.mark.parametrize("keep", [(), ("conv5_1",), ("conv1_1", "conv3_1"), STYLE_LAYERS])
 @pytest.mark.parametrize("name", ["as the paper", "several paintings and all statistics", "two scales"])
-def test_what_is_kept_between_the_passes_changes_nothing(name, keep, paths):
+def test_what_is_kept_between_the_passes_changes_nothing(name, keep, waist, paths):
     """To the bit: what is left out is computed again by the same operators."""
-    own = network(paths)
-    again, kept = objective(own, CASES[name], piece=BLOCK), objective(own, CASES[name], piece=BLOCK, keep=keep)
+    own, cut = network(paths), {"piece": BLOCK, "waist": waist}
+    again, kept = objective(own, CASES[name], **cut), objective(own, CASES[name], **cut, keep=keep)
     for made in (again, kept):
         made(PHOTO)
     (value, gradient), (expected, of_expected) = kept(IMAGE), again(IMAGE)
@@ -141,25 +169,28 @@ def test_what_is_kept_between_the_passes_changes_nothing(name, keep, paths):
     assert kept.gradient_norms(IMAGE) == again.gradient_norms(IMAGE)
 
 
+@pytest.mark.parametrize("waist", [None, WAIST])
 @pytest.mark.parametrize("pooling", ["model", "average"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_so_they_are_in_other_networks(name, pooling, paths):
+def test_so_they_are_in_other_networks(name, pooling, waist, paths):
     own, options = network(paths, name, pooling=pooling), CASES["several paintings and all statistics"]
     whole = objective(own, options)
     for cut in (CUTS[1], BLOCK):
-        assert_same(objective(own, options, piece=cut), whole)
+        assert_same(objective(own, options, piece=cut, waist=waist), whole)
 
 
+@pytest.mark.parametrize("waist", [None, WAIST])
 @pytest.mark.parametrize("size", [(96, 64), (97, 65), (95, 63)])
 @pytest.mark.parametrize("name", ["plain", "overlapping", "rounded up"])
-def test_at_any_size(name, size, paths):
+def test_at_any_size(name, size, waist, paths):
     own, (photo, painting, image) = network(paths, name), (models.random_image(*size, seed=seed) for seed in (6, 7, 8))
     options = {"content": photo, "style": painting}
     for cut in ((32, None), (16, 16)):
-        assert_same(objective(own, options, piece=cut), objective(own, options), image)
+        assert_same(objective(own, options, piece=cut, waist=waist), objective(own, options), image)
 
 
-def test_so_they_are_with_windows_that_pad_one_side():
+@pytest.mark.parametrize("waist", [None, "conv2_1", "conv2_2"])
+def test_so_they_are_with_windows_that_pad_one_side(waist):
     """The network of the study of faults: SAME padding at the end alone, two kinds of pooling."""
     problem = awkward_problem()
     options = {
@@ -169,38 +200,45 @@ def test_so_they_are_with_windows_that_pad_one_side():
         "style_layers": problem.style_layers,
     }
     for cut in ((8, None), (4, 4)):
-        assert_same(objective(problem.network, options, piece=cut), objective(problem.network, options), problem.image)
+        cut_up = objective(problem.network, options, piece=cut, waist=waist)
+        assert_same(cut_up, objective(problem.network, options), problem.image)
 
 
+@pytest.mark.parametrize("waist", [None, WAIST])
 @pytest.mark.parametrize("cut", [CUTS[1], BLOCK])
-def test_in_single_precision_they_agree_to_rounding(cut, paths, tmp_path):
+def test_in_single_precision_they_agree_to_rounding(cut, waist, paths, tmp_path):
     """With channels enough for Winograd's algorithm, whose blocks lie elsewhere in a piece."""
     wide = models.parameters((2, 2, 3, 3, 1), (16, 16, 24, 24, 32))
     own = load_network(models.save(models.vgg(wide), tmp_path / "wide.onnx"), dtype="float32", threads=1)
     options = {"style": OTHER, "style_statistics": STATISTICS}
-    assert_same(objective(own, options, piece=cut), objective(own, options), value=1e-5, gradient=3e-5)
+    cut_up = objective(own, options, piece=cut, waist=waist)
+    assert_same(cut_up, objective(own, options), value=1e-5, gradient=3e-5)
 
 
-def test_the_result_does_not_depend_on_the_number_of_threads(paths):
+@pytest.mark.parametrize("waist", [None, WAIST])
+def test_the_result_does_not_depend_on_the_number_of_threads(waist, paths):
     results = []
     for threads in (1, 3):
         own = load_network(paths["plain"], dtype="float32", threads=threads)
-        results.append(objective(own, CASES["as the paper"], piece=BLOCK)(IMAGE))
+        results.append(objective(own, CASES["as the paper"], piece=BLOCK, waist=waist)(IMAGE))
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-def test_each_term_s_own_gradient_is_that_of_the_whole(paths):
-    own, options = network(paths), CASES["a content mask"]
-    whole, cut_up = objective(own, options).gradient_norms(IMAGE), objective(own, options, piece=BLOCK)
+@pytest.mark.parametrize("waist", [None, WAIST])
+@pytest.mark.parametrize("name", ["a content mask", "total variation"])
+def test_each_term_s_own_gradient_is_that_of_the_whole(name, waist, paths):
+    own, options = network(paths), CASES[name]
+    whole, cut_up = objective(own, options).gradient_norms(IMAGE), objective(own, options, piece=BLOCK, waist=waist)
     for kind, norms in cut_up.gradient_norms(IMAGE).items():
         assert norms == pytest.approx(whole[kind], rel=1e-10)
     assert_same(cut_up, objective(own, options))
 
 
-def test_what_is_not_finite_is_located(paths):
+@pytest.mark.parametrize("waist", [None, WAIST])
+def test_what_is_not_finite_is_located(waist, paths):
     own = network(paths)
-    cut_up = objective(own, {"style": PAINTING, "style_weight": 1e308}, piece=BLOCK)
+    cut_up = objective(own, {"style": PAINTING, "style_weight": 1e308}, piece=BLOCK, waist=waist)
     with pytest.raises(NonFiniteError, match=r"not finite: it began at"):
         cut_up(1e3 * IMAGE)
 
@@ -230,23 +268,66 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("waist", [None, WAIST])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_pieces_that_are_not_the_whole_are_noticed(fault, paths, monkeypatch):
+def test_pieces_that_are_not_the_whole_are_noticed(fault, waist, paths, monkeypatch):
     owner, name, faulty = FAULTS[fault]
     own, options = network(paths), CASES["as the paper"]
     whole = objective(own, options)
     whole(IMAGE)
     monkeypatch.setattr(owner, name, faulty(getattr(owner, name)))
     with pytest.raises(AssertionError):
-        assert_same(objective(own, options, piece=(32, None)), whole)
+        assert_same(objective(own, options, piece=(32, None), waist=waist), whole)
 
 
-def test_a_term_that_is_no_sum_is_refused(paths):
+@pytest.mark.parametrize("waist", [None, "conv3_2"])
+def test_a_term_that_is_no_sum_is_refused(waist, paths):
+    options = {"style": PAINTING, "further_terms": (Square("conv3_1"),)}
     with pytest.raises(ValueError, match=r"the term square 'conv3_1' looks at a layer as a whole: it cannot be"):
-        objective(network(paths), {"style": PAINTING, "further_terms": (Square("conv3_1"),)}, piece=BLOCK)
+        objective(network(paths), options, piece=BLOCK, waist=waist)
 
 
-@pytest.mark.parametrize("chosen", [{"piece": BLOCK}, {"edges": "reflect"}])
+@pytest.mark.parametrize("layer", ["conv3_1", "conv3_3"])
+def test_but_not_where_a_waist_gives_it_the_whole(layer, paths):
+    own, options = network(paths), {"style": PAINTING, "further_terms": (Square(layer),)}
+    assert_same(objective(own, options, piece=BLOCK, waist="conv3_1"), objective(own, options))
+
+
+@pytest.mark.parametrize(
+    ("waist", "reason"),
+    [
+        ("inner", r"'inner' is no waist: 'first', behind it, sees the image around it as well"),
+        ("conv9_9", r"unknown layer 'conv9_9'"),
+    ],
+)
+def test_a_waist_that_the_network_goes_around_is_refused(waist, reason, residual):
+    with pytest.raises(ValueError, match=reason):
+        Objective(residual, PHOTO, PAINTING, ("first",), ("inner", "second"), waist=waist)
+
+
+@pytest.mark.parametrize("waist", ["stem", "first"])
+def test_where_branches_meet_there_is_one(waist, residual):
+    options = {"style": PAINTING, "content_layers": ("first",), "style_layers": ("inner", "second")}
+    cut_up = objective(residual, options, piece=(16, None), waist=waist)
+    assert_same(cut_up, objective(residual, options))
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    """Return two residual blocks; ``first`` is read by both branches of the second."""
+    layers = test_branches.Layers()
+    model = layers.builder.model(test_branches.residual(layers))
+    path = models.save(model, tmp_path_factory.mktemp("branches") / "residual.onnx")
+    return load_network(path, dtype="float64", threads=1)
+
+
+@pytest.mark.parametrize("edges", ["reflect", "wrap"])
+def test_with_other_edges_there_is_no_waist(edges, paths):
+    with pytest.raises(ValueError, match=rf"with the edges '{edges}' there is no waist: leave it out"):
+        objective(network(paths), CASES["as the paper"], edges=edges, waist=WAIST)
+
+
+@pytest.mark.parametrize("chosen", [{"piece": BLOCK}, {"edges": "reflect"}, {"waist": WAIST}])
 def test_on_a_gpu_they_are_refused(chosen, paths, emulator):
     with pytest.raises(ValueError, match=r"are computed on the CPU alone: choose the device cpu"):
         objective(load_network(paths["plain"], device="cuda"), {"style": PAINTING}, **chosen)

@@ -131,6 +131,11 @@ def with_edges(problem: Problem, edges: str) -> Problem:
     return replace(problem, image=image, content=content, edges=edges)
 
 
+def with_waist(problem: Problem, waist: str) -> Problem:
+    """Return a problem whose image is computed in pieces of four rows up to a waist."""
+    return replace(problem, piece=(4, None), waist=waist)
+
+
 def _awkward_network(random: np.random.Generator) -> Network:
     """Return a network of five convolutions: more channels than the kernels treat as few, so that both ways are run."""
     nodes: list[Node] = []
@@ -175,6 +180,8 @@ def _row(fault: Fault, seed: int) -> FaultRow:
             problem = with_controls(problem)
         if fault.edges != "zero":
             problem = with_edges(problem, fault.edges)
+        if fault.waist is not None:
+            problem = with_waist(problem, fault.waist)
         groups: dict[str, Callable[[np.random.Generator], list[Check]]] = {
             "operators": lambda random: check_layers(problem, 2, random),
             "losses": lambda random: check_losses(problem, 2, random),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine import losses, statistics, terms
+from engine import objective as _objective
 from engine import pieces as _pieces
 from engine.gradcheck.definition import under_taps
 from engine.objective import Objective
@@ -41,12 +42,14 @@ class Fault:
     places : the functions that are replaced, as (module or class, name, what makes the faulty one).
     beyond : whether it is one of a control beyond the paper, with which the loss is made for it only.
     edges : what is beyond the image's edges, which the loss is made with for it only.
+    waist : a layer up to which the image is computed in pieces, for it only; None computes the whole.
     """
 
     name: str
     places: tuple[tuple[Any, str, Replacement], ...]
     beyond: bool = False
     edges: str = "zero"
+    waist: str | None = None
 
 
 # Each function below makes a wrong function from a right one.
@@ -446,6 +449,10 @@ def _wrapped_one_short(sources: Any) -> Any:
     return faulty
 
 
+def _handed_down_one_row_too_low(handed: Any) -> Any:
+    return lambda view, layer, whole, flowing: handed(view, layer, np.roll(whole, 1, axis=0), flowing)
+
+
 def _of_relu(replacement: Replacement) -> tuple[tuple[Any, str, Replacement], ...]:
     """Return both places of a ReLU's input gradient: behind a convolution, and alone."""
     return tuple((place, "relu_input_gradient", replacement) for place in (_convolution, Cpu))
@@ -588,6 +595,11 @@ FAULTS = (
         edges="reflect",
     ),
     Fault("a tile's other side one row too late", ((_pieces, "sources", _wrapped_one_short),), edges="wrap"),
+    Fault(
+        "a waist's gradient one row too low",
+        ((_objective, "_handed_down", _handed_down_one_row_too_low),),
+        waist="conv2_2",
+    ),
     Fault(
         "total variation in the gradient, not in the loss",
         ((Objective, "__call__", _total_variation_in_the_gradient_only),),
