@@ -129,7 +129,7 @@ class _Search:
             for keep, columns in product(cut.keeps, range(1, _COLUMNS + 1)):
                 if best is not None and cut.least_cost(columns, keep) >= best.cost:
                     continue
-                one = cut.highest(columns, keep, room)
+                one = cut.highest(columns, keep, room, math.inf if best is None else best.cost)
                 smallest = min(smallest, one, key=lambda pieces: pieces.needed)
                 if one.needed <= room and (best is None or one.cost < best.cost):
                     best = one
@@ -184,21 +184,34 @@ class _Cut:
         layers = list(self._cutter.outputs)
         return [None, *(tuple(layers[count:]) for count in range(len(layers) + 1))]
 
-    def highest(self, columns: int, keep: tuple[str, ...] | None, room: float) -> Pieces:
-        """Return the highest pieces, in some columns, that fit; or those of one stride, the smallest."""
-        (height, width, _), (stride, across) = self._cutter.image, self._cutter.strides
+    def highest(self, columns: int, keep: tuple[str, ...] | None, room: float, most: float) -> Pieces:
+        """Return the highest pieces, in some columns, that fit; or the smallest, where none do for less than ``most``.
+
+        Lower pieces take less, until their halos take more than what is cut off.
+        """
+        width, across = self._cutter.image[1], self._cutter.strides[1]
         along = None if columns == 1 else _length(width, columns, across)
-        low, high = 1, max(height // stride, 1)  # rows of pieces: the fewest that fit
-        lowest = self.pieces(stride if high > 1 else None, along, keep)
-        if lowest.needed > room:
-            return lowest
-        while low < high:
-            rows = (low + high) // 2
-            if self.pieces(_length(height, rows, stride), along, keep).needed <= room:
-                high = rows
-            else:
-                low = rows + 1
-        return self.pieces(_length(height, low, stride) if low > 1 else None, along, keep)
+        found = self.pieces(None, along, keep)
+        for height in self._heights:
+            if found.needed <= room or found.cost >= most:
+                break
+            lower = self.pieces(height, along, keep)
+            if lower.needed >= found.needed:
+                break
+            found = lower
+        return found
+
+    @cached_property
+    def _heights(self) -> list[int]:
+        """Of pieces, from half of the picture downwards, each by an eighth at most."""
+        (height, _, _), (stride, _) = self._cutter.image, self._cutter.strides
+        rows, found = 2, list[int]()
+        while not found or found[-1] > stride:
+            length = _length(height, rows, stride)
+            if not found or length < found[-1]:
+                found.append(length)
+            rows += max(rows // 8, 1)
+        return found
 
     def least_cost(self, columns: int, keep: tuple[str, ...] | None) -> float:
         """Return what pieces in some columns cost at least: without halos above and below."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -49,15 +50,47 @@ def test_where_nothing_fits_the_smallest_is_told(network):
     assert fitting_pieces(network, *SIZE, SETTINGS, least.needed).needed == least.needed
 
 
-def test_the_pieces_are_those_that_are_computed(network):
-    image = models.random_image(*SIZE)
-    found = fitting_pieces(network, *SIZE, SETTINGS, 0.5 * whole(network, *SIZE, SETTINGS).needed)
+def objective_in(pieces, network, image):
     names = {"content_layers": SETTINGS.content_layers, "style_layers": SETTINGS.style_layers}
-    objective = Objective(network, image, image, **names, piece=found.size, keep=found.keep)
-    pieces = objective.pieces(image.shape)
+    style = models.random_image(40, 40)
+    return Objective(network, image, style, **names, piece=pieces.size, keep=pieces.keep, waist=pieces.waist)
+
+
+@pytest.mark.parametrize("with_waist", [False, True])
+def test_the_pieces_are_those_that_are_computed(network, with_waist):
+    image, needed = models.random_image(*SIZE), whole(network, *SIZE, SETTINGS).needed
+    found = fitting_pieces(network, *SIZE, SETTINGS, 0.5 * needed, with_waist=with_waist)
+    assert (found.waist is not None) == with_waist
+    pieces = objective_in(found, network, image).pieces(image.shape)
     assert len(pieces) == found.count > 1
     computed = sum(np.prod(piece.size) for piece in pieces) / np.prod(SIZE)
-    assert computed <= found.cost <= computed * 1.5
+    # Of what lies behind a waist no position is computed twice.
+    assert (1.0 if with_waist else computed) <= found.cost <= computed * 1.5
+
+
+def test_a_waist_takes_less_time_in_the_same_memory(network):
+    for share in (0.8, 0.5):
+        room = share * whole(network, *SIZE, SETTINGS).needed
+        without, free = (fitting_pieces(network, *SIZE, SETTINGS, room, with_waist=choice) for choice in (False, True))
+        assert free.cost < without.cost
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.35])
+def test_the_estimate_holds_with_a_waist(network, share):
+    """As near to what is allocated as that of the whole is, and not below it."""
+    size = (480, 560)
+    image, needed = models.random_image(*size), whole(network, *size, SETTINGS).needed
+    pieces = fitting_pieces(network, *size, SETTINGS, share * needed)
+    assert pieces.waist is not None
+    objective = objective_in(pieces, network, image)
+    objective(image)  # the threads' own memory is made at the first call
+    tracemalloc.start()
+    try:
+        objective(image)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1 < pieces.needed / peak < 1.6
 
 
 def test_fewer_corrections_are_kept_where_they_leave_too_little(network):

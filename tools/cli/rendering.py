@@ -86,7 +86,7 @@ class Room:
         height, width = (own or whole for own, whole in zip(self.pieces.size, size, strict=True))
         strips = f"{self.pieces.count} strips of {height} rows"
         cut = strips if self.pieces.size[1] is None else f"{self.pieces.count} pieces of {width}x{height}"
-        return f", in {cut}"
+        return f", in {cut}" if self.pieces.waist is None else f", in {cut} up to {self.pieces.waist}"
 
     def notes(self, asked: Options) -> list[str]:
         """Return what is to be said beside that."""
@@ -123,7 +123,7 @@ def make_room(network: Network, options: Options, size: Size, style_sizes: Seque
     weights = network.weight_bytes(layer_names(options.style_layers))
     for style_size in style_sizes:
         with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
-            of_style = fitting_pieces(network, *style_size, looked_at, room - weights)
+            of_style = fitting_pieces(network, *style_size, looked_at, room - weights, with_waist=False)
         check_free(network.device, of_style.needed, style_size, f"choose a smaller --style-size{more}", free)
         needed = max(needed, of_style.needed + weights)
         if of_style.size is not None:
