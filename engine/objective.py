@@ -310,7 +310,10 @@ class Objective:
         return seen
 
     def pieces(self, shape: tuple[int, ...]) -> Sequence[Piece | None]:
-        """Return the pieces that images of a shape, (H, W, 3), are computed in; None stands for the image as it is."""
+        """Return the pieces that images of a shape, (H, W, 3), are computed in, as far as a waist if there is one.
+
+        None stands for the image as it is.
+        """
         return self.stages(shape)[0].pieces
 
     def stages(self, shape: tuple[int, ...]) -> tuple[Stage, ...]:
@@ -461,7 +464,7 @@ class Objective:
         """Return the L2 norm of each term's own contribution to the gradient, weights included.
 
         This tells which term steers the image; the losses do not. It takes one forward pass, and one backward pass for
-        each term.
+        each term; what is computed in pieces, a forward pass for each term too.
         """
         seen = self._look(self._checked_size(image))
         norms = self._by_kind()
