@@ -60,6 +60,7 @@ def test_a_picture_that_does_not_fit_is_made_in_pieces_and_is_the_same(folder, c
     free(monkeypatch, 0.95 * needed[-1])
     said = call(*large, output="cut.png")
     assert "strips of " in said or "pieces of " in said
+    assert " up to conv" in said
     assert "pixels, about" in said
     assert np.abs(pixels(folder / "out.png") - pixels(folder / "cut.png")).max() <= 1
 
