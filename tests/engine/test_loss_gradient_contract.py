@@ -146,6 +146,7 @@ NO_INFLUENCE = {
     "init": "noise",
     "seed": 7,
     "iterations": 3,
+    "change_tolerance": 4.0,
     "optimizer": "adam",
     "learning_rate": 2.0,
     "history": 5,
@@ -260,7 +261,7 @@ def test_so_they_do_in_single_precision(name, paths):
     single, single_gradient = objective(image)
     size = np.linalg.norm(gradient)
     assert single == pytest.approx(value, rel=1e-5)
-    assert np.linalg.norm(single_gradient - gradient) < 3e-5 * size
+    assert np.linalg.norm(single_gradient - gradient) < 5e-5 * size
     # Long enough for float32's rounding, short enough for the kinks of ReLU and max pooling.
     direction, step = single_gradient / np.linalg.norm(single_gradient), 0.5
     ahead, behind = (objective(image + sign * step * direction)[0] for sign in (1, -1))
