@@ -112,7 +112,7 @@ KNOWN_WEIGHTS = {
     "b6b7a457078ec01d0729f0f1a47f18859a8c001c": KnownWeights(
         "VGG-19 at a quarter of its width (Collaborative Distillation, Wang et al. 2020)", "caffe", 1e-5
     ),
-    "b1e1a79b3d4aa26723d925b6a767677c77f33141": KnownWeights("the draft network of this project", "caffe", 2e-4),
+    "f8d62ec04834cb460d7c69d90eaf862c745766ad": KnownWeights("the draft network of this project", "caffe", 2e-4),
 }
 
 

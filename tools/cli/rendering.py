@@ -24,7 +24,7 @@ from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free, free_bytes
 from tools.cli.options import COLORS, FIRST_DRAFT, LUMINANCE, TILED, Options, layers_called, levels_of
 from tools.media.images import load_image
-from tools.media.picture import Picture, resize
+from tools.media.picture import Picture, resize, resize_tile
 
 Size = tuple[int, int]
 
@@ -295,7 +295,8 @@ def rendering(
         of_coarse = painted(coarse)
         style = at_scales(blended, of_coarse, layers)
         placed = [at_scales(painting, of_coarse, layers) for painting in paintings]
-    initial = None if first is None else resize(first, height, width).pixels
+    resized = resize_tile if options.edges == TILED else resize
+    initial = None if first is None else resized(first, height, width).pixels
     pixels = content.pixels
     if options.colors == LUMINANCE:
         pixels, initial = in_gray(pixels), None if initial is None else in_gray(initial)

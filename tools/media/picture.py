@@ -5,6 +5,7 @@ The pixels are never multiplied by alpha.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,9 @@ from engine.transparency import OPAQUE, fill_hidden
 
 # Half of the smallest alpha that an 8-bit file can hold: below it a pixel is written as fully transparent.
 _INVISIBLE = 0.5 / 255
+
+# Lanczos sees so many pixels to each side, of the larger of the two sizes.
+_FILTER_RADIUS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,25 @@ def resize(picture: Picture, height: int, width: int) -> Picture:
     # Where nothing is visible there is no weight to divide by: the plain colors stay.
     pixels[visible] = weighted[visible] / alpha[visible][:, None]
     return replace(picture, pixels=np.clip(pixels, 0, 255), alpha=np.clip(alpha, 0, 1))
+
+
+def resize_tile(picture: Picture, height: int, width: int) -> Picture:
+    """Return the colors of a picture that can be laid beside itself at another size: as ``resize``, without a seam.
+
+    Beyond each edge the picture's other side goes on, as far as the filter sees.
+    """
+    margins = [_tile_margin(old, new) for old, new in zip(picture.size, (height, width), strict=True)]
+    (top, above), (left, before) = margins
+    wider = np.pad(picture.pixels, ((top, top), (left, left), (0, 0)), mode="wrap")
+    larger = resize(Picture(wider, None), height + 2 * above, width + 2 * before)
+    return Picture(larger.pixels[above : above + height, before : before + width], None)
+
+
+def _tile_margin(old: int, new: int) -> tuple[int, int]:
+    """Return a margin in pixels, before and after resizing ``old`` pixels to ``new``: both whole, in the same ratio."""
+    step = old // math.gcd(old, new)
+    margin = step * math.ceil(_FILTER_RADIUS * max(old / new, 1.0) / step)
+    return margin, margin * new // old
 
 
 def _resample_colors(pixels: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tools.media.test_images import noise
-from tools.media.picture import Picture, resize
+from tools.media.picture import Picture, resize, resize_tile
 
 
 def test_resizing_to_the_same_size_gives_the_same_picture():
@@ -78,3 +78,14 @@ def test_resizing_a_fully_transparent_picture_keeps_its_colors():
     resized = resize(Picture(np.full((6, 6, 3), 40, np.float32), np.zeros((6, 6), np.float32)), 3, 9)
     np.testing.assert_allclose(resized.pixels, 40, rtol=1e-5)
     np.testing.assert_array_equal(resized.alpha, np.zeros((3, 9)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 64), (48, 32), (8, 16), (36, 40), (7, 11)])
+def test_a_tile_is_resized_as_one_of_many(height, width):
+    """What comes of it is the middle of nine, laid side by side."""
+    tile = noise(24, 32, 3).astype(np.float32)
+    nine = resize(Picture(np.tile(tile, (3, 3, 1)), None), 3 * height, 3 * width)
+    found = resize_tile(Picture(tile, None), height, width)
+    assert found.alpha is None
+    np.testing.assert_allclose(found.pixels, nine.pixels[height : 2 * height, width : 2 * width], atol=2e-3)
+    assert np.abs(found.pixels - resize(Picture(tile, None), height, width).pixels).max() > 1
