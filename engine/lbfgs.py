@@ -6,7 +6,7 @@ the stored gradient changes y and the gradient, whose coefficients follow from t
 reads the stored vectors twice, once for the inner products with the new ones and once for the direction.
 
 What H is made from, before any pair, tells coarse from fine: gradients of pictures are mostly fine, steps have to be
-coarse as well. ``first_matrix`` learns by how much from the pairs themselves, for blocks of pixels of several sides.
+coarse as well. ``first_matrix`` learns by how much from the pairs themselves, by grids of several sides over the image.
 
 Bounds are kept as in L-BFGS-B (Byrd, Lu, Nocedal and Zhu, "A Limited Memory Algorithm for Bound Constrained
 Optimization", 1995), but without its search for a Cauchy point: values that stand at a bound and whose gradient points
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from engine.saved import Saved
 from kernels import Device
-from kernels.blocks import Blocks
+from kernels.grids import Grids
 
 Array = Any
 """An array on the device that the images live on."""
@@ -50,9 +50,9 @@ Evaluate = Callable[[Array, Callable[[Array], None]], tuple[float, Array]]
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
 
-# Sides of the blocks that tell coarse from fine. How much less a pair counts than the next one for how much they
-# differ, and how far that may go.
-_BLOCKS = (8, 32)
+# Pixels from node to node of the grids that tell coarse from fine. How much less a pair counts than the next one for
+# how much the levels differ, and how far that may go.
+_GRIDS = (8, 32)
 _FADING, _MOST = 0.9, 30.0
 
 
@@ -213,11 +213,11 @@ class History:
 
     def __init__(self, device: Device, pairs: int, start: Array, bounds: Bounds) -> None:
         self.device, self.pairs, self.bounds = device, pairs, bounds
-        self.blocks = _blocks_of(start.shape)
+        self.grids = _grids_of(start.shape)
         rows = 1 + 2 * (pairs + 1) + 1
-        self._vectors = self.device.empty((rows, self.blocks.length), np.float32)
-        # Inner products of the rows: of the pixels, and of each level of blocks.
-        self._products = np.zeros((len(self.blocks.levels), rows, rows))
+        self._vectors = self.device.empty((rows, self.grids.length), np.float32)
+        # Inner products of the rows: of the pixels, and of each level of grids.
+        self._products = np.zeros((len(self.grids.levels), rows, rows))
         self._gradient_row = rows - 1
         self._place: tuple[Array, Array] | None = None
         self._free: Array = None
@@ -242,8 +242,8 @@ class History:
         listed = sorted([rows[1], *(row for step in steps for row in (step, step + 1))])
         numbers = self.device.empty((self._count_of_numbers(listed),), np.float64)
         new, old = (image, gradient), self._place or (image, gradient)
-        free = self.device.lbfgs_store(new, old, self._vectors, self.blocks, rows, self.bounds, numbers[:3])
-        self.device.lbfgs_products(self._vectors, self.blocks, listed, rows, numbers[3:])
+        free = self.device.lbfgs_store(new, old, self._vectors, self.grids, rows, self.bounds, numbers[:3])
+        self.device.lbfgs_products(self._vectors, self.grids, listed, rows, numbers[3:])
         self._proposal = _Proposal(new, rows, listed, free, numbers)
 
     def fetch(self) -> tuple[float, float]:
@@ -317,7 +317,7 @@ class History:
         self._numbers = saved.host("fetched", (self._count_of_numbers(listed),))
         if not all(np.isfinite(array).all() for array in (self._products, self._numbers)):
             raise saved.misfit("products")
-        image, free = saved.array("image", shape), saved.array("free", (self.blocks.size,), np.uint8)
+        image, free = saved.array("image", shape), saved.array("free", (self.grids.size,), np.uint8)
         place = image, saved.array("gradient", shape)
         self._proposal = _Proposal(place, (step, gradient), listed, free, None)
         return image
@@ -327,14 +327,14 @@ class History:
         steps = [self._row(number) for number in range(max(self.count - self.pairs, 0), self.count)]
         rows, factors = coefficients(self._products, steps, self._gradient_row)
         slope = float((factors * self._products[:, rows, self._gradient_row]).sum())
-        direction = self.device.lbfgs_direction(self._vectors, self.blocks, rows.tolist(), factors, self._free)
+        direction = self.device.lbfgs_direction(self._vectors, self.grids, rows.tolist(), factors, self._free)
         return direction, slope
 
     def _row(self, number: int) -> int:
         return 1 + 2 * (number % (self.pairs + 1))
 
     def _count_of_numbers(self, listed: Sequence[int]) -> int:
-        return 3 + 3 * len(listed) * len(self.blocks.levels)
+        return 3 + 3 * len(listed) * len(self.grids.levels)
 
 
 def coefficients(
@@ -374,12 +374,11 @@ def coefficients(
 
 
 def first_matrix(products: NDArray[np.float64], s: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return H_0 = gamma K: the factor of a vector in it, and those of its means over the blocks of each level.
+    """Return H_0 = gamma K: the factor of a vector in it, and those of its means by each of the grids.
 
-    K multiplies what lies between two levels, constant within blocks of the one and without a mean in those of the
-    next, by how long the steps are there for their change of gradient: ``sqrt(sum <s, P s> / sum <y, P y>)``, where P
-    projects onto it. The sums are over the pairs, which are divided by <s, y> and fade with age. gamma is the usual
-    <s, y> / <y, K y> of the newest pair.
+    K multiplies what lies between two levels, P = M_l - M_l+1 with the means M of ``kernels.grids``, by how long the
+    steps are there for their change of gradient: ``sqrt(sum <s, P s> / sum <y, P y>)``. The sums are over the pairs,
+    which are divided by <s, y> and fade with age. gamma is the usual <s, y> / <y, K y> of the newest pair.
 
     Source of gamma: Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization" (1989).
 
@@ -397,6 +396,6 @@ def first_matrix(products: NDArray[np.float64], s: NDArray[np.intp]) -> NDArray[
     return factors * (products[0, s[-1], y[-1]] / (factors @ products[:, y[-1], y[-1]]))
 
 
-def _blocks_of(shape: tuple[int, ...]) -> Blocks:
-    """Return the blocks of an image, as far as it is larger; none of what is no image."""
-    return Blocks(shape, tuple(side for side in _BLOCKS if len(shape) == 3 and side < max(shape[:2])))
+def _grids_of(shape: tuple[int, ...]) -> Grids:
+    """Return the grids of an image, as far as it is larger; none of what is no image."""
+    return Grids(shape, tuple(side for side in _GRIDS if len(shape) == 3 and side < max(shape[:2])))

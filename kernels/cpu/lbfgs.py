@@ -1,8 +1,8 @@
 """What L-BFGS with bounds needs of the stored vectors: engine/lbfgs.py has the mathematics.
 
 Images and gradients are in double precision, stored vectors (rows of one matrix) in single. A row holds a vector's
-values and those of its blocks, see ``kernels.blocks``. Everything goes strip by strip through the cache; the strips'
-parts of a sum are added in their order.
+values and those of its grids' nodes, see ``kernels.grids``. Everything goes strip by strip through the cache; the
+strips' parts of a sum are added in their order.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.blocks import Blocks, Level
 from kernels.cpu.threads import Threads
 from kernels.geometry import strips
+from kernels.grids import Grids, Level, hats
 
 Image = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -54,7 +54,7 @@ def lbfgs_store(
     new: tuple[Image, Image],
     old: tuple[Image, Image],
     vectors: Vectors,
-    blocks: Blocks,
+    grids: Grids,
     rows: tuple[int, int],
     bounds: tuple[float, float],
     output: NDArray[np.float64],
@@ -64,8 +64,8 @@ def lbfgs_store(
     Parameters
     ----------
     new, old : image and gradient, float64.
-    vectors : (stored rows, blocks.length), float32, two or three rows of which are written.
-    blocks : of the image.
+    vectors : (stored rows, grids.length), float32, two or three rows of which are written.
+    grids : of the image.
     rows : where the step goes (the change of the gradient goes below), or -1 to store neither; where the gradient goes,
         0 where a value is not free.
     bounds : lowest and highest value.
@@ -77,7 +77,7 @@ def lbfgs_store(
     (size,), uint8: which values are free.
     """
     step_row, gradient_row = rows
-    free = np.empty(blocks.size, np.uint8)
+    free = np.empty(grids.size, np.uint8)
     given = [array.reshape(-1) for array in (*new, *old)]
 
     def visit(part: slice) -> tuple[float, float, float]:
@@ -99,17 +99,17 @@ def lbfgs_store(
             vectors[step_row + 1, part] = work
         return falls, slope, largest
 
-    falls, slopes, largest = zip(*threads.map(visit, _parts(0, blocks.size)), strict=True)
+    falls, slopes, largest = zip(*threads.map(visit, _parts(0, grids.size)), strict=True)
     output[:] = sum(falls), sum(slopes), max(largest)
     for row in (gradient_row,) if step_row < 0 else (step_row, step_row + 1, gradient_row):
-        _fill_blocks(threads, vectors[row], blocks)
+        _fill_nodes(threads, vectors[row], grids)
     return free
 
 
 def lbfgs_products(
     threads: Threads,
     vectors: Vectors,
-    blocks: Blocks,
+    grids: Grids,
     listed: Sequence[int],
     rows: tuple[int, int],
     output: NDArray[np.float64],
@@ -118,15 +118,15 @@ def lbfgs_products(
 
     Parameters
     ----------
-    vectors, blocks, rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
+    vectors, grids, rows : as for ``lbfgs_store``; without a step, what concerns it is the gradient's.
     listed : the n rows in use.
-    output : (levels, n, 3), float64, of the values and of each level of blocks: for each listed row r <s, r>, <y, r>
+    output : (levels, n, 3), float64, of the values and of each grid's nodes: for each listed row r <s, r>, <y, r>
         and <g, r>.
     """
     step, gradient = rows
     new = [gradient] * 3 if step < 0 else [step, step + 1, gradient]
     runs = _runs(listed)
-    results = output.reshape(len(blocks.levels), len(listed), 3)
+    results = output.reshape(len(grids.levels), len(listed), 3)
 
     def visit(part: slice) -> NDArray[np.float64]:
         of_new = threads.scratch("lbfgs", (3, part.stop - part.start), vectors.dtype)
@@ -134,28 +134,28 @@ def lbfgs_products(
             of_new[number] = vectors[row, part]
         return np.concatenate([_products(vectors[run, part], of_new) for run in runs])
 
-    for result, level in zip(results, blocks.levels, strict=True):
+    for result, level in zip(results, grids.levels, strict=True):
         result[...] = sum(threads.map(visit, _parts(level.start, level.end)))
 
 
 def lbfgs_direction(
     threads: Threads,
     vectors: Vectors,
-    blocks: Blocks,
+    grids: Grids,
     listed: Sequence[int],
     coefficients: NDArray[np.float64],
     free: Flags,
 ) -> Vectors:
-    """Return a combination of the listed rows and of their means over blocks, (size,), float32.
+    """Return a combination of the listed rows and of their means by the grids, (size,), float32.
 
     Parameters
     ----------
-    vectors, blocks : as for ``lbfgs_store``.
+    vectors, grids : as for ``lbfgs_store``.
     listed : n rows.
-    coefficients : (levels, n): the factor of each row, and that of its means over the blocks of each level.
+    coefficients : (levels, n): the factor of each row, and those of its means by each of the grids.
     free : (size,), uint8; the result is 0 where a value is not free.
     """
-    direction = np.empty(blocks.size, np.float32)
+    direction = np.empty(grids.size, np.float32)
     factors = np.zeros((len(coefficients), len(vectors)), np.float32)
     factors[:, list(listed)] = coefficients
     runs = _runs(sorted(listed))
@@ -168,50 +168,53 @@ def lbfgs_direction(
         return output
 
     means: Vectors | None = None
-    for number, level in reversed(list(enumerate(blocks.levels[1:], 1))):
+    for number, level in reversed(list(enumerate(grids.levels[1:], 1))):
         own = combined(number, slice(level.start, level.end), np.empty(level.values, np.float32)).reshape(level.shape)
-        own /= blocks.roots(number)
-        means = own if means is None else own + _spread(means, blocks.step(number + 1), level.shape)
+        own /= grids.roots(number)
+        means = own if means is None else own + _spread(means, grids.step(number + 1), level.shape)
 
-    lines, width = blocks.shape[0], blocks.size // blocks.shape[0]
-    side = blocks.sides[0] if blocks.sides else 1
+    lines, width = grids.shape[0], grids.size // grids.shape[0]
+    side = grids.sides[0] if grids.sides else 1
 
     def combine(strip: tuple[int, int]) -> None:
         top, bottom = strip
         part = slice(top * width, bottom * width)
         along = combined(0, part, direction[part])
         if means is not None:
-            along += _spread(means[top // side : -(-bottom // side)], side, (bottom - top, *blocks.shape[1:])).ravel()
+            along += _spread(means, side, (bottom - top, *grids.shape[1:]), top).ravel()
         along *= free[part]
 
     threads.map(combine, strips(lines, max(_STRIP // (width * side), 1) * side))
     return direction
 
 
-def _fill_blocks(threads: Threads, row: Vectors, blocks: Blocks) -> None:
-    """Write the values of a row's blocks, from those of its pixels."""
-    for number, level in enumerate(blocks.levels[1:], 1):
-        _fill_level(threads, row, blocks, number, level)
+def _fill_nodes(threads: Threads, row: Vectors, grids: Grids) -> None:
+    """Write the values of a row's nodes, from those of its pixels."""
+    for number, level in enumerate(grids.levels[1:], 1):
+        _fill_level(threads, row, grids, number, level)
 
 
-def _fill_level(threads: Threads, row: Vectors, blocks: Blocks, number: int, level: Level) -> None:
-    below, step = blocks.levels[number - 1], blocks.step(number)
+def _fill_level(threads: Threads, row: Vectors, grids: Grids, number: int, level: Level) -> None:
+    below, step = grids.levels[number - 1], grids.step(number)
     given, output = (row[one.start : one.end].reshape(one.shape) for one in (below, level))
-    of_below, roots = blocks.roots(number - 1), blocks.roots(number)
-    columns = np.arange(0, below.shape[1], step)
+    of_below, roots = grids.roots(number - 1), grids.roots(number)
+    across = hats(0, below.shape[1], step).T
 
     def visit(line: int) -> None:
-        part = slice(line * step, (line + 1) * step)
-        # A block's value times the root of its number of pixels is the sum over them.
-        sums = (given[part] if number == 1 else given[part] * of_below[part]).sum(axis=0)
-        output[line] = np.add.reduceat(sums, columns, axis=0) / roots[line]
+        top, bottom = max((line - 1) * step + 1, 0), min((line + 1) * step, below.shape[0])
+        down = (1 - np.abs(np.arange(top, bottom) - line * step) / step).astype(np.float32)
+        # A node's value times its root is the sum under its hat.
+        rows = given[top:bottom] if number == 1 else given[top:bottom] * of_below[top:bottom]
+        output[line] = across @ (down @ rows.reshape(len(rows), -1)).reshape(below.shape[1:]) / roots[line]
 
     threads.map(visit, range(level.shape[0]))
 
 
-def _spread(means: Vectors, step: int, shape: tuple[int, ...]) -> Vectors:
-    """Return an array of a shape whose blocks of ``step`` x ``step`` have the values of ``means``."""
-    return means.repeat(step, axis=0)[: shape[0]].repeat(step, axis=1)[:, : shape[1]]
+def _spread(means: Vectors, step: int, shape: tuple[int, ...], first: int = 0) -> Vectors:
+    """Return what lies between nodes, interpolated: an array of a shape that begins at a row of the level below."""
+    down, across = hats(first, shape[0], step), hats(0, shape[1], step)
+    lines = across @ means[first // step : first // step + down.shape[1]]
+    return (down @ lines.reshape(len(lines), -1)).reshape(shape)
 
 
 def _products(a: Vectors, b: Vectors) -> NDArray[np.float64]:

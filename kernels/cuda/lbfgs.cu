@@ -1,7 +1,7 @@
 // What L-BFGS with bounds needs of the stored vectors: engine/lbfgs.py has the mathematics.
 //
 // Iterates and gradients are in double precision, stored vectors (rows of one matrix, length values each) in single. A
-// row holds a vector's size values and then those of its blocks: see kernels/blocks.py. A thread block of SUM_THREADS
+// row holds a vector's size values and then those of its grids' nodes: see kernels/grids.py. A thread block of SUM_THREADS
 // threads owns a strip of STRIP values and leaves one part of each sum; sum_columns adds up the parts in the order of the
 // thread blocks.
 
@@ -56,31 +56,57 @@ extern "C" __global__ void lbfgs_store(const double* image, const double* gradie
     }
 }
 
-// The number of pixels of a block of side x side pixels, of which one at the edge may be cut off.
-static __device__ int pixels_of_block(int y, int x, int height, int width, int side) {
-    int lines = height - y * side, columns = width - x * side;
-    return (lines < side ? lines : side) * (columns < side ? columns : side);
+// How many nodes of a grid lie along a row of pixels.
+static __device__ int nodes_along(int length, int side) { return (length - 2 + side) / side + 1; }
+
+// A node's hat at some distance from it.
+static __device__ float hat(int distance, int side) {
+    return 1 - (float)(distance < 0 ? -distance : distance) / side;
 }
 
-// The values of one level's blocks, of the step, the change of the gradient and the gradient (of the gradient alone where
-// step_row is negative), from those of the level below: a block's value is the sum over its pixels by the root of their
-// number. One thread owns one value.
-extern "C" __global__ void fill_blocks(float* vectors, unsigned int below_start, unsigned int start,
-                                       unsigned int values, unsigned int length, int height, int width, int channels,
-                                       int below_side, int side, int step_row, int gradient_row) {
+// The sum of a node's hat along a row of pixels.
+static __device__ float sum_of_hat(int node, int length, int side) {
+    float sum = 0;
+    for (int distance = 1 - side; distance < side; distance++)
+        if (node * side + distance >= 0 && node * side + distance < length) sum += hat(distance, side);
+    return sum;
+}
+
+static __device__ float root_of_hat(int y, int x, int height, int width, int side) {
+    return sqrtf(sum_of_hat(y, height, side) * sum_of_hat(x, width, side));
+}
+
+// What lies between a grid's nodes, interpolated: across of them stand side by side, step places apart.
+static __device__ float between(const float* nodes, int y, int x, int step, int across, int channels, int c) {
+    float sum = 0;
+    for (int node_y = y / step; node_y * step < y + step; node_y++)
+        for (int node_x = x / step; node_x * step < x + step; node_x++)
+            sum += hat(node_y * step - y, step) * hat(node_x * step - x, step) *
+                   nodes[(node_y * across + node_x) * channels + c];
+    return sum;
+}
+
+// The values of one grid's nodes, of the step, the change of the gradient and the gradient (of the gradient alone where
+// step_row is negative), from those of the level below: a node's value is the sum under its hat by the root of the hat's
+// own sum. One thread owns one value.
+extern "C" __global__ void fill_nodes(float* vectors, unsigned int below_start, unsigned int start,
+                                      unsigned int values, unsigned int length, int height, int width, int channels,
+                                      int below_side, int side, int step_row, int gradient_row) {
     unsigned int i = thread_number();
     if (i >= 3 * values || (step_row < 0 && i < 2 * values)) return;
     int which = i / values, value = i % values;
     float* row = vectors + (long long)(which == 2 ? gradient_row : step_row + which) * length;
-    int across = (width + side - 1) / side, below_across = (width + below_side - 1) / below_side;
-    int below_down = (height + below_side - 1) / below_side, times = side / below_side;
+    int across = nodes_along(width, side), below_across = nodes_along(width, below_side);
+    int below_down = nodes_along(height, below_side), times = side / below_side;
     int c = value % channels, x = value / channels % across, y = value / channels / across;
     float sum = 0;
-    for (int yy = y * times; yy < (y + 1) * times && yy < below_down; yy++)
-        for (int xx = x * times; xx < (x + 1) * times && xx < below_across; xx++)
-            sum += sqrtf((float)pixels_of_block(yy, xx, height, width, below_side)) *
-                   row[below_start + (yy * below_across + xx) * channels + c];
-    row[start + value] = sum / sqrtf((float)pixels_of_block(y, x, height, width, side));
+    for (int yy = y * times - times + 1; yy < (y + 1) * times; yy++)
+        for (int xx = x * times - times + 1; xx < (x + 1) * times; xx++)
+            if (yy >= 0 && yy < below_down && xx >= 0 && xx < below_across)
+                sum += hat(yy - y * times, times) * hat(xx - x * times, times) *
+                       root_of_hat(yy, xx, height, width, below_side) *
+                       row[below_start + (yy * below_across + xx) * channels + c];
+    row[start + value] = sum / root_of_hat(y, x, height, width, side);
 }
 
 // Inner products of the newest pair and the gradient with every one of the listed rows, in the level of values that
@@ -142,25 +168,23 @@ static __device__ float combination(const float* vectors, const float* factors, 
     return sum;
 }
 
-// The means over one level's blocks of a combination of the rows, and on them those of the larger blocks, where
-// larger_side is not 0. One thread owns one value.
-extern "C" __global__ void means_of_blocks(const float* vectors, const float* factors, int rows, unsigned int length,
-                                           const float* larger, float* means, unsigned int start, unsigned int values,
-                                           int level, int height, int width, int channels, int side,
-                                           int larger_side) {
+// The means under the hats of one grid, of a combination of the rows, and on them what the larger grids have between
+// their nodes, where larger_side is not 0. One thread owns one value.
+extern "C" __global__ void means_at_nodes(const float* vectors, const float* factors, int rows, unsigned int length,
+                                          const float* larger, float* means, unsigned int start, unsigned int values,
+                                          int level, int height, int width, int channels, int side,
+                                          int larger_side) {
     unsigned int i = thread_number();
     if (i >= values) return;
-    int across = (width + side - 1) / side, c = i % channels, x = i / channels % across, y = i / channels / across;
+    int across = nodes_along(width, side), c = i % channels, x = i / channels % across, y = i / channels / across;
     float mean = combination(vectors, factors + (long long)level * rows, rows, length, start + i) /
-                 sqrtf((float)pixels_of_block(y, x, height, width, side));
-    if (larger_side > 0) {
-        int times = larger_side / side, larger_across = (width + larger_side - 1) / larger_side;
-        mean += larger[(y / times * larger_across + x / times) * channels + c];
-    }
+                 root_of_hat(y, x, height, width, side);
+    if (larger_side > 0)
+        mean += between(larger, y, x, larger_side / side, nodes_along(width, larger_side), channels, c);
     means[i] = mean;
 }
 
-// The direction: a combination of the rows, and the means over blocks where side is not 0, where values are free; 0
+// The direction: a combination of the rows, and what lies between the nodes where side is not 0, where values are free; 0
 // elsewhere. One thread owns one value.
 extern "C" __global__ void lbfgs_direction(const float* vectors, const float* factors, int rows, unsigned int length,
                                            const float* means, const unsigned char* free, float* direction,
@@ -172,7 +196,7 @@ extern "C" __global__ void lbfgs_direction(const float* vectors, const float* fa
         sum = combination(vectors, factors, rows, length, i);
         if (side > 0) {
             unsigned int c = i % channels, x = i / channels % width, y = i / channels / width;
-            sum += means[(y / side * ((width + side - 1) / side) + x / side) * channels + c];
+            sum += between(means, y, x, side, nodes_along(width, side), channels, c);
         }
     }
     direction[i] = sum;

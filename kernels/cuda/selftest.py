@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from kernels.blocks import Blocks
 from kernels.cpu.device import Cpu
 from kernels.cuda.conv import pack_weight
 from kernels.cuda.device import Cuda
 from kernels.cuda.hopper import STAGES, Tiling, hopper_conv, pack_hopper_weight
 from kernels.cuda.implicit_gemm import implicit_gemm_conv
 from kernels.geometry import Window
+from kernels.grids import Grids
 
 TOLERANCE = 1e-4
 """Difference of two results in float32, relative to the largest value, from which on one of them is wrong.
@@ -50,14 +50,14 @@ def _of_lbfgs(device: Any, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the inner products of one stored pair, and a direction made of it."""
     image, gradient = arrays["image"], arrays["gradient"]
     later = device.line_step(image, arrays["direction"], 2.0, _BOUNDS)
-    blocks, rows, listed = Blocks(image.shape, (4, 8)), (1, 3), (1, 2, 3)
-    vectors, slopes = device.empty((4, blocks.length), np.float32), device.zeros((3,))
-    products = device.zeros((len(blocks.levels) * len(listed) * 3,))
+    grids, rows, listed = Grids(image.shape, (4, 8)), (1, 3), (1, 2, 3)
+    vectors, slopes = device.empty((4, grids.length), np.float32), device.zeros((3,))
+    products = device.zeros((len(grids.levels) * len(listed) * 3,))
     new, old = (later, arrays["later"]), (image, gradient)
-    free = device.lbfgs_store(new, old, vectors, blocks, rows, _BOUNDS, slopes)
-    device.lbfgs_products(vectors, blocks, listed, rows, products)
+    free = device.lbfgs_store(new, old, vectors, grids, rows, _BOUNDS, slopes)
+    device.lbfgs_products(vectors, grids, listed, rows, products)
     factors = np.array([[0.5, -2.0, 1.0], [3.0, 1.0, -2.0], [-1.0, 0.5, 2.0]])
-    return products, device.lbfgs_direction(vectors, blocks, listed, factors, free)
+    return products, device.lbfgs_direction(vectors, grids, listed, factors, free)
 
 
 CHECKS: Mapping[str, Check] = {
@@ -183,10 +183,10 @@ def hopper_comparisons(gpu: Cuda) -> Comparisons:
         return max(_distance(gpu, found, rectified), _distance(gpu, of_mask, masked))
 
     return {
-        f"hopper_conv, {kind[0]}x{kind[1]}, {splits} parts": partial(compare, Tiling(*kind, splits, blocks))
+        f"hopper_conv, {kind[0]}x{kind[1]}, {splits} parts": partial(compare, Tiling(*kind, splits, grids))
         for kind in STAGES
         # A block that does everything has more steps than stages.
-        for splits, blocks in ((1, 1), (2, gpu.multiprocessors))
+        for splits, grids in ((1, 1), (2, gpu.multiprocessors))
     }
 
 

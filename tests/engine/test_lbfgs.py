@@ -11,18 +11,20 @@ from engine.optimize import minimize
 from kernels import Cpu
 
 
-def projections(shape):
-    """Return the matrices that take what lies between two levels of an image's blocks, from fine to coarse."""
+def bands(shape):
+    """Return the matrices that take what lies between two of an image's grids, from fine to coarse."""
     sides = [1, *(side for side in (8, 32) if len(shape) == 3 and side < max(shape[:2]))]
     means = []
     for side in sides:
         if len(shape) != 3:
             means.append(np.eye(int(np.prod(shape))))
             continue
-        lines, columns, channels = (index.ravel() for index in np.indices(shape))
-        block = (lines // side * shape[1] + columns // side) * shape[2] + channels
-        same = block[:, None] == block
-        means.append(same / same.sum(axis=1))
+        down, across = (
+            np.maximum(1 - np.abs(np.arange(length)[:, None] - np.arange(0, length + side - 1, side)) / side, 0)
+            for length in shape[:2]
+        )
+        hats = np.kron(np.kron(down, across), np.eye(shape[2]))  # of each node, at every value
+        means.append(hats / hats.sum(axis=0) @ hats.T)
     return [finer - coarser for finer, coarser in itertools.pairwise([*means, np.zeros_like(means[0])])]
 
 
@@ -46,7 +48,7 @@ def dense_direction(pairs, gradient, free, shape):
     pairs = [(s, y) for s, y in pairs if s @ y > 1e-10 * (y @ y)]
     inverse = np.eye(len(gradient))
     if pairs:
-        inverse = dense_first(pairs, projections(shape))
+        inverse = dense_first(pairs, bands(shape))
     for s, y in pairs:
         rest = np.eye(len(s)) - np.outer(s, y) / (s @ y)
         inverse = rest @ inverse @ rest.T + np.outer(s, s) / (s @ y)
