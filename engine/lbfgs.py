@@ -50,9 +50,10 @@ Evaluate = Callable[[Array, Callable[[Array], None]], tuple[float, Array]]
 _ARMIJO, _CURVATURE = 1e-4, 0.9
 _SEARCH_EVALUATIONS = 20
 
-# Pixels from node to node of the grids that tell coarse from fine. How much less a pair counts than the next one for
-# how much the levels differ, and how far that may go.
-_GRIDS = (8, 32)
+GRIDS = (8, 32)
+"""Pixels from node to node of the grids that tell coarse from fine."""
+
+# How much less a pair counts than the next one for how much the levels differ, and how far that may go.
 _FADING, _MOST = 0.9, 30.0
 
 
@@ -66,6 +67,7 @@ def l_bfgs(
     value_tolerance: float,
     gradient_tolerance: float,
     saved: Saved | None = None,
+    grids: tuple[int, ...] = GRIDS,
 ) -> str:
     """Minimize a function of an image until it has converged or no lower point is found.
 
@@ -80,12 +82,13 @@ def l_bfgs(
     history : pairs that are kept.
     value_tolerance, gradient_tolerance : as in ``engine.optimize.minimize``, for a function scaled as it does.
     saved : the state to go on from.
+    grids : that tell coarse from fine; none takes any vector alike.
 
     Returns
     -------
     ``"gradient"`` or ``"value"``, whichever tolerance was met, or ``"stalled"``.
     """
-    memory = History(device, history, start, bounds)
+    memory = History(device, history, start, bounds, grids)
     lowered, scale = np.inf, 1.0
     if saved is None:
         image = start
@@ -209,11 +212,14 @@ class History:
     pairs : how many are kept.
     start : the first image.
     bounds : lowest and highest value of each element.
+    grids : that tell coarse from fine.
     """
 
-    def __init__(self, device: Device, pairs: int, start: Array, bounds: Bounds) -> None:
+    def __init__(
+        self, device: Device, pairs: int, start: Array, bounds: Bounds, grids: tuple[int, ...] = GRIDS
+    ) -> None:
         self.device, self.pairs, self.bounds = device, pairs, bounds
-        self.grids = _grids_of(start.shape)
+        self.grids = _grids_of(start.shape, grids)
         rows = 1 + 2 * (pairs + 1) + 1
         self._vectors = self.device.empty((rows, self.grids.length), np.float32)
         # Inner products of the rows: of the pixels, and of each level of grids.
@@ -396,6 +402,6 @@ def first_matrix(products: NDArray[np.float64], s: NDArray[np.intp]) -> NDArray[
     return factors * (products[0, s[-1], y[-1]] / (factors @ products[:, y[-1], y[-1]]))
 
 
-def _grids_of(shape: tuple[int, ...]) -> Grids:
+def _grids_of(shape: tuple[int, ...], sides: tuple[int, ...]) -> Grids:
     """Return the grids of an image, as far as it is larger; none of what is no image."""
-    return Grids(shape, tuple(side for side in _GRIDS if len(shape) == 3 and side < max(shape[:2])))
+    return Grids(shape, tuple(side for side in sides if len(shape) == 3 and side < max(shape[:2])))

@@ -52,6 +52,7 @@ def minimize(
     value_tolerance: float = 1e-10,
     gradient_tolerance: float = 1e-8,
     change_tolerance: float = 0.0,
+    is_tile: bool = False,
     device: Device | None = None,
     resumable: bool = False,
     state: Mapping[str, NDArray[Any]] | None = None,
@@ -79,6 +80,8 @@ def minimize(
         of the largest at the start. The gradient of noise is large: a millionth of it can still be far from the end.
     change_tolerance : the run has converged when ten iterations have changed the image by less than this many gray
         levels, the mean over all values, looked at every ten iterations; 0 does not look.
+    is_tile : whether the image goes on at its other side: ``"l-bfgs"`` then does without the grids by which it tells
+        coarse from fine. They end at the edges, and the steps' coarse part would leave a seam.
     device : where the steps are computed, unless scipy does it; None means the objective's ``device`` or, if it has
         none, one thread of the CPU. The result does not depend on the number of threads.
     resumable : have each iteration's ``state()`` return where the run stands. ``"l-bfgs-b"`` alone needs to be told:
@@ -143,6 +146,7 @@ def minimize(
         momentum=momentum,
         value_tolerance=value_tolerance,
         gradient_tolerance=gradient_tolerance,
+        grids=() if is_tile else None,
     )
     device = device or getattr(objective, "device", None) or Cpu(1)
     on_gpu = device.kind == "cuda" and device.holds(initial)

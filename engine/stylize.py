@@ -145,6 +145,7 @@ class Job:
             callback=callback,
             learning_rate=self.settings.learning_rate,
             change_tolerance=self.settings.change_tolerance,
+            is_tile=self.settings.edges == "wrap",
             resumable=resumable,
             state=state,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from engine.lbfgs import l_bfgs
+from engine.lbfgs import GRIDS, l_bfgs
 from engine.optimizers.run import Run, converged, stalled
 
 
@@ -17,11 +17,13 @@ class LBFGS:
     ----------
     history : corrections that it keeps, each two arrays of the image's size in float32; measured best at equal cost.
     value_tolerance, gradient_tolerance : see ``engine.optimize.minimize``.
+    grids : pixels from node to node of those by which it tells coarse from fine; none for a tile.
     """
 
     history: int = 20
     value_tolerance: float = 1e-10
     gradient_tolerance: float = 1e-8
+    grids: tuple[int, ...] = GRIDS
 
     method: ClassVar[str] = "l-bfgs"
     on_device: ClassVar[bool] = True
@@ -36,6 +38,14 @@ class LBFGS:
         """Minimize until a tolerance is met or no lower point is found; ends by raising."""
         tolerances = self.value_tolerance, self.gradient_tolerance
         outcome = l_bfgs(
-            run.device, run.evaluate, run.finish_search, run.best_image, bounds, self.history, *tolerances, run.saved
+            run.device,
+            run.evaluate,
+            run.finish_search,
+            run.best_image,
+            bounds,
+            self.history,
+            *tolerances,
+            run.saved,
+            self.grids,
         )
         raise stalled(run) if outcome == "stalled" else converged(outcome, *tolerances)

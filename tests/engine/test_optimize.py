@@ -515,6 +515,25 @@ def test_a_loss_of_few_digits_ends_and_keeps_what_was_gained(method):
     assert result.stop in ("iterations", "converged", "stalled")
 
 
+def test_of_a_tile_it_does_not_matter_where_it_begins():
+    """Its steps have no grids, which would begin and end somewhere, and leave a seam there."""
+
+    def smoothness(image):
+        steps = [image - np.roll(image, 1, axis) for axis in (0, 1)]
+        gradient = sum(step - np.roll(step, -1, axis) for axis, step in enumerate(steps))
+        far = (image - 120) / 100
+        return sum((step**2).sum() for step in steps) / 2 + (far**4).sum() / 4, gradient + far**3 / 100
+
+    start, moved = np.random.default_rng(5).uniform(60, 190, (48, 40, 3)), {}
+    for is_tile in (True, False):
+        here, there = (
+            minimize(smoothness, image, "l-bfgs", 8, is_tile=is_tile).image
+            for image in (start, np.roll(start, (12, 20), (0, 1)))
+        )
+        moved[is_tile] = np.abs(np.roll(here, (12, 20), (0, 1)) - there).max()
+    assert moved[True] < 1e-3 < moved[False]
+
+
 # ---- arguments ----
 
 
