@@ -29,7 +29,8 @@ def test_an_optimizer_takes_the_options_that_it_has():
 def test_its_vectors_are_its_memory(method):
     settings = Settings(optimizer=method)
     of_pixel = optimizer_memory(1, 1, settings)
-    assert of_pixel == OPTIMIZERS[method]().vectors * 3 * 8
+    assert of_pixel == (OPTIMIZERS[method]().vectors + 1) * 3 * 8  # and the image ten iterations ago
+    assert optimizer_memory(1, 1, dataclasses.replace(settings, change_tolerance=0.0)) == of_pixel - 3 * 8
     assert optimizer_memory(20, 30, settings) == 600 * of_pixel
     more = optimizer_memory(1, 1, dataclasses.replace(settings, history=100))
     assert (more > of_pixel) == (method in HISTORIES)
