@@ -171,17 +171,21 @@ def lbfgs_direction(
     for number, level in reversed(list(enumerate(grids.levels[1:], 1))):
         own = combined(number, slice(level.start, level.end), np.empty(level.values, np.float32)).reshape(level.shape)
         own /= grids.roots(number)
-        means = own if means is None else own + _spread(means, grids.step(number + 1), level.shape)
+        if means is not None:
+            step = grids.step(number + 1)
+            own += _spread(means, hats(0, level.shape[1], step), step, level.shape)
+        means = own
 
     lines, width = grids.shape[0], grids.size // grids.shape[0]
     side = grids.sides[0] if grids.sides else 1
+    across = hats(0, grids.shape[1], side) if grids.sides else None  # once for all strips
 
     def combine(strip: tuple[int, int]) -> None:
         top, bottom = strip
         part = slice(top * width, bottom * width)
         along = combined(0, part, direction[part])
-        if means is not None:
-            along += _spread(means, side, (bottom - top, *grids.shape[1:]), top).ravel()
+        if means is not None and across is not None:
+            along += _spread(means, across, side, (bottom - top, *grids.shape[1:]), top).ravel()
         along *= free[part]
 
     threads.map(combine, strips(lines, max(_STRIP // (width * side), 1) * side))
@@ -210,9 +214,9 @@ def _fill_level(threads: Threads, row: Vectors, grids: Grids, number: int, level
     threads.map(visit, range(level.shape[0]))
 
 
-def _spread(means: Vectors, step: int, shape: tuple[int, ...], first: int = 0) -> Vectors:
+def _spread(means: Vectors, across: Vectors, step: int, shape: tuple[int, ...], first: int = 0) -> Vectors:
     """Return what lies between nodes, interpolated: an array of a shape that begins at a row of the level below."""
-    down, across = hats(first, shape[0], step), hats(0, shape[1], step)
+    down = hats(first, shape[0], step)
     lines = across @ means[first // step : first // step + down.shape[1]]
     return (down @ lines.reshape(len(lines), -1)).reshape(shape)
 

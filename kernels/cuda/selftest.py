@@ -183,10 +183,10 @@ def hopper_comparisons(gpu: Cuda) -> Comparisons:
         return max(_distance(gpu, found, rectified), _distance(gpu, of_mask, masked))
 
     return {
-        f"hopper_conv, {kind[0]}x{kind[1]}, {splits} parts": partial(compare, Tiling(*kind, splits, grids))
+        f"hopper_conv, {kind[0]}x{kind[1]}, {splits} parts": partial(compare, Tiling(*kind, splits, blocks))
         for kind in STAGES
         # A block that does everything has more steps than stages.
-        for splits, grids in ((1, 1), (2, gpu.multiprocessors))
+        for splits, blocks in ((1, 1), (2, gpu.multiprocessors))
     }
 
 
