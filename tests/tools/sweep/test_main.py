@@ -406,11 +406,11 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_was(folder, call, workers
         command(folder, *grid, "-o", "{}/out", "--workers", workers), cwd=ROOT, stderr=subprocess.DEVNULL
     )
     try:
-        appeared(folder, "out/cells/*.json")
+        appeared(folder, "out/cells/[!.]*.json")
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "cells").glob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "cells").glob("[!.]*.json")}
     assert 0 < len(before) < 16
     call(*grid, "-o", "{}/out", "--workers", workers)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -439,7 +439,7 @@ def test_a_worker_of_the_cluster_that_is_killed_costs_no_cell(folder, call, clus
         command(folder, *grid, "-o", "{}/out", "--scheduler", address), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
-        appeared(folder, "out/cells/*.json")
+        appeared(folder, "out/cells/[!.]*.json")
         workers[0].kill()
         _, said = running.communicate(timeout=100)
     finally:
