@@ -116,12 +116,14 @@ class _Search:
     def whole(self) -> Pieces:
         """What it takes to compute the picture as a whole."""
         if self._settings.edges == "zero":
-            return Pieces(None, 1, self._network.memory(*self._image[:2], self._layers), 1.0)
-        return self._cuts[0].pieces(None, None, None)
+            found = Pieces(None, 1, self._network.memory(*self._image[:2], self._layers), 1.0)
+        else:
+            found = self._cuts[0].pieces(None, None, None)
+        return replace(found, needed=found.needed + self._sorted_bytes) if self._is_sorted else found
 
     def fitting(self, room: float) -> Pieces:
         """Return ``fitting_pieces`` for some bytes."""
-        if self.whole.needed <= room:
+        if self.whole.needed <= room or self._is_sorted:
             return self.whole
         best: Pieces | None = None
         smallest = self.whole
@@ -134,6 +136,18 @@ class _Search:
                 if one.needed <= room and (best is None or one.cost < best.cost):
                     best = one
         return best or smallest
+
+    @property
+    def _is_sorted(self) -> bool:
+        """Whether a term sorts all of a layer, so that nothing can be cut."""
+        return "sliced" in _names(self._settings)
+
+    @property
+    def _sorted_bytes(self) -> int:
+        """What the sorted features take: each layer's until its gradient is done, and the largest once more."""
+        plan = self._network.plan(*self._image[:2], layer_names(self._settings.style_layers))
+        sizes = [math.prod(plan.shapes[index]) for index in plan.layers.values()]
+        return (sum(sizes) + max(sizes, default=0)) * self._network.dtype.itemsize
 
     @cached_property
     def _cuts(self) -> list[_Cut]:

@@ -144,7 +144,7 @@ def total_loss(L_content: Number, L_style: Number, alpha: float, beta: float) ->
 # ---- beyond the paper ----
 
 
-def total_variation(device: Device, x: Array, epsilon: float | None = None) -> Number:
+def total_variation(device: Device, x: Array, epsilon: float | None = None, *, wrap: bool = False) -> Number:
     """Return how far neighboring pixels are apart, a mean over the image's values: 0 where it is of one color.
 
     ``1 / (2 n) sum (d_y^2 + d_x^2)``, which softens edges and grain alike; or with ``epsilon``, in gray levels, ``1 / n
@@ -153,18 +153,25 @@ def total_variation(device: Device, x: Array, epsilon: float | None = None) -> N
     Parameters
     ----------
     x : (H, W, 3), the image; d_y and d_x are the steps to the pixel below and to the right, n = 3 H W.
+    wrap : whether the image is a tile, whose first row and column come again behind its last; else no step leads there.
 
     Sources: Rudin, Osher and Fatemi 1992 (isotropic); Mahendran and Vedaldi 2015, equation 4 with beta = 2 (squared).
     """
-    return device.variation(x, x.size, epsilon)
+    return device.variation(x, x.size, epsilon, wrap=wrap)
 
 
 def total_variation_gradient(
-    device: Device, x: Array, epsilon: float | None = None, weight: float = 1.0, add_to: Array | None = None
+    device: Device,
+    x: Array,
+    epsilon: float | None = None,
+    weight: float = 1.0,
+    add_to: Array | None = None,
+    *,
+    wrap: bool = False,
 ) -> Array:
     """Return ``weight`` times the derivative of ``total_variation`` with respect to the image.
 
     In the squared form it is each pixel less the mean of its neighbors, times their number. In the other each step is
     divided by ``sqrt(d_y^2 + d_x^2 + epsilon^2)`` of the pixel where it begins. With ``add_to`` it is added in place.
     """
-    return device.variation_gradient(x, weight / x.size, epsilon, add_to=add_to)
+    return device.variation_gradient(x, weight / x.size, epsilon, wrap=wrap, add_to=add_to)

@@ -29,6 +29,7 @@ from engine.terms import (
     OfStyle,
     OnLayer,
     ShiftedStyle,
+    SlicedStyle,
     Style,
     Term,
     Variation,
@@ -59,12 +60,14 @@ class _Painting:
     share : its weight, of 1 for all of them.
     targets : of its moments, by layer.
     shifted : by layer and direction, where there is a pair of positions.
+    steps : of its distributions, by layer.
     """
 
     number: int
     share: float
     targets: dict[str, Target]
     shifted: dict[tuple[str, str], Array]
+    steps: dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +125,7 @@ class Objective:
         has it, ``"reflect"``, ``"repeat"``, or ``"wrap"``, for images that are to be tiled. The style images go on
         likewise; where that is by their other side, they are mirrored, as they have a seam.
     piece : (height, width) of the pieces that images are cut into, None for all of it along an axis: the same loss in
-        less memory, see ``engine.pieces``. None does not cut them.
+        less memory, see ``engine.pieces``. None does not cut them, and the statistic ``"sliced"`` cannot be cut.
     keep : the layers whose features are kept of each piece for its backward pass, with all that this needs of the
         others: these are computed again, and no more. None keeps nothing, and takes the least memory.
     waist : a layer up to which images are computed in pieces, and from whose features all behind it is computed as a
@@ -192,6 +195,8 @@ class Objective:
         self.style_statistics = checked_statistics(style_statistics)
         further = list(further_terms)
         layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
+        if piece is not None and self.style_layers and "sliced" in self.style_statistics:
+            raise ValueError("the style statistic 'sliced' sorts all of a layer: it cannot be computed in pieces")
         in_pieces = layers if piece is not None else []
         _check_further(further, in_pieces if waist is None else network.divided(layers, waist)[0])
         self.shape: tuple[int, ...] | None = None
@@ -220,7 +225,8 @@ class Objective:
         self.evaluations = 0
         self._stages: tuple[tuple[int, ...], tuple[Stage, ...]] | None = None
         # What is computed on the host in between cannot be recorded.
-        replay = replay and not any(isinstance(term, MomentStyle | ShiftedStyle) for term in self.summands)
+        on_the_host = MomentStyle | ShiftedStyle | SlicedStyle
+        replay = replay and not any(isinstance(term, on_the_host) for term in self.summands)
         replay = replay and edges == "zero" and piece is None
         self._replay = Replay(network.device, self._launch) if replay and isinstance(network.device, Cuda) else None
         self._gradient_sizes: dict[int, float] | None = None
@@ -573,6 +579,9 @@ class Objective:
                             for direction in statistics.DIRECTIONS
                             if (layer, direction) in one.shifted
                         ]
+                    elif name == "sliced":
+                        balanced = weight * statistics.balance(one.targets[layer])
+                        terms.append(SlicedStyle(layer, one.steps[layer], balanced, size=size, **place))
                     elif name != "gram":
                         target = one.targets[layer]
                         factor = 1.0 if name == "covariance" else statistics.balance(target)
@@ -624,7 +633,9 @@ class Objective:
                     for (layer, of), direction in product(looked_at.items(), directions)
                     if view.count_pairs(of, direction)
                 }
-                paintings.append(_Painting(number if len(images) > 1 else 0, share / sum(shares), own, shifted))
+                steps = {layer: view.steps(of) for layer, of in looked_at.items()} if "sliced" in others else {}
+                which = number if len(images) > 1 else 0
+                paintings.append(_Painting(which, share / sum(shares), own, shifted, steps))
         if self.device.kind == "cuda":
             return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
         return targets, paintings
@@ -651,6 +662,8 @@ class Objective:
                 for direction in statistics.DIRECTIONS if "shifted" in self.style_statistics else ():
                     if view.count_pairs(of, direction):
                         view.shifted(of, direction)
+                if "sliced" in self.style_statistics:
+                    view.steps(of)
             added_up(sums, view.sums)
         return replace(view, sums=sums), looked_at
 

@@ -50,7 +50,7 @@ class Part:
     ----------
     inside : where they lie in the piece's features.
     ahead : those, and as far as the layer goes on, some rows and columns behind them.
-    at, at_ahead : where both lie in the layer of the whole picture.
+    at, at_ahead : where both lie in the layer of the whole picture; behind the end of a tile, its beginning.
     """
 
     inside: Slices
@@ -230,12 +230,16 @@ class Cutter:
                 # What an odd size leaves over at the end goes to the last.
                 own[layer] = min(first // jump, count), count if stop == size else min(stop // jump, count)
             looked_at = {
-                layer: (begin, min(end + self.ahead.get(layer, 0), positions[layer]))
-                for layer, (begin, end) in own.items()
+                layer: (begin, self._end_ahead(layer, end, positions[layer])) for layer, (begin, end) in own.items()
             }
             low, high = self._needed(axis, looked_at)
             pieces.append(_Along((low // stride * stride, high), own))
         return pieces
+
+    def _end_ahead(self, layer: str, stop: int, positions: int) -> int:
+        """Return how far a piece is seen that ends at ``stop``: a tile goes on behind its last position."""
+        ahead = stop + self.ahead.get(layer, 0)
+        return ahead if self.edges == "wrap" else min(ahead, positions)
 
     def _needed(self, axis: int, layers: Mapping[str, Span]) -> Span:
         """Return which of the picture's rows some rows of the layers are computed from."""
@@ -264,7 +268,7 @@ class Cutter:
             for axis, along in enumerate((down, across)):
                 start = along.span[0] // self._jumps[axis][value]
                 first, stop = along.own[layer]
-                end = min(stop + self.ahead.get(layer, 0), positions[layer][axis])
+                end = self._end_ahead(layer, stop, positions[layer][axis])
                 axes.append([slice(first - start, stop - start), slice(first - start, end - start)])
                 axes[-1] += [slice(first, stop), slice(first, end)]
             parts[layer] = Part(*zip(*axes, strict=True))

@@ -19,6 +19,8 @@ Sources: means and deviations as in Li, Wang, Liu and Hou 2017, "Demystifying Ne
 and Huang and Belongie 2017; covariance as in Li et al. 2017 (WCT) and Sun and Saenko 2016 (CORAL); the Wasserstein
 distance between normal distributions by Olkin and Pukelsheim 1982, for style as in K. Crowson's style-transfer-pytorch;
 shifts by Berger and Memisevic 2016, "Incorporating long-range consistency in CNN-based texture generation".
+
+The sixth, ``"sliced"``, sorts the features: see ``engine/sliced.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[Any]
 Number = float | complex
 
-STATISTICS = ("gram", "means", "covariance", "wasserstein", "shifted")
+STATISTICS = ("gram", "means", "covariance", "wasserstein", "shifted", "sliced")
 """What a style may consist of."""
 
 DIRECTIONS = ("right", "down")

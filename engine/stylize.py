@@ -227,7 +227,8 @@ def variation_terms(settings: Settings) -> list[Term]:
         raise ValueError(unknown_name("variation", settings.variation, VARIATIONS))
     if not settings.variation_weight:
         return []
-    return [Variation(settings.variation_weight, VARIATIONS[settings.variation], relative=True)]
+    epsilon, wrap = VARIATIONS[settings.variation], settings.edges == "wrap"
+    return [Variation(settings.variation_weight, epsilon, relative=True, wrap=wrap)]
 
 
 def content_weight_at(content_weight: float, pixels: float, reference: float = 1.0) -> float:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from engine import losses, statistics
+from engine import losses, sliced, statistics
 from engine.network import Network
 from engine.ops import Array
 from engine.pieces import Piece, Slices, contiguous
@@ -89,7 +89,11 @@ class View:
         if self.piece is None:
             return array
         part = self.piece.parts[layer]
-        return contiguous(array[part.at_ahead if ahead else part.at])
+        if not ahead:
+            return contiguous(array[part.at])
+        # A tile goes on with its other side.
+        places = (np.arange(along.start, along.stop) % size for along, size in zip(part.at_ahead, array.shape, strict=True))
+        return array[np.ix_(*places)]
 
     def put_together(self, layer: str, whole: Array | None = None) -> Array:
         """Return a layer's features of the whole image, with those at this piece's own positions put in.
@@ -196,6 +200,37 @@ class View:
 
         found = self.summed(("shifted", of.layer, of.region, direction), make)
         return found / (self.count_pairs(of, direction) * self.scale(of.layer) ** 2)
+
+    def projected(self, of: OfLayer) -> Array:
+        """Return a layer's features seen along the directions of ``engine.sliced``, (H_l, W_l, N_l), as they are stored."""
+        F = self.features(of.layer)
+        V = self.device.put_parameter(sliced.directions(F.shape[2]), np.dtype(np.float64))
+        return self.device.gram_product(V, F)
+
+    def steps(self, of: OfLayer) -> Array:
+        """Return the distributions of the features along the directions, (N_l, R), in NumPy."""
+
+        def make() -> Array:
+            with self.device.computing():
+                projected = _fetched(self.device, self.projected(of)).real / self.scale(of.layer)
+                counted = _fetched(self.device, self.counted(of))
+                return sliced.steps_of(projected.reshape(-1, projected.shape[2]), counted.ravel())
+
+        return self.summed(("steps", of.layer, of.region), make)
+
+    def transported(self, of: OfLayer, steps: Array, key: Any) -> tuple[Array, Array]:
+        """Return cost and residual of the features' transport to the distributions of ``key``, made once.
+
+        The residual, (H_l, W_l, N_l), is ``scale`` times as large as it is, like the features.
+        """
+
+        def make() -> tuple[Array, Array]:
+            scale, guide = self.scale(of.layer), None if of.guide is None else self.here(of.layer, of.guide)
+            with self.device.computing():
+                cost, residual = self.device.transport_residual(self.projected(of), scale * steps, guide)
+            return cost / scale**2, residual
+
+        return self.summed(("transported", of.layer, of.region, key), make)
 
     def summed(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return a sum over positions: of this view's, made once, or as it was handed in.
@@ -552,6 +587,65 @@ class ShiftedStyle:
         return float(2 * np.linalg.norm(of_matrix) * np.sqrt(mean_square) / len(of_matrix) / size)
 
 
+@dataclass(frozen=True, eq=False)
+class SlicedStyle:
+    """How far a layer's features are from being distributed as a style image's: see ``engine.sliced``.
+
+    Parameters
+    ----------
+    layer : its name.
+    target : (N_l, R), the style image's distributions, in NumPy.
+    weight : within beta.
+    region, guide, size, painting : as for ``MomentStyle``.
+    """
+
+    layer: str
+    target: Array
+    weight: float = 1.0
+    region: int = 0
+    guide: Array | None = None
+    size: float | None = None
+    painting: int = 0
+    kind: ClassVar[str] = "style"
+
+    @property
+    def name(self) -> str:
+        """The layer's, with the numbers of region and painting."""
+        return _numbered(f"{self.layer}, sliced", region=self.region, painting=self.painting)
+
+    def value(self, view: View) -> Any:
+        """Return the mean over the directions of what the transport costs."""
+        cost, _ = self._transported(view)
+        return view.device.number(cost.mean())
+
+    def measure(self, view: View) -> None:
+        """Sort the features."""
+        self._transported(view)
+
+    def gradient(self, view: View) -> Array:
+        """Return its derivative with respect to F."""
+        return self.added_gradient(view, 1.0)
+
+    def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
+        """Return ``weight`` times the derivative, added in place to what flows."""
+        (_, residual), N = self._transported(view), len(self.target)
+        V = 2 * weight / (N * (self.size or view.positions(self.layer))) * sliced.directions(N)
+        return view.device.gram_product(view.device.put_parameter(V, V.dtype), residual, add_to=add_to)
+
+    def blank(self, device: Device) -> float:
+        """Return the loss where there are no features, F = 0."""
+        return sliced.blank_loss(self.target)
+
+    def gradient_size(self, view: View) -> float:
+        """Return the root mean square of the derivative."""
+        residual = _fetched(view.device, self._transported(view)[1]) / view.scale(self.layer)
+        M, N = self.size or view.positions(self.layer), len(self.target)
+        return float(2 * np.sqrt(np.mean(np.square(residual.real))) / (N * M))
+
+    def _transported(self, view: View) -> tuple[Array, Array]:
+        return view.transported(self, self.target, self.painting)
+
+
 def _numbered(name: str, **numbers: int) -> str:
     return ", ".join([name, *(f"{what} {number}" for what, number in numbers.items() if number)])
 
@@ -566,18 +660,20 @@ class Variation:
     epsilon : in gray levels; None for the squared form.
     relative : whether an objective is to multiply the weight by ``VARIATION_UNIT`` times its style loss of no features.
         A weight of 1 is then of use with any network and painting.
+    wrap : whether the image is a tile: see ``losses.total_variation``.
     """
 
     weight: float
     epsilon: float | None = None
     relative: bool = False
+    wrap: bool = False
     kind: ClassVar[str] = "variation"
     name: ClassVar[str] = "image"
     layer: ClassVar[None] = None
 
     def value(self, view: View) -> Any:
         """Return the total variation of the image."""
-        return losses.total_variation(view.device, view.image, self.epsilon)
+        return losses.total_variation(view.device, view.image, self.epsilon, wrap=self.wrap)
 
     def gradient(self, view: View) -> Array:
         """Return its derivative with respect to the image."""
@@ -585,10 +681,10 @@ class Variation:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times the derivative, added in place to what flows."""
-        return losses.total_variation_gradient(view.device, view.image, self.epsilon, weight, add_to)
+        return losses.total_variation_gradient(view.device, view.image, self.epsilon, weight, add_to, wrap=self.wrap)
 
 
-OfStyle = Style | MomentStyle | ShiftedStyle
+OfStyle = Style | MomentStyle | ShiftedStyle | SlicedStyle
 """The program's own terms of the style."""
 
 OnLayer = Content | OfStyle

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine import losses
 from engine.gradcheck.definition import defined, loss_by_definition
-from engine.gradcheck.kinks import Selection, held_objective
+from engine.gradcheck.kinks import Selection, held_objective, held_transport
 from engine.gradcheck.measures import (
     Agreement,
     agreement,
@@ -28,7 +28,7 @@ from engine.gradcheck.measures import (
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
 from engine.ops import Array, Conv, MaxPool, Operator
-from engine.terms import MomentStyle, ShiftedStyle, View
+from engine.terms import MomentStyle, ShiftedStyle, SlicedStyle, View
 from kernels import Device
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"
@@ -236,11 +236,11 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
             )
     checks += _check_statistics(problem, count, random)
     if problem.variation is not None:
-        epsilon = problem.variation.epsilon
+        epsilon, wrap = problem.variation.epsilon, problem.variation.wrap
         checks += _check_loss(
             "total variation",
-            lambda image: losses.total_variation(device, image, epsilon),
-            losses.total_variation_gradient(device, problem.image, epsilon),
+            lambda image: losses.total_variation(device, image, epsilon, wrap=wrap),
+            losses.total_variation_gradient(device, problem.image, epsilon, wrap=wrap),
             problem.image,
             count,
             random,
@@ -253,15 +253,19 @@ def _check_statistics(problem: Problem, count: int, random: np.random.Generator)
     network, checks = problem.network, list[Check]()
     tape = network.forward(problem.image, problem.layers)
     for term in problem.objective().summands:
-        if not isinstance(term, MomentStyle | ShiftedStyle):
+        if not isinstance(term, MomentStyle | ShiftedStyle | SlicedStyle):
             continue
 
-        def seen(features: Array, term: MomentStyle | ShiftedStyle = term) -> View:
+        def seen(features: Array, term: MomentStyle | ShiftedStyle | SlicedStyle = term) -> View:
             return View(network, replace(tape, features={term.layer: features}))
 
         F = tape.features[term.layer]
+        fixed = held_transport(term, seen(F))
         value = lambda features, term=term, seen=seen: term.value(seen(features))  # noqa: E731
-        checks += _check_loss(f"style loss of {term.name}", value, term.gradient(seen(F)), F, count, random)
+        smooth = lambda features, term=fixed, seen=seen: term.value(seen(features))  # noqa: E731
+        checks += _check_loss(
+            f"style loss of {term.name}", value, term.gradient(seen(F)), F, count, random, smooth=smooth
+        )
     return checks
 
 
@@ -273,12 +277,14 @@ def _check_loss(
     count: int,
     random: np.random.Generator,
     factors: Mapping[str, float] | None = None,
+    smooth: Callable[[Array], complex] | None = None,
 ) -> list[Check]:
+    """Check a loss's gradient; differences are taken of ``smooth``, where the loss has kinks."""
     directions = random_directions(F.shape, count, random)
     expected = np.array([complex_step(value, F, direction) for direction in directions])
     # A style loss is of the fourth degree: this length balances its third derivative with rounding.
     step = 1e-4 * float(np.sqrt(np.mean(F**2)) or 1.0)
-    quotients = np.array([central_difference(value, F, direction, step).real for direction in directions])
+    quotients = np.array([central_difference(smooth or value, F, direction, step).real for direction in directions])
     found = along(gradient, directions)
     return [
         _check(subject, COMPLEX_STEP, agreement(found, expected), factors),

@@ -18,6 +18,8 @@ from engine.gradcheck.problem import Problem
 from engine.network import Network
 from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Pad, Relu
 from engine.preprocessing import Preprocessing
+from engine.sliced import directions
+from engine.terms import Variation
 from kernels.geometry import Window
 
 
@@ -50,10 +52,10 @@ def loss_by_definition(problem: Problem) -> Function:
             for layer, painting in of_layers.items():
                 t = _by_area(mask, *F[layer].shape[:2])
                 for name, weight in problem.style_statistics.items():
-                    E_l = _STYLES[name](F[layer], t, painting)
+                    E_l = _STYLES[name](*_tiled(name, F[layer], t, edges), painting)
                     total = total + problem.style_weight / len(of_layers) * t.mean() * weight * E_l
         if problem.variation is not None:
-            total = total + problem.variation.weight * _mean_variation(image, problem.variation.epsilon)
+            total = total + problem.variation.weight * _mean_variation(image, problem.variation)
         return total
 
     return loss
@@ -115,11 +117,11 @@ def _mean_gram(F: Array, t: Array | None = None) -> Array:
     return np.einsum("hw,hwi,hwj->ij", t, F, F) / t.sum()
 
 
-def _gram_style(F: Array, t: Array, painting: Array) -> Any:
+def _gram_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     return np.sum((_mean_gram(F, t) - _mean_gram(painting)) ** 2) / (4 * F.shape[2] ** 2)
 
 
-def _means_style(F: Array, t: Array, painting: Array) -> Any:
+def _means_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
     total: Any = 0.0
     for i in range(len(mean)):
@@ -128,11 +130,11 @@ def _means_style(F: Array, t: Array, painting: Array) -> Any:
     return _balance(painting) * total / len(mean)
 
 
-def _covariance_style(F: Array, t: Array, painting: Array) -> Any:
+def _covariance_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     return np.sum((_moments(F, t)[1] - _moments(painting)[1]) ** 2) / (4 * F.shape[2] ** 2)
 
 
-def _wasserstein_style(F: Array, t: Array, painting: Array) -> Any:
+def _wasserstein_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     """Take the root of the product of both covariances, which has the same trace, by Denman and Beavers' iteration."""
     (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
     floor = _least(painting) * np.eye(len(mean))
@@ -144,14 +146,33 @@ def _wasserstein_style(F: Array, t: Array, painting: Array) -> Any:
     return _balance(painting) * distance / len(mean)
 
 
-def _shifted_style(F: Array, t: Array, painting: Array) -> Any:
+def _shifted_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     """Pairs are four positions apart, across and down, each of the two half of the loss."""
     total: Any = 0.0
     for down, across in ((0, 4), (4, 0)):
-        own, other = _shifted(F, t, down, across), _shifted(painting, np.ones(painting.shape[:2]), down, across)
+        around = (down, across) if tiled else (0, 0)
+        own = _shifted(_going_on(F, *around), _going_on(t, *around), down, across)
+        other = _shifted(painting, np.ones(painting.shape[:2]), down, across)
         if own is not None and other is not None:
             total += np.sum((own - other) ** 2) / (4 * F.shape[2] ** 2) / 2
     return total
+
+
+def _sliced_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
+    """Go along u from one of both functions' steps to the next."""
+    N, total = F.shape[2], 0.0
+    V = directions(N)
+    share = t.ravel() / t.sum()
+    for n in range(N):
+        own, other = (np.einsum("i,hwi->hw", V[n], one).ravel() for one in (F, painting))
+        order = np.argsort(own.real)
+        T = _overlaps(min(1024, other.size), other.size) @ np.sort(other)
+        ends = np.concatenate([np.cumsum(share[order])[:-1], np.arange(1, len(T)) / len(T), [0, 1]])
+        u = np.sort(ends)
+        middle = (u[1:] + u[:-1]) / 2
+        P = own[order][np.searchsorted(np.cumsum(share[order])[:-1], middle)]
+        total = total + np.sum(np.diff(u) * (P - T[np.minimum((middle * len(T)).astype(int), len(T) - 1)]) ** 2)
+    return _balance(painting) * total / N
 
 
 _STYLES = {
@@ -160,8 +181,9 @@ _STYLES = {
     "covariance": _covariance_style,
     "wasserstein": _wasserstein_style,
     "shifted": _shifted_style,
+    "sliced": _sliced_style,
 }
-"""A layer's loss by its features, weights of their positions, and the features of the painting."""
+"""A layer's loss by its features, weights of their positions, the features of the painting, and whether it is a tile."""
 
 
 def _moments(F: Array, t: Array | None = None) -> tuple[Array, Array]:
@@ -179,6 +201,11 @@ def _least(painting: Array) -> float:
 def _balance(painting: Array) -> float:
     """Return the loss of no features by Gram matrices over that by their mean square."""
     return float(_gram_style(0 * painting, np.ones(painting.shape[:2]), painting) / np.mean(painting**2))
+
+
+def _going_on(array: Array, down: int, across: int) -> Array:
+    """Return a tile's features or weights with rows and columns of its other side behind them."""
+    return np.pad(array, [(0, down), (0, across), (0, 0)][: array.ndim], mode="wrap")
 
 
 def _shifted(F: Array, t: Array, down: int, across: int) -> Array | None:
@@ -209,15 +236,15 @@ def _overlaps(size: int, of: int) -> Array:
     return shares
 
 
-def _mean_variation(image: Array, epsilon: float | None) -> Any:
+def _mean_variation(image: Array, variation: Variation) -> Any:
     """Return what neighboring pixels' steps come to, pixel by pixel, over the number of values."""
     height, width, _ = image.shape
-    total: Any = 0.0
+    epsilon, total = variation.epsilon, 0.0
     for y in range(height):
         for x in range(width):
-            down = image[y + 1, x] - image[y, x] if y + 1 < height else np.zeros(3)
-            along = image[y, x + 1] - image[y, x] if x + 1 < width else np.zeros(3)
-            squares = down**2 + along**2
+            below = y + 1 if y + 1 < height else 0 if variation.wrap else y
+            right = x + 1 if x + 1 < width else 0 if variation.wrap else x
+            squares = (image[below, x] - image[y, x]) ** 2 + (image[y, right] - image[y, x]) ** 2
             total += np.sum(squares / 2 if epsilon is None else np.sqrt(squares + epsilon**2) - epsilon)
     return total / image.size
 

@@ -1,5 +1,7 @@
 """The loss's kinks: the activation pattern of ReLUs and max poolings, and the network with that pattern frozen.
 
+The order of the features in a sliced style loss is a pattern too, and is frozen likewise.
+
 Between two images with the same decisions the network is linear. What a difference quotient shows beyond its truncation
 and its rounding comes from decisions that change between x - h d and x + h d.
 """
@@ -19,6 +21,8 @@ from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array, Conv, MaxPool, Operator, Shape, Windowed
+from engine.sliced import blank_loss, directions
+from engine.terms import SlicedStyle, Term, View
 from kernels import Device
 from kernels.geometry import Window, reaching, resolved_pads
 
@@ -126,6 +130,59 @@ def held(network: Network, taken: Decisions) -> Network:
     return replace(network, nodes=tuple(nodes), convolution="direct")
 
 
+@dataclass(frozen=True, eq=False)
+class HeldTransport:
+    """A sliced style loss with the order of the features held: where two change places, it has a kink.
+
+    Parameters
+    ----------
+    term : the loss.
+    V : (N, N), the directions.
+    m : (H_l, W_l, 1), how much each position counts.
+    aim : (H_l, W_l, N_l), the painting's share of what the features are transported to, seen along the directions.
+    """
+
+    term: SlicedStyle
+    V: Array
+    m: Array
+    aim: Array
+    kind: ClassVar[str] = "style"
+
+    @property
+    def name(self) -> str:
+        """The loss's own."""
+        return self.term.name
+
+    @property
+    def layer(self) -> str:
+        """The loss's own."""
+        return self.term.layer
+
+    @property
+    def weight(self) -> float:
+        """The loss's own."""
+        return self.term.weight
+
+    def value(self, view: View) -> Any:
+        """Return what the transport costs, each feature to where it goes at the image that was held."""
+        p = view.features(self.layer) @ self.V
+        return (p * (self.m * p - 2 * self.aim)).sum() / (len(self.V) * self.m.sum()) + blank_loss(self.term.target)
+
+    def gradient(self, view: View) -> Array:
+        """Return its derivative with respect to the features."""
+        p = view.features(self.layer) @ self.V
+        return 2 / (len(self.V) * self.m.sum()) * (self.m * p - self.aim) @ self.V
+
+
+def held_transport(term: Term, view: View) -> Term:
+    """Return a term with the order of the features held as it is in a view, where the term depends on it."""
+    if not isinstance(term, SlicedStyle):
+        return term
+    V, m = directions(len(term.target)), view.counted(term)[..., None]
+    _, residual = view.transported(term, term.target, term.painting)
+    return HeldTransport(term, V, m, m * (view.features(term.layer) @ V) - residual)
+
+
 def held_objective(problem: Problem) -> Objective:
     """Return the loss of an image by the network with its pattern frozen at ``problem.image``.
 
@@ -136,6 +193,8 @@ def held_objective(problem: Problem) -> Objective:
     (piece,) = objective.pieces(seen.shape)
     if piece is not None:  # other edges: what the network sees is the image going on beyond them
         seen = piece.taken(objective.device, seen)
+    view = View(problem.network, problem.network.forward(seen, problem.layers), piece=piece)
+    objective.summands = tuple(held_transport(term, view) for term in objective.summands)
     objective.network = held(problem.network, decisions(problem.network, seen, problem.layers))
     return objective
 

@@ -21,6 +21,7 @@ from kernels.cpu import preprocess as _preprocess
 from kernels.cpu import reductions as _reductions
 from kernels.cpu import relu as _relu
 from kernels.cpu import shifted as _shifted
+from kernels.cpu import transport as _transport
 from kernels.cpu import variation as _variation
 from kernels.cpu.threads import Threads
 
@@ -72,6 +73,7 @@ class Cpu(Threads):
     gram_product = _gram.gram_product
     shifted_gram = _shifted.shifted_gram
     shifted_product = _shifted.shifted_product
+    transport_residual = _transport.transport_residual
 
     squared_distance = staticmethod(_reductions.squared_distance)
     quotient_distance = staticmethod(_reductions.quotient_distance)

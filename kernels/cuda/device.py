@@ -22,6 +22,7 @@ from kernels.cuda import preprocess as _preprocess
 from kernels.cuda import reductions as _reductions
 from kernels.cuda import relu as _relu
 from kernels.cuda import shifted as _shifted
+from kernels.cuda import transport as _transport
 from kernels.cuda import variation as _variation
 from kernels.cuda.launcher import Array, Launcher
 
@@ -71,6 +72,7 @@ class Cuda(Launcher):
     gram_product = _gram.gram_product
     shifted_gram = _shifted.shifted_gram
     shifted_product = _shifted.shifted_product
+    transport_residual = _transport.transport_residual
 
     squared_distance = _reductions.squared_distance
     quotient_distance = _reductions.quotient_distance

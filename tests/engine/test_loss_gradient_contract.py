@@ -43,7 +43,8 @@ RAMP = np.broadcast_to(np.linspace(0, 1, SIZE[1]), SIZE)
 BLENDED = (Region(RAMP, STYLE), Region(1 - RAMP, SMALLER), Region(0.5 * LEFT, LARGER))
 FACE = np.random.default_rng(8).uniform(0, 3, SIZE)
 
-MIXED = {"gram": 0.3, "means": 2.0, "covariance": 1.0, "wasserstein": 0.5, "shifted": 3.0}
+SUMS = {"gram": 0.3, "means": 2.0, "covariance": 1.0, "wasserstein": 0.5, "shifted": 3.0}
+MIXED = SUMS | {"sliced": 1.5}
 
 SCALES = at_scales(STYLE, [(LARGER, 1.0), (SMALLER, 2.0)], PAPER_STYLE_LAYERS)
 
@@ -75,6 +76,7 @@ OPTIONS = {
     "covariance": {"style_statistics": ("covariance",)},
     "Wasserstein distance": {"style_statistics": "wasserstein", "content_weight": 1e-5},
     "shifted Gram matrices": {"style_statistics": "shifted"},
+    "sliced Wasserstein distance": {"style_statistics": "sliced", "content_weight": 1e-5},
     "all statistics, weighted": {"style_statistics": MIXED},
     "all statistics, several paintings": {"style": [(STYLE, 2.0), (LARGER, 1.0)], "style_statistics": MIXED},
     "all statistics in blended regions": {"style": None, "regions": BLENDED, "style_statistics": MIXED},
@@ -99,26 +101,32 @@ OPTIONS = {
     "repeated edges": {"edges": "repeat"},
     "a tile": {"edges": "wrap", "size": (32, 48)},
     "a tile, overlapping windows": {"edges": "wrap", "size": (48, 32), "model": "overlapping", "pooling": "max"},
-    "a tile with all statistics, in blocks": {
+    "a tile with all statistics and total variation": {
         "edges": "wrap",
         "size": (48, 32),
         "style_statistics": MIXED,
+        "variation_weight": 1.0,
+    },
+    "a tile with statistics that are sums, in blocks": {
+        "edges": "wrap",
+        "size": (48, 32),
+        "style_statistics": SUMS,
         "piece": (16, 16),
     },
     "strips": {"size": (107, 33), "piece": (16, None)},
     "strips, some layers kept": {"size": (107, 33), "piece": (16, None), "keep": ("conv3_1", "conv5_1")},
     "strips up to a waist": {"size": (107, 33), "piece": (16, None), "waist": "conv3_1"},
-    "blocks up to a waist, all statistics in blended regions": {
+    "blocks up to a waist, statistics that are sums in blended regions": {
         "style": None,
         "regions": BLENDED,
-        "style_statistics": MIXED,
+        "style_statistics": SUMS,
         "piece": (8, 8),
         "waist": "conv2_2",
     },
-    "blocks, all statistics in blended regions": {
+    "blocks, statistics that are sums in blended regions": {
         "style": None,
         "regions": BLENDED,
-        "style_statistics": MIXED,
+        "style_statistics": SUMS,
         "piece": (16, 16),
     },
     # The network.
@@ -161,7 +169,7 @@ ELSEWHERE = {
     # A painting with other colors is another painting; a smaller picture is one of another size.
     "colors": ("several paintings",),
     "levels": ("a size that divides by 16", "odd sizes"),
-    "memory": ("strips", "a tile with all statistics, in blocks"),
+    "memory": ("strips", "a tile with statistics that are sums, in blocks"),
     "dtype": (),  # every line is checked in every precision
 }
 

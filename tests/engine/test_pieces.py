@@ -421,10 +421,21 @@ def test_pieces_with_other_edges_are_the_whole_with_them(name, edges, paths):
 
 
 @pytest.mark.parametrize("cut", [None, (16, None), (16, 16)])
-def test_the_loss_of_a_tile_does_not_depend_on_where_it_begins(cut, paths):
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_the_loss_of_a_tile_does_not_depend_on_where_it_begins(cut, statistic, paths):
     own = network(paths)
     image = models.random_image(*TILE, seed=16)
-    made = objective(own, {"content": None, "style": OTHER, "edges": "wrap", "piece": cut})
+    made = objective(
+        own,
+        {
+            "content": None,
+            "style": OTHER,
+            "edges": "wrap",
+            "piece": cut,
+            "style_statistics": statistic,
+            "further_terms": [Variation(1e-2, 1.0, wrap=True)],
+        },
+    )
     value, gradient = made(image)
     moved, of_moved = made(np.roll(image, (16, -32), axis=(0, 1)))
     assert moved == pytest.approx(value, rel=1e-12)

@@ -1,5 +1,7 @@
 """Statistics of style beside the Gram matrix: by their definitions, at the painting itself, mixed, in regions."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from engine import NonFiniteError, Objective, Settings, load_network, stylize
 from engine.objective import PAPER_STATISTICS
 from engine.regions import Region, at_layer
+from engine.sliced import STEPS, directions, steps_of
 from engine.statistics import FLATTEST, SHIFT, STATISTICS, Moments, Target, pairs_of, transport
 from tests.engine import models
 
@@ -101,12 +104,32 @@ def pair_matrix(features, weights, down, across):
     return total / count if count else None
 
 
+def sliced(own, painting, weights=None):
+    """Along each direction, with a step wherever one of the two distributions has one."""
+    (vectors, shares), (others, of_others) = listed(own, weights), listed(painting)
+    total = 0.0
+    for direction in directions(len(own)):
+        ours, theirs = quantiles(vectors @ direction, shares), quantiles(others @ direction, of_others)
+        steps = sorted({0.0, 1.0, *ours[1][:-1], *theirs[1][:-1]})
+        for low, high in itertools.pairwise(steps):
+            one, other = (values[np.searchsorted(ends[:-1], (low + high) / 2)] for values, ends in (ours, theirs))
+            total += (high - low) * (one - other) ** 2
+    return balance(painting) * total / len(own)
+
+
+def quantiles(values, shares):
+    """Return values in ascending order, and up to which part of all each is there."""
+    order = np.argsort(values)
+    return values[order], np.cumsum(shares[order])
+
+
 TWINS = {
     "gram": gram,
     "means": means,
     "covariance": covariance,
     "wasserstein": wasserstein,
     "shifted": shifted,
+    "sliced": sliced,
 }
 
 
@@ -148,7 +171,7 @@ def test_at_the_painting_itself_there_is_nothing_to_mend(name, network):
     assert np.linalg.norm(gradient) < 1e-9 * np.linalg.norm(far)
 
 
-@pytest.mark.parametrize("name", ["means", "wasserstein"])
+@pytest.mark.parametrize("name", ["means", "wasserstein", "sliced"])
 def test_a_statistic_weighs_as_much_as_the_gram_matrix_where_there_are_no_features(name, network):
     (P,) = network.features(PAINTING, "conv2_1").values()
     assert TWINS[name](0 * P, P) == pytest.approx(gram(0 * P, P), rel=2 * FLATTEST**0.5)
@@ -164,7 +187,7 @@ def test_several_paintings_share_the_weight_by_their_losses(network):
 
 
 def test_statistics_are_mixed_by_their_weights(network):
-    weights = dict(zip(STATISTICS, (0.5, 2.0, 1.0, 3.0, 0.25), strict=True))
+    weights = dict(zip(STATISTICS, (0.5, 2.0, 1.0, 3.0, 0.25, 1.5), strict=True))
     mixed, gradient = objective(network, weights, content_weight=0.0)(IMAGE)
     parts = [objective(network, {name: weight}, content_weight=0.0)(IMAGE) for name, weight in weights.items()]
     assert mixed == pytest.approx(sum(value for value, _ in parts), rel=1e-12)
@@ -231,6 +254,36 @@ def test_the_transport_maps_one_covariance_to_the_other():
     trace, moved = transport(one, target.root, target.moments.epsilon)
     np.testing.assert_allclose(moved @ one @ moved, target.root @ target.root, rtol=1e-9, atol=1e-12)
     assert trace == pytest.approx(np.trace(one @ moved), rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64])
+def test_the_directions_are_a_basis_and_its_own_inverse(count):
+    V = directions(count)
+    np.testing.assert_array_equal(V, V.T)
+    np.testing.assert_allclose(V @ V, np.eye(count), atol=1e-13)
+    assert count < 64 or np.abs(V).max() < 0.6  # none is a feature's own
+
+
+@pytest.mark.parametrize("positions", [7, STEPS, 2500])
+def test_a_distribution_is_taken_in_equal_parts(positions):
+    random = np.random.default_rng(positions)
+    projected = random.standard_normal((positions, 2))
+    whole = steps_of(projected, np.ones(positions))
+    assert whole.shape == (2, min(positions, STEPS))
+    assert (np.diff(whole) >= 0).all()
+    np.testing.assert_allclose(whole.mean(axis=1), projected.mean(axis=0), atol=1e-14)
+    weights = random.integers(0, 4, positions)
+    repeated = np.repeat(projected, weights, axis=0)
+    fine = np.sort(np.repeat(repeated, min(positions, STEPS), axis=0), axis=0)
+    expected = fine.T.reshape(2, min(positions, STEPS), -1).mean(axis=2)
+    np.testing.assert_allclose(steps_of(projected, weights), expected, atol=1e-10)
+
+
+def test_what_sorts_a_layer_is_not_cut(network):
+    message = "the style statistic 'sliced' sorts all of a layer: it cannot be computed in pieces"
+    for waist in (None, "conv2_1"):
+        with pytest.raises(ValueError, match=message):
+            objective(network, ["gram", "sliced"], piece=(8, None), waist=waist)
 
 
 def test_small_matrices_are_computed_by_one_thread_like_all_else(network, monkeypatch):

@@ -183,7 +183,7 @@ def test_the_example_in_the_documentation_runs(network):
     np.testing.assert_allclose(gradient, 1e-3 * IMAGE)
 
 
-@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "shifted"])
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "shifted", "sliced"])
 def test_a_relative_total_variation_goes_with_the_style_of_no_features(network, statistic):
     """Features twice as large, by another network or painting, need no other weight of it."""
     given = Variation(2.0, 1.0, relative=True)

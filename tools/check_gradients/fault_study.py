@@ -114,7 +114,7 @@ def with_controls(problem: Problem) -> Problem:
     ramp = np.linspace(0, 1, width) * np.ones((height, 1))
     regions = (Region(ramp, problem.style), Region(1 - ramp, problem.content))
     mask = 1 + 3 * ramp[::-1, ::-1] ** 2
-    statistics = {"gram": 1.0, "means": 0.7, "covariance": 1.5, "wasserstein": 0.5, "shifted": 1.2}
+    statistics = {"gram": 1.0, "means": 0.7, "covariance": 1.5, "wasserstein": 0.5, "shifted": 1.2, "sliced": 0.8}
     return replace(
         problem,
         regions=regions,

@@ -333,6 +333,27 @@ def _shifted_one_way(product: Any) -> Any:
     return faulty
 
 
+def _left_in_order(transport: Any) -> Any:
+    """Leave each residual where the order of the values has it."""
+
+    def faulty(cpu: Cpu, input: Array, steps: Array, weights: Any = None) -> tuple[Array, Array]:
+        cost, residual = transport(cpu, input, steps, weights)
+        rows = input.reshape(-1, input.shape[2])
+        ordered = np.take_along_axis(residual.reshape(rows.shape), np.argsort(rows.real, axis=0), axis=0)
+        return cost, ordered.reshape(input.shape)
+
+    return faulty
+
+
+def _residual_alike(transport: Any) -> Any:
+    """Count each position once in the gradient alone."""
+
+    def faulty(cpu: Cpu, input: Array, steps: Array, weights: Any = None) -> tuple[Array, Array]:
+        return transport(cpu, input, steps, weights)[0], transport(cpu, input, steps)[1]
+
+    return faulty
+
+
 def _positions_alike(gradient: Any) -> Any:
     return lambda cpu, g, weights, *, add_to: gradient(cpu, g, np.ones_like(weights), add_to=add_to)
 
@@ -340,8 +361,8 @@ def _positions_alike(gradient: Any) -> Any:
 def _variation_beyond_the_edge(gradient: Any) -> Any:
     """Step from the last row to the first, as rolling the image would."""
 
-    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, add_to: Any = None) -> Array:
-        result: Array = gradient(cpu, image, factor, epsilon, add_to=add_to)
+    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, **named: Any) -> Array:
+        result: Array = gradient(cpu, image, factor, epsilon, **named)
         step = image[0] - image[-1]
         result[-1] -= factor * step / (1.0 if epsilon is None else np.sqrt(step**2 + epsilon**2))
         return result
@@ -352,7 +373,9 @@ def _variation_beyond_the_edge(gradient: Any) -> Any:
 def _variation_of_one_neighbor(gradient: Any) -> Any:
     """Leave out what a pixel adds to the steps that begin above it and on its left."""
 
-    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, add_to: Any = None) -> Array:
+    def faulty(
+        cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, wrap: bool, add_to: Any = None
+    ) -> Array:
         down, along = (np.diff(image, axis=axis, append=image.take([-1], axis)) for axis in (0, 1))
         own = -factor * (down + along) / (1.0 if epsilon is None else np.sqrt(down**2 + along**2 + epsilon**2))
         return own if add_to is None else add_to + own
@@ -570,6 +593,16 @@ FAULTS = (
     Fault(
         "a shifted Gram matrix's gradient to one of two positions",
         ((Cpu, "shifted_product", _shifted_one_way),),
+        beyond=True,
+    ),
+    Fault(
+        "a sliced loss's gradient left in the order of the values",
+        ((Cpu, "transport_residual", _left_in_order),),
+        beyond=True,
+    ),
+    Fault(
+        "a region's guide left out in a sliced loss's gradient",
+        ((Cpu, "transport_residual", _residual_alike),),
         beyond=True,
     ),
     Fault("shifts pair across the edge", ((statistics, "pairs_of", _pairs_across_the_edge),), beyond=True),

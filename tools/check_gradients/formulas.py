@@ -15,6 +15,7 @@ import numpy as np
 
 from engine import losses
 from engine.ops import Array
+from engine.sliced import directions, steps_of
 from engine.statistics import Moments, Target, covariance_loss_gradient
 from kernels import Cpu
 
@@ -173,6 +174,30 @@ def _own_moments(layer: Layer, gradient: Any) -> Array:
     return (2 * of_square @ layer.F + of_mean[:, None]) / layer.M
 
 
+def _away(values: Array, others: Array) -> Array:
+    """Return how far each value is from the other in its place, both in ascending order."""
+    order, away = np.argsort(values.real), np.empty_like(values)
+    away[order] = values[order] - np.sort(others)
+    return away
+
+
+def _matched(F: Array, others: Array) -> Array:
+    """Return F - R(F), R giving each row the distribution of the other's."""
+    return np.array([_away(*rows) for rows in zip(F, others, strict=True)])
+
+
+def _sliced_loss(layer: Layer) -> Any:
+    V = directions(layer.N)
+    return (_matched(V @ layer.F, V @ layer.painting) ** 2).sum() / (layer.N * layer.M)
+
+
+def _own_sliced(layer: Layer) -> Array:
+    V = directions(layer.N)
+    steps = steps_of((V @ layer.painting).T, np.ones(layer.M))
+    _, residual = _CPU.transport_residual(_own_layout(V @ layer.F), steps)
+    return 2 / (layer.N * layer.M) * V @ residual[0].T
+
+
 CONTENT = "L_content = 1/2 sum (F - P)^2"
 CONTENT_BEHIND_RELU = "1/2 sum (F+ - P)^2"
 CONTENT_OF_ALL = "sum_l 1/2 sum (F^l - P^l)^2"
@@ -188,6 +213,8 @@ POSITIONS = "sum (F'F - S'S)^2 of M x M matrices"
 GRAM = "G = F F'"
 MEANS = "1/N sum (mu - mu_S)^2 + (sigma - sigma_S)^2"
 COVARIANCE = "1/(4 N^2) sum (C - C_S)^2"
+HISTOGRAM = "1/(N M) sum (sorted rows of F - those of S)^2"
+SLICED = "1/(N M) sum (sorted rows of V F - those of V S)^2"
 
 LOSSES: dict[str, Loss] = {
     CONTENT: _content,
@@ -205,6 +232,8 @@ LOSSES: dict[str, Loss] = {
     GRAM: lambda layer: _gram(layer.F),
     MEANS: _means_loss,
     COVARIANCE: _covariance_loss,
+    HISTOGRAM: lambda layer: (_matched(layer.F, layer.painting) ** 2).sum() / (layer.N * layer.M),
+    SLICED: _sliced_loss,
 }
 """Definitions by name. S are the painting's responses, s is a weight; ``GRAM`` is a matrix, compared as values are."""
 
@@ -561,6 +590,20 @@ FORMULAS: tuple[Formula, ...] = (
         "dL/dF = 1/(M N^2) (C - C_S) F",
         COVARIANCE,
         lambda layer: _covariance_gradient(layer, layer.F),
+    ),
+    Formula(
+        "histograms, what they are matched to held constant",
+        "Risser, Wilmot and Barnes 2017 (arXiv:1701.08893)",
+        "dL/dF = 2/(N M) (F - R(F)), R(F) matched to the painting's histograms",
+        HISTOGRAM,
+        lambda layer: 2 / (layer.N * layer.M) * _matched(layer.F, layer.painting),
+    ),
+    Formula(
+        "the sliced Wasserstein distance",
+        "engine/sliced.py",
+        "dL/dF = 2/(N M) V' residual, each position's from what it is transported to",
+        SLICED,
+        _own_sliced,
     ),
 )
 """What is audited, in the order of the report."""

@@ -19,9 +19,11 @@ from tools.check_gradients.formulas import (
     COVARIANCE,
     FORMULAS,
     GRAM,
+    HISTOGRAM,
     LOSSES,
     MEANS,
     POSITIONS,
+    SLICED,
     SQUARES,
     STYLE,
     STYLE_BEHIND_RELU,
@@ -54,6 +56,8 @@ RIGHT = {
     "means and deviations": MEANS,
     "the Gram matrix of centered features": COVARIANCE,
     "the Gram matrix of centered features, by its moments": COVARIANCE,
+    "histograms, what they are matched to held constant": HISTOGRAM,
+    "the sliced Wasserstein distance": SLICED,
 }
 
 # Wrong by a factor: what it is given for, the factor at N, M, and in letters.
