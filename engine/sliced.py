@@ -1,7 +1,7 @@
 """How far a layer's features are from being distributed as a painting's: the sliced Wasserstein distance.
 
 The distributions are compared along fixed directions, the rows of V, in each of which features are numbers. With
-p_n = V_n F and its values in ascending order as a function P_n of the part u of them that is lower, 0..1, and T_n as the
+p_n = V_n F, its values in ascending order as a function P_n of the part u of them that is lower, 0..1, and T_n as the
 same of the style image,
 
     L = 1 / N sum_n integral_0^1 (P_n(u) - T_n(u))^2 du
@@ -11,9 +11,9 @@ where ``transport_residual`` of the kernels has integral and residual, one above
 integral is the squared distance of optimal transport. Unlike a Gram matrix it knows whole distributions, not their
 second moments alone: how often a color or a stroke is there, and what lies between them.
 
-Source: Heitz, Vanhoey, Chambon and Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis". They draw other
-directions for each evaluation; L-BFGS needs one function, and so they are fixed here. With those of an orthonormal basis
-no features at all cost the mean square of the painting's.
+Source: Heitz, Vanhoey, Chambon and Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis". They draw
+other directions for each evaluation; L-BFGS needs one function, and so they are fixed here. With those of an
+orthonormal basis no features at all cost the mean square of the painting's.
 """
 
 from __future__ import annotations

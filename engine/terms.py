@@ -92,7 +92,9 @@ class View:
         if not ahead:
             return contiguous(array[part.at])
         # A tile goes on with its other side.
-        places = (np.arange(along.start, along.stop) % size for along, size in zip(part.at_ahead, array.shape, strict=True))
+        places = (
+            np.arange(along.start, along.stop) % size for along, size in zip(part.at_ahead, array.shape, strict=True)
+        )
         return array[np.ix_(*places)]
 
     def put_together(self, layer: str, whole: Array | None = None) -> Array:
@@ -202,7 +204,7 @@ class View:
         return found / (self.count_pairs(of, direction) * self.scale(of.layer) ** 2)
 
     def projected(self, of: OfLayer) -> Array:
-        """Return a layer's features seen along the directions of ``engine.sliced``, (H_l, W_l, N_l), as they are stored."""
+        """Return a layer's features along the directions of ``engine.sliced``, (H_l, W_l, N_l), as they are stored."""
         F = self.features(of.layer)
         V = self.device.put_parameter(sliced.directions(F.shape[2]), np.dtype(np.float64))
         return self.device.gram_product(V, F)

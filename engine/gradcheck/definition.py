@@ -52,7 +52,7 @@ def loss_by_definition(problem: Problem) -> Function:
             for layer, painting in of_layers.items():
                 t = _by_area(mask, *F[layer].shape[:2])
                 for name, weight in problem.style_statistics.items():
-                    E_l = _STYLES[name](*_tiled(name, F[layer], t, edges), painting)
+                    E_l = _STYLES[name](F[layer], t, painting, edges == "wrap")
                     total = total + problem.style_weight / len(of_layers) * t.mean() * weight * E_l
         if problem.variation is not None:
             total = total + problem.variation.weight * _mean_variation(image, problem.variation)
@@ -183,7 +183,7 @@ _STYLES = {
     "shifted": _shifted_style,
     "sliced": _sliced_style,
 }
-"""A layer's loss by its features, weights of their positions, the features of the painting, and whether it is a tile."""
+"""A layer's loss by its features, weights of their positions, the painting's features, and whether it is a tile's."""
 
 
 def _moments(F: Array, t: Array | None = None) -> tuple[Array, Array]:

@@ -10,9 +10,7 @@ from kernels.cuda.launcher import Array, Launcher
 from kernels.cuda.reductions import summed
 
 
-def variation(
-    gpu: Launcher, image: Array, divisor: float, epsilon: float | None = None, *, wrap: bool = False
-) -> Any:
+def variation(gpu: Launcher, image: Array, divisor: float, epsilon: float | None = None, *, wrap: bool = False) -> Any:
     """Return the sum over all values of what the steps to the next row and column come to, over ``divisor``.
 
     Parameters

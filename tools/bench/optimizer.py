@@ -109,7 +109,7 @@ def measure_run(
         twin = build_twin(network, content, style, layout)
         twin(image)
         steps = _Shared(iterations, result.evaluations, on_step)
-        theirs = minimize_with_torch(twin, image, result.evaluations, on_evaluation=steps.one, clock=clock)
+        theirs = minimize_with_torch(twin, image, result.evaluations, on_evaluation=lambda _: steps.one(), clock=clock)
         program = next(name for name, value in TORCH.items() if value == layout)
         runs.append(
             OptimizerRun(

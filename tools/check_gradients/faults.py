@@ -373,9 +373,7 @@ def _variation_beyond_the_edge(gradient: Any) -> Any:
 def _variation_of_one_neighbor(gradient: Any) -> Any:
     """Leave out what a pixel adds to the steps that begin above it and on its left."""
 
-    def faulty(
-        cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, wrap: bool, add_to: Any = None
-    ) -> Array:
+    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, *, wrap: bool, add_to: Any = None) -> Array:
         down, along = (np.diff(image, axis=axis, append=image.take([-1], axis)) for axis in (0, 1))
         own = -factor * (down + along) / (1.0 if epsilon is None else np.sqrt(down**2 + along**2 + epsilon**2))
         return own if add_to is None else add_to + own

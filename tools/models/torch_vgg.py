@@ -202,7 +202,7 @@ def minimize_with_torch(
     evaluations: int,
     optimizer: str = "L-BFGS, strong Wolfe",
     history: int = 10,
-    on_evaluation: Callable[[], object] = lambda: None,
+    on_evaluation: Callable[[Tensor], object] = lambda pixels: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TorchRun:
     """Minimize with one of ``OPTIMIZERS`` until ``evaluations`` have been made.
@@ -218,7 +218,7 @@ def minimize_with_torch(
     evaluations : how often the objective is called.
     optimizer : one of ``OPTIMIZERS``.
     history : corrections that L-BFGS keeps.
-    on_evaluation : called after each evaluation.
+    on_evaluation : called after each evaluation, with the image there, (1, 3, H, W).
     clock : returns the time in seconds.
     """
     torch = import_torch()
@@ -233,13 +233,14 @@ def minimize_with_torch(
         if len(values) == evaluations:
             raise _EnoughError
         began = clock()
-        value, gradient = objective.evaluate(pixels.contiguous(memory_format=memory_format))
+        image = pixels.detach().contiguous(memory_format=memory_format)
+        value, gradient = objective.evaluate(image)
         evaluating += clock() - began
         if not values:
             scale = 1 / (gradient.abs().max().item() or 1.0)
         values.append(value)
         pixels.grad = gradient.contiguous() * scale
-        on_evaluation()
+        on_evaluation(image)
         return value * scale
 
     chosen: Any

@@ -301,7 +301,9 @@ def test_pytorchs_optimizer_makes_the_evaluations_it_is_given(network, layout):
     content, style, image = pictures(32, 0)
     twin = build_twin(network, content, style, layout)
     before, calls = image.copy(), []
-    one = torch_vgg.minimize_with_torch(twin, image, 12, on_evaluation=lambda: calls.append(1), clock=Ticking())
+    one = torch_vgg.minimize_with_torch(
+        twin, image, 12, on_evaluation=lambda pixels: calls.append(pixels.shape), clock=Ticking()
+    )
     assert one.evaluations == len(calls) == 12
     assert one.evaluating == 12
     # Two looks at the clock an evaluation, one at the beginning and one at the end.
@@ -355,16 +357,26 @@ def test_a_course_knows_when_it_got_down_to_a_loss():
     assert [one.reached(loss) for loss in (10, 9, 6, 5, 4.5, 4, 3.9)] == [1, 1, 2, 2, 4, 4, None]
 
 
-def test_the_ratio_of_a_race_is_in_seconds_to_pytorchs_lowest_loss():
-    usual = course(f"torch, {race.USUAL}", [9.0, 8.0, 6.0], each=5.0)
+def test_what_counts_of_a_run_without_bounds_is_its_loss_within_them():
+    one = replace(course("torch", [9.0, 5.0, 4.0, 3.0, 2.0]), pictures={2: 7.0, 4: 8.0, 5: 6.5})
+    assert one.as_picture == [None, 7.0, 7.0, 7.0, 6.5]
+    assert course("engine", [9.0, 5.0, 6.0]).as_picture == [9.0, 5.0, 5.0]
+
+
+def test_the_ratio_of_a_race_is_in_seconds_to_pytorchs_best_picture():
+    usual = replace(course(f"torch, {race.USUAL}", [9.0, 4.5, 4.0], each=5.0), pictures={2: 7.0, 3: 6.0})
     found = Race("a race", [course("engine, l-bfgs", [9.0, 5.0, 4.0]), usual, course("torch, Adam, lr 10", [9.0] * 3)])
     assert (found.target, found.ratio) == (6.0, 15 / 4)
     header, rows = race.rows_of(found)
     assert {len(row) for row in rows} == {len(header)}
     assert rows[0][-2:] == ["4.0 s", "2"]
-    assert rows[1][-2:] == ["15.0 s", "3"]
+    assert rows[0][-3] == "4"
+    assert rows[1][-3:] == ["6", "15.0 s", "3"]
     assert rows[2][-2:] == ["-", "-"]
     assert "3.75 times as fast" in race.notes_of(found)[0]
+    assert "its own loss, 4: after 6.0 s" in race.notes_of(found)[1]
+    early = replace(found, courses=[found.courses[0], replace(usual, pictures={2: 6.0, 3: 6.5})])
+    assert (early.target, early.ratio) == (6.0, 10 / 4)
     assert race.as_json(found)["ratio"] == found.ratio
     slow = replace(found, courses=[course("engine, l-bfgs", [9.0]), usual])
     assert slow.ratio is None
@@ -377,8 +389,9 @@ def test_a_race_is_drawn(tmp_path):
     assert b"<svg" in (tmp_path / "race.svg").read_bytes()
 
 
-def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, tmp_path):
+def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, tmp_path, monkeypatch):
     pytest.importorskip("torch")
+    monkeypatch.setattr(race, "EVERY", 4)
     content, style, image = pictures(32, 0)
     steps = []
     found = race.run_race(network, (content, style, image), "a race", 1e-3, 6, steps.append, clock=Ticking())
@@ -391,6 +404,12 @@ def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, 
         assert list(one.seconds) == sorted(one.seconds)
         assert one.losses[0] == pytest.approx(found.courses[0].losses[0], rel=1e-4)
         assert one.lowest[-1] < one.losses[0]
+        assert list(one.pictures) == ([] if one is found.courses[0] else [4, 6])
+        for evaluation, loss in one.pictures.items():
+            assert loss == pytest.approx(one.losses[evaluation - 1], rel=0.5)
+            assert loss != one.losses[evaluation - 1] or not one.racer.startswith(
+                "torch, Adam"
+            )  # 10 gray levels a step
     assert len(steps) == 24
     usual = race.run_race(
         network, (content, style, image), "a race", 1e-3, 6, steps.append, (race.USUAL,), clock=Ticking()
