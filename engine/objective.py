@@ -24,7 +24,6 @@ from engine.statistics import SHIFT, STATISTICS, Target
 from engine.terms import (
     VARIATION_UNIT,
     Content,
-    Counted,
     MomentStyle,
     OfStyle,
     OnLayer,
@@ -33,9 +32,9 @@ from engine.terms import (
     Style,
     Term,
     Variation,
-    View,
 )
 from engine.transparency import split_alpha
+from engine.view import Counted, View
 from kernels import Cuda, Device
 
 PAPER_CONTENT_LAYERS = ("conv4_2",)

@@ -28,7 +28,8 @@ from engine.gradcheck.measures import (
 )
 from engine.gradcheck.problem import Problem, Visit, in_precision, visits
 from engine.ops import Array, Conv, MaxPool, Operator
-from engine.terms import MomentStyle, ShiftedStyle, SlicedStyle, View
+from engine.terms import MomentStyle, ShiftedStyle, SlicedStyle
+from engine.view import View
 from kernels import Device
 
 ADJOINT, COMPLEX_STEP, DIFFERENCES, TORCH = "adjoint identity", "complex step", "central differences", "PyTorch"

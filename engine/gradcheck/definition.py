@@ -161,12 +161,12 @@ def _shifted_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> 
 def _sliced_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
     """Go along u from one of both functions' steps to the next."""
     N, total = F.shape[2], 0.0
-    V = directions(N)
-    share = t.ravel() / t.sum()
+    V, positions = directions(N), painting.shape[0] * painting.shape[1]
+    means, share = _overlaps(min(1024, positions), positions), t.ravel() / t.sum()
     for n in range(N):
         own, other = (np.einsum("i,hwi->hw", V[n], one).ravel() for one in (F, painting))
         order = np.argsort(own.real)
-        T = _overlaps(min(1024, other.size), other.size) @ np.sort(other)
+        T = means @ np.sort(other)
         ends = np.concatenate([np.cumsum(share[order])[:-1], np.arange(1, len(T)) / len(T), [0, 1]])
         u = np.sort(ends)
         middle = (u[1:] + u[:-1]) / 2
@@ -228,12 +228,8 @@ def _by_area(mask: Array, height: int, width: int) -> Array:
 
 def _overlaps(size: int, of: int) -> Array:
     """Return which part of each of ``size`` equal intervals each of ``of`` equal ones covers."""
-    ratio = of / size
-    shares = np.zeros((size, of))
-    for one in range(size):
-        for other in range(of):
-            shares[one, other] = max(min((one + 1) * ratio, other + 1) - max(one * ratio, other), 0) / ratio
-    return shares
+    ratio, one, other = of / size, np.arange(size)[:, None], np.arange(of)
+    return np.maximum(np.minimum((one + 1) * ratio, other + 1) - np.maximum(one * ratio, other), 0) / ratio
 
 
 def _mean_variation(image: Array, variation: Variation) -> Any:

@@ -22,7 +22,8 @@ from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array, Conv, MaxPool, Operator, Shape, Windowed
 from engine.sliced import blank_loss, directions
-from engine.terms import SlicedStyle, Term, View
+from engine.terms import SlicedStyle, Term
+from engine.view import View
 from kernels import Device
 from kernels.geometry import Window, reaching, resolved_pads
 

@@ -14,7 +14,8 @@ from engine.load import load_network
 from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
-from engine.terms import VARIATION_UNIT, Content, Style, Term, Variation, View
+from engine.terms import VARIATION_UNIT, Content, Style, Term, Variation
+from engine.view import View
 from tools.models.random_vgg import random_vgg
 
 RANDOM = np.random.default_rng(0)

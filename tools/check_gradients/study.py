@@ -28,7 +28,7 @@ from engine.gradcheck.steps import StepStudy, step_study
 from tools.check_gradients.audit import Verdict, audit
 from tools.check_gradients.confidence import Detection, detection_study
 from tools.check_gradients.fault_study import CHECKS, USUAL, FaultRow, fault_study
-from tools.check_gradients.faults import NO_FAULT
+from tools.check_gradients.faults import NO_FAULT, Fault
 
 ORDER = (1.9, 2.1)
 """Between these the measured order of the central difference passes, with the decisions held."""
@@ -49,6 +49,7 @@ class Plan:
     iterations : iterates at which the checks are repeated.
     fractions : shares of wrong coordinates in the study of confidence.
     trials : of its simulation.
+    faults : that are put in, or None for all.
     gpu : also compare the GPU with float64.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     iterations: tuple[int, ...] = (0, 10, 100)
     fractions: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     trials: int = 2000
+    faults: tuple[Fault, ...] | None = None
     gpu: bool = False
 
     @property
@@ -190,7 +192,7 @@ def run_study(
     gradient = problem.objective()(problem.image)[1]
     detection = detection_study(gradient, plan.fractions, TOLERANCES[DIFFERENCES], plan.trials, random)
     on_step("confidence")
-    formulas, faults = audit(seed), fault_study(seed)
+    formulas, faults = audit(seed), fault_study(seed, plan.faults)
     (without_fault,) = fault_study(seed, (NO_FAULT,))
     on_step("faults")
     return Study(

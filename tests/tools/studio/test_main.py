@@ -45,7 +45,8 @@ def test_it_says_where_the_page_is_and_ctrl_c_keeps_the_picture(folder):
         photo, painting = (
             ask("POST", "/inputs", (folder / name).read_bytes())["name"] for name in ("photo.png", "painting.png")
         )
-        options = {"model": str(folder / "model.onnx"), "size": "48", "iterations": "1000000", "optimizer": "adam"}
+        options = {"model": str(folder / "model.onnx"), "size": "48", "iterations": "1000000"}
+        options |= {"optimizer": "adam", "change_tolerance": "0"}
         form = {"content": photo, "style": [painting], "mask": [], "keep": None, "options": options}
         number = ask("POST", "/runs", json.dumps(form).encode())["number"]
         until(lambda: "error" not in ask("POST", f"/run/{number}/resume", b"{}"))
