@@ -9,12 +9,14 @@ from functools import cache, cached_property
 from itertools import product
 
 from engine.network import Network
-from engine.objective import layer_names
+from engine.objective import checked_statistics, layer_names
 from engine.optimize import HISTORIES
 from engine.pieces import Cutter
 from engine.plan import Plan
 from engine.statistics import SHIFT
 from engine.stylize import AnySettings, Settings, memory_beside, optimizer_is_elsewhere, replays
+from kernels import Cpu
+from kernels.cpu.transport import transport_bytes
 
 PieceSize = tuple[int | None, int | None]
 """Height and width of a piece without its halo; None leaves the picture whole along that axis."""
@@ -140,14 +142,16 @@ class _Search:
     @property
     def _is_sorted(self) -> bool:
         """Whether a term sorts all of a layer, so that nothing can be cut."""
-        return "sliced" in _names(self._settings)
+        return checked_statistics(self._settings.style_statistics).get("sliced", 0.0) > 0
 
     @property
     def _sorted_bytes(self) -> int:
-        """What the sorted features take: each layer's until its gradient is done, and the largest once more."""
-        plan = self._network.plan(*self._image[:2], layer_names(self._settings.style_layers))
-        sizes = [math.prod(plan.shapes[index]) for index in plan.layers.values()]
-        return (sum(sizes) + max(sizes, default=0)) * self._network.dtype.itemsize
+        """What sorting takes: each layer's residual until the gradient is done, and what one is made from."""
+        network, plan = self._network, self._network.plan(*self._image[:2], layer_names(self._settings.style_layers))
+        shapes = [plan.shapes[value] for value in plan.layers.values()]
+        size, count = network.dtype.itemsize, network.device.count if isinstance(network.device, Cpu) else 1
+        largest = max(size * math.prod(shape) + transport_bytes(shape[0] * shape[1], size, count) for shape in shapes)
+        return size * sum(map(math.prod, shapes)) + largest
 
     @cached_property
     def _cuts(self) -> list[_Cut]:

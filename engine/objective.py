@@ -59,14 +59,14 @@ class _Painting:
     share : its weight, of 1 for all of them.
     targets : of its moments, by layer.
     shifted : by layer and direction, where there is a pair of positions.
-    steps : of its distributions, by layer.
+    quantiles : of its features along the directions, by layer.
     """
 
     number: int
     share: float
     targets: dict[str, Target]
     shifted: dict[tuple[str, str], Array]
-    steps: dict[str, Array]
+    quantiles: dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +191,14 @@ class Objective:
         if regions and style is not None:
             raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
         self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
-        self.style_statistics = checked_statistics(style_statistics)
+        chosen = checked_statistics(style_statistics)
+        self.style_statistics = {name: weight for name, weight in chosen.items() if weight} or chosen
         further = list(further_terms)
         layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
-        if piece is not None and self.style_layers and "sliced" in self.style_statistics:
-            raise ValueError("the style statistic 'sliced' sorts all of a layer: it cannot be computed in pieces")
+        if piece not in (None, (None, None)) and self.style_layers and "sliced" in self.style_statistics:
+            raise ValueError(
+                "the statistic 'sliced' sorts all of a layer and cannot be computed in pieces: leave out one of both"
+            )
         in_pieces = layers if piece is not None else []
         _check_further(further, in_pieces if waist is None else network.divided(layers, waist)[0])
         self.shape: tuple[int, ...] | None = None
@@ -568,6 +571,11 @@ class Objective:
             w_l, (guide, size) = w_l * shares.get(layer, 1.0), guides.get(layer, (None, None))
             if "gram" in chosen:
                 terms.append(Style(layer, targets[layer], w_l * chosen["gram"], region, guide, size))
+            if "sliced" in chosen:
+                sliced = [(one.share * statistics.balance(one.targets[layer]), one) for one in of_layer[layer]]
+                total = sum(share for share, _ in sliced)
+                of_images = tuple((share / (total or 1.0), one.quantiles[layer]) for share, one in sliced)
+                terms.append(SlicedStyle(layer, of_images, w_l * chosen["sliced"] * total, region, guide, size))
             for one in of_layer[layer]:
                 place: dict[str, Any] = {"region": region, "guide": guide, "painting": one.number}
                 for name, weight in chosen.items():
@@ -578,10 +586,7 @@ class Objective:
                             for direction in statistics.DIRECTIONS
                             if (layer, direction) in one.shifted
                         ]
-                    elif name == "sliced":
-                        balanced = weight * statistics.balance(one.targets[layer])
-                        terms.append(SlicedStyle(layer, one.steps[layer], balanced, size=size, **place))
-                    elif name != "gram":
+                    elif name not in ("gram", "sliced"):
                         target = one.targets[layer]
                         factor = 1.0 if name == "covariance" else statistics.balance(target)
                         terms.append(MomentStyle(name, layer, target, weight * factor, size=size, **place))
@@ -632,9 +637,10 @@ class Objective:
                     for (layer, of), direction in product(looked_at.items(), directions)
                     if view.count_pairs(of, direction)
                 }
-                steps = {layer: view.steps(of) for layer, of in looked_at.items()} if "sliced" in others else {}
+                is_sorted = looked_at.items() if "sliced" in others else ()
+                quantiles = {layer: view.quantiles(of) for layer, of in is_sorted}
                 which = number if len(images) > 1 else 0
-                paintings.append(_Painting(which, share / sum(shares), own, shifted, steps))
+                paintings.append(_Painting(which, share / sum(shares), own, shifted, quantiles))
         if self.device.kind == "cuda":
             return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
         return targets, paintings
@@ -662,7 +668,7 @@ class Objective:
                     if view.count_pairs(of, direction):
                         view.shifted(of, direction)
                 if "sliced" in self.style_statistics:
-                    view.steps(of)
+                    view.quantiles(of)
             added_up(sums, view.sums)
         return replace(view, sums=sums), looked_at
 

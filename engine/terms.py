@@ -337,38 +337,37 @@ class ShiftedStyle:
 
 @dataclass(frozen=True, eq=False)
 class SlicedStyle:
-    """How far a layer's features are from being distributed as a style image's: see ``engine.sliced``.
+    """How far a layer's features are from being distributed as the style images': see ``engine.sliced``.
 
     Parameters
     ----------
     layer : its name.
-    target : (N_l, R), the style image's distributions, in NumPy.
+    targets : of each style image its share, which sum to 1, and its quantile functions, (N_l, R), in NumPy.
     weight : within beta.
-    region, guide, size, painting : as for ``MomentStyle``.
+    region, guide, size : as for ``Style``.
     """
 
     layer: str
-    target: Array
+    targets: tuple[tuple[float, Array], ...]
     weight: float = 1.0
     region: int = 0
     guide: Array | None = None
     size: float | None = None
-    painting: int = 0
     kind: ClassVar[str] = "style"
 
     @property
     def name(self) -> str:
-        """The layer's, with the numbers of region and painting."""
-        return _numbered(f"{self.layer}, sliced", region=self.region, painting=self.painting)
+        """The layer's, with the number of the region."""
+        return _numbered(f"{self.layer}, sliced", region=self.region)
 
     def value(self, view: View) -> Any:
         """Return the mean over the directions of what the transport costs."""
-        cost, _ = self._transported(view)
+        cost, _ = view.transported(self, self.targets)
         return view.device.number(cost.mean())
 
     def measure(self, view: View) -> None:
         """Sort the features."""
-        self._transported(view)
+        view.transported(self, self.targets)
 
     def gradient(self, view: View) -> Array:
         """Return its derivative with respect to F."""
@@ -376,22 +375,20 @@ class SlicedStyle:
 
     def added_gradient(self, view: View, weight: float, add_to: Array | None = None) -> Array:
         """Return ``weight`` times the derivative, added in place to what flows."""
-        (_, residual), N = self._transported(view), len(self.target)
-        V = 2 * weight / (N * (self.size or view.positions(self.layer))) * sliced.directions(N)
+        _, residual = view.transported(self, self.targets)
+        N, M = residual.shape[2], self.size or view.positions(self.layer)
+        V = 2 * weight / (N * M) * sliced.directions(N)
         return view.device.gram_product(view.device.put_parameter(V, V.dtype), residual, add_to=add_to)
 
     def blank(self, device: Device) -> float:
         """Return the loss where there are no features, F = 0."""
-        return sliced.blank_loss(self.target)
+        return float(sum(share * np.square(quantiles).mean() for share, quantiles in self.targets))
 
     def gradient_size(self, view: View) -> float:
-        """Return the root mean square of the derivative."""
-        residual = fetched(view.device, self._transported(view)[1]) / view.scale(self.layer)
-        M, N = self.size or view.positions(self.layer), len(self.target)
-        return float(2 * np.sqrt(np.mean(np.square(residual.real))) / (N * M))
-
-    def _transported(self, view: View) -> tuple[Array, Array]:
-        return view.transported(self, self.target, self.painting)
+        """Return about the root mean square of the derivative: from the mean cost of the transport."""
+        cost, _ = view.transported(self, self.targets)
+        M = self.size or view.positions(self.layer)
+        return float(2 * np.sqrt(max(cost.mean().real, 0.0)) / (len(cost) * M))
 
 
 def _numbered(name: str, **numbers: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -192,35 +192,37 @@ class View:
         V = self.device.put_parameter(sliced.directions(F.shape[2]), np.dtype(np.float64))
         return self.device.gram_product(V, F)
 
-    def steps(self, of: OfLayer) -> Array:
-        """Return the distributions of the features along the directions, (N_l, R), in NumPy."""
+    def quantiles(self, of: OfLayer) -> Array:
+        """Return the quantile functions of the features along the directions, (N_l, R), in NumPy."""
 
         def make() -> Array:
+            guide = None if of.guide is None else self.here(of.layer, of.guide)
+            count = min(self.positions(of.layer), sliced.QUANTILES)
             with self.device.computing():
-                projected = fetched(self.device, self.projected(of)).real / self.scale(of.layer)
-                counted = fetched(self.device, self.counted(of))
-                return sliced.steps_of(projected.reshape(-1, projected.shape[2]), counted.ravel())
+                return self.device.quantiles(self.projected(of), count, guide) / self.scale(of.layer)
 
-        return self.summed(("steps", of.layer, of.region), make)
+        return self.summed(("quantiles", of.layer, of.region), make)
 
-    def transported(self, of: OfLayer, steps: Array, key: Any) -> tuple[Array, Array]:
-        """Return cost and residual of the features' transport to the distributions of ``key``, made once.
+    def transported(self, of: OfLayer, targets: Sequence[tuple[float, Array]]) -> tuple[Array, Array]:
+        """Return cost and residual of the features' transport, made once.
 
         The residual, (H_l, W_l, N_l), is ``scale`` times as large as it is, like the features.
         """
 
         def make() -> tuple[Array, Array]:
             scale, guide = self.scale(of.layer), None if of.guide is None else self.here(of.layer, of.guide)
+            scaled = [(share, scale * quantiles) for share, quantiles in targets]
             with self.device.computing():
-                cost, residual = self.device.transport_residual(self.projected(of), scale * steps, guide)
+                cost, residual = self.device.transport_residual(self.projected(of), scaled, guide)
             return cost / scale**2, residual
 
-        return self.summed(("transported", of.layer, of.region, key), make)
+        return self.summed(("transported", of.layer, of.region), make)
 
     def summed(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return a sum over positions: of this view's, made once, or as it was handed in.
 
-        All that a term takes of the features to find its value goes through here, and so can be added up over pieces.
+        All that a term takes of the features to find its value goes through here, and so can be added up over pieces;
+        but for what is sorted, of which ``Objective`` makes no pieces.
         """
         if key not in self.sums:
             self.sums[key] = make()

@@ -21,7 +21,7 @@ from engine.graph import Node
 from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array, Conv, MaxPool, Operator, Shape, Windowed
-from engine.sliced import blank_loss, directions
+from engine.sliced import directions
 from engine.terms import SlicedStyle, Term
 from engine.view import View
 from kernels import Device
@@ -140,13 +140,15 @@ class HeldTransport:
     term : the loss.
     V : (N, N), the directions.
     m : (H_l, W_l, 1), how much each position counts.
-    aim : (H_l, W_l, N_l), the painting's share of what the features are transported to, seen along the directions.
+    aim : (H_l, W_l, N_l), what the features are transported to, along the directions, times m.
+    blank : the loss of no features.
     """
 
     term: SlicedStyle
     V: Array
     m: Array
     aim: Array
+    blank: float
     kind: ClassVar[str] = "style"
 
     @property
@@ -167,7 +169,7 @@ class HeldTransport:
     def value(self, view: View) -> Any:
         """Return what the transport costs, each feature to where it goes at the image that was held."""
         p = view.features(self.layer) @ self.V
-        return (p * (self.m * p - 2 * self.aim)).sum() / (len(self.V) * self.m.sum()) + blank_loss(self.term.target)
+        return (p * (self.m * p - 2 * self.aim)).sum() / (len(self.V) * self.m.sum()) + self.blank
 
     def gradient(self, view: View) -> Array:
         """Return its derivative with respect to the features."""
@@ -179,9 +181,9 @@ def held_transport(term: Term, view: View) -> Term:
     """Return a term with the order of the features held as it is in a view, where the term depends on it."""
     if not isinstance(term, SlicedStyle):
         return term
-    V, m = directions(len(term.target)), view.counted(term)[..., None]
-    _, residual = view.transported(term, term.target, term.painting)
-    return HeldTransport(term, V, m, m * (view.features(term.layer) @ V) - residual)
+    F, m = view.features(term.layer), view.counted(term)[..., None]
+    V, (_, residual) = directions(F.shape[2]), view.transported(term, term.targets)
+    return HeldTransport(term, V, m, m * (F @ V) - residual, term.blank(view.device))
 
 
 def held_objective(problem: Problem) -> Objective:

@@ -73,6 +73,7 @@ class Cpu(Threads):
     gram_product = _gram.gram_product
     shifted_gram = _shifted.shifted_gram
     shifted_product = _shifted.shifted_product
+    quantiles = _transport.quantiles
     transport_residual = _transport.transport_residual
 
     squared_distance = staticmethod(_reductions.squared_distance)

@@ -72,6 +72,7 @@ class Cuda(Launcher):
     gram_product = _gram.gram_product
     shifted_gram = _shifted.shifted_gram
     shifted_product = _shifted.shifted_product
+    quantiles = _transport.quantiles
     transport_residual = _transport.transport_residual
 
     squared_distance = _reductions.squared_distance

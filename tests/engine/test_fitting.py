@@ -93,6 +93,25 @@ def test_the_estimate_holds_with_a_waist(network, share):
     assert 1 < pieces.needed / peak < 1.6
 
 
+@pytest.mark.parametrize("edges", ["zero", "reflect"])
+def test_what_sorts_a_layer_is_not_cut_and_its_memory_is_told(network, edges):
+    size, settings = (480, 560), replace(SETTINGS, edges=edges, style_statistics="sliced")
+    found = fitting_pieces(network, *size, settings, 1.0)
+    assert (found.size, found.count) == (None if edges == "zero" else (None, None), 1)
+    assert found.needed > whole(network, *size, replace(settings, style_statistics="gram")).needed
+    image, style = models.random_image(*size), models.random_image(40, 40)
+    names = {"content_layers": SETTINGS.content_layers, "style_layers": SETTINGS.style_layers}
+    objective = Objective(network, image, style, **names, edges=edges, piece=found.size, style_statistics="sliced")
+    objective(image)
+    tracemalloc.start()
+    try:
+        objective(image)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1 < found.needed / peak < (1.6 if edges == "zero" else 2.5)
+
+
 def test_fewer_corrections_are_kept_where_they_leave_too_little(network):
     free = memory_beside(network, *SIZE, replace(SETTINGS, history=10)) + whole(network, *SIZE, SETTINGS).needed
     pieces, settings, needed = fit(network, *SIZE, SETTINGS, free / 1.5)

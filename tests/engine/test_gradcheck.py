@@ -32,7 +32,7 @@ from engine.preprocessing import PREPROCESSING
 from kernels.geometry import Window
 from tools.check_gradients import faults as faults_module
 from tools.check_gradients.confidence import detection_study
-from tools.check_gradients.fault_study import awkward_problem, fault_study
+from tools.check_gradients.fault_study import awkward_problem, fault_study, with_controls
 from tools.check_gradients.faults import FAULTS, NO_FAULT, Fault
 from tools.check_gradients.study import Plan, run_study
 
@@ -216,6 +216,13 @@ def test_with_decisions_held_the_loss_is_the_same_at_the_image_and_a_polynomial_
     assert abs(np.diff(kinked, 5)[0]) > 1e-6 * np.abs(kinked).max()
 
 
+def test_with_the_order_held_a_sliced_loss_and_its_gradient_are_the_same_at_the_image(problem):
+    sliced = replace(with_controls(problem), style_statistics={"sliced": 1.0})
+    smooth, objective, x = held_objective(sliced), sliced.objective(), problem.image
+    assert smooth(x)[0] == pytest.approx(objective(x)[0], rel=1e-12)
+    np.testing.assert_allclose(smooth(x)[1], objective(x)[1], rtol=1e-9, atol=1e-16)
+
+
 def test_decisions_are_those_of_each_relu_and_maximum(problem):
     taken = decisions(problem.network, problem.image, problem.layers)
     assert set(taken) == {"conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "conv3_1"}
@@ -342,7 +349,8 @@ def test_every_fault_is_noticed(rows):
 @pytest.mark.slow
 def test_without_a_fault_nothing_is_noticed_but_by_the_usual_check():
     others = (replace(NO_FAULT, edges=edges) for edges in EDGES)
-    for row in fault_study(faults=(*others, replace(NO_FAULT, beyond=True), replace(NO_FAULT, waist="conv2_2"))):
+    beyond = (replace(NO_FAULT, beyond=True, edges=edges) for edges in ("zero", "wrap"))
+    for row in fault_study(faults=(*others, *beyond, replace(NO_FAULT, waist="conv2_2"))):
         assert not row.caught
         assert 0 < row.usual < 0.5
 

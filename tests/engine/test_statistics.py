@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from engine import NonFiniteError, Objective, Settings, load_network, stylize
 from engine.objective import PAPER_STATISTICS
 from engine.regions import Region, at_layer
-from engine.sliced import STEPS, directions, steps_of
+from engine.sliced import directions
 from engine.statistics import FLATTEST, SHIFT, STATISTICS, Moments, Target, pairs_of, transport
 from tests.engine import models
 
@@ -264,23 +264,23 @@ def test_the_directions_are_a_basis_and_its_own_inverse(count):
     assert count < 64 or np.abs(V).max() < 0.6  # none is a feature's own
 
 
-@pytest.mark.parametrize("positions", [7, STEPS, 2500])
-def test_a_distribution_is_taken_in_equal_parts(positions):
-    random = np.random.default_rng(positions)
-    projected = random.standard_normal((positions, 2))
-    whole = steps_of(projected, np.ones(positions))
-    assert whole.shape == (2, min(positions, STEPS))
-    assert (np.diff(whole) >= 0).all()
-    np.testing.assert_allclose(whole.mean(axis=1), projected.mean(axis=0), atol=1e-14)
-    weights = random.integers(0, 4, positions)
-    repeated = np.repeat(projected, weights, axis=0)
-    fine = np.sort(np.repeat(repeated, min(positions, STEPS), axis=0), axis=0)
-    expected = fine.T.reshape(2, min(positions, STEPS), -1).mean(axis=2)
-    np.testing.assert_allclose(steps_of(projected, weights), expected, atol=1e-10)
+def test_the_directions_do_not_depend_on_the_threads_of_whoever_asks_first():
+    found = set()
+    for count in (1, 2):
+        directions.cache_clear()
+        with threadpool_limits(count, user_api="blas"):
+            found.add(directions(512).tobytes())
+    assert len(found) == 1
+
+
+def test_a_weight_of_zero_leaves_a_statistic_out(network):
+    expected = objective(network, "gram")(IMAGE)
+    found = objective(network, {"gram": 1.0, "sliced": 0.0}, piece=(8, None))
+    assert found(IMAGE)[0] == pytest.approx(expected[0], rel=1e-12)
 
 
 def test_what_sorts_a_layer_is_not_cut(network):
-    message = "the style statistic 'sliced' sorts all of a layer: it cannot be computed in pieces"
+    message = "the statistic 'sliced' sorts all of a layer and cannot be computed in pieces: leave out one of both"
     for waist in (None, "conv2_1"):
         with pytest.raises(ValueError, match=message):
             objective(network, ["gram", "sliced"], piece=(8, None), waist=waist)

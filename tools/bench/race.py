@@ -54,14 +54,19 @@ class Course:
 
     @property
     def as_picture(self) -> list[float | None]:
-        """The lowest loss so far of an image within 0..255; None where none has been looked at."""
+        """The lowest loss so far of an image within 0..255; None where no finite one has been looked at."""
         if not self.pictures:
-            return [*self.lowest]
+            return [loss if math.isfinite(loss) else None for loss in self.lowest]
         found: list[float | None] = []
         for evaluation in range(1, len(self.losses) + 1):
             known = [one for one in (self.pictures.get(evaluation), *found[-1:]) if one is not None]
-            found.append(min(known, default=None))
+            found.append(min(filter(math.isfinite, known), default=None))
         return found
+
+    @property
+    def best_picture(self) -> float:
+        """The lowest loss of an image within 0..255; infinite if there is no finite one."""
+        return min((loss for loss in self.as_picture if loss is not None), default=math.inf)
 
     def reached(self, loss: float) -> int | None:
         """Return with which evaluation, from 1, it got down to a loss; None if it did not."""
@@ -89,20 +94,21 @@ class Race:
 
     @property
     def target(self) -> float:
-        """The loss of the best picture of PyTorch's usual run."""
-        return min(loss for loss in self.usual.as_picture if loss is not None)
+        """The loss of the best picture of PyTorch's usual run; infinite if none has a finite one."""
+        return self.usual.best_picture
 
-    @property
-    def evaluations_to_target(self) -> int:
-        """With which evaluation, from 1, PyTorch's usual run had its best picture."""
-        return self.usual.as_picture.index(self.target) + 1
+    def reached(self, course: Course) -> int | None:
+        """Return with which evaluation, from 1, a run had a picture as good as the target; None if it had none."""
+        good = (loss is not None and loss <= self.target < math.inf for loss in course.as_picture)
+        return next((number for number, is_good in enumerate(good, 1) if is_good), None)
 
     @property
     def ratio(self) -> float | None:
-        """The time of PyTorch's usual run to its best picture by the engine's to its loss; None if it never was."""
-        ours, theirs = self.courses[0], self.usual
-        reached = ours.reached(self.target)
-        return None if reached is None else theirs.seconds[self.evaluations_to_target - 1] / ours.seconds[reached - 1]
+        """The time of PyTorch's usual run to its best picture by the engine's to one as good; None if there is none."""
+        ours, theirs = (self.reached(course) for course in (self.courses[0], self.usual))
+        if ours is None or theirs is None:
+            return None
+        return self.usual.seconds[theirs - 1] / self.courses[0].seconds[ours - 1]
 
 
 def run_race(
@@ -205,13 +211,10 @@ def rows_of(race: Race) -> tuple[list[str], list[list[str]]]:
     marks = [mark for mark in MARKS if mark <= most] or [most]
     header = ["program", *(f"loss, {mark}" for mark in marks), "seconds", "each", "picture", "target", "after"]
     rows = []
-    for number, course in enumerate(race.courses):
-        lowest, pictures = course.lowest, [loss for loss in course.as_picture if loss is not None]
-        reached = course.reached(race.target) if number == 0 else None
-        if course is race.usual:
-            reached = race.evaluations_to_target
+    for course in race.courses:
+        lowest, reached = course.lowest, race.reached(course)
         row = [course.racer, *(f"{lowest[mark - 1]:.4g}" if mark <= len(lowest) else "-" for mark in marks)]
-        row += [f"{course.seconds[-1]:.0f}", f"{course.seconds[-1] / len(lowest):.2f}", f"{min(pictures):.4g}"]
+        row += [f"{course.seconds[-1]:.0f}", f"{course.seconds[-1] / len(lowest):.2f}", f"{course.best_picture:.4g}"]
         row += ["-", "-"] if reached is None else [f"{course.seconds[reached - 1]:.1f} s", str(reached)]
         rows.append(row)
     return header, rows
@@ -225,8 +228,8 @@ def notes_of(race: Race) -> list[str]:
     when = "not within its evaluations" if reached is None else f"after {ours.seconds[reached - 1]:.1f} s"
     return [
         f"target: the loss of the best picture of torch, {USUAL}, {race.target:.4g}; the engine {said}",
-        f"PyTorch's runs have no bounds. The engine stays within 0..255; it came down to its own loss, {lowest:.4g}: "
-        + when,
+        f"PyTorch's runs have no bounds. The engine, which stays within 0..255, reached that run's own lowest loss, "
+        f"{lowest:.4g}: {when}",
         f"loss, N: the lowest after N evaluations; picture: within 0..255, looked at every {EVERY} of PyTorch's "
         "evaluations while its clock stood still",
     ]

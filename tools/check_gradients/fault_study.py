@@ -109,7 +109,10 @@ def awkward_problem(seed: int = 0) -> Problem:
 
 
 def with_controls(problem: Problem) -> Problem:
-    """Return a problem with the controls beyond the paper: regions, a content mask, all statistics, total variation."""
+    """Return a problem with the controls beyond the paper: regions, a content mask, all statistics, total variation.
+
+    Its image is not flat anywhere: equal features have no order, and there a sliced loss has no derivative.
+    """
     height, width, _ = problem.image.shape
     ramp = np.linspace(0, 1, width) * np.ones((height, 1))
     regions = (Region(ramp, problem.style), Region(1 - ramp, problem.content))
@@ -117,6 +120,7 @@ def with_controls(problem: Problem) -> Problem:
     statistics = {"gram": 1.0, "means": 0.7, "covariance": 1.5, "wasserstein": 0.5, "shifted": 1.2, "sliced": 0.8}
     return replace(
         problem,
+        image=problem.image + (ramp + ramp.cumsum(axis=0) / height)[..., None],
         regions=regions,
         content_mask=mask,
         style_statistics=statistics,
@@ -127,8 +131,20 @@ def with_controls(problem: Problem) -> Problem:
 def with_edges(problem: Problem, edges: str) -> Problem:
     """Return a problem whose image goes on beyond its edges; one that is to be tiled has sides that divide by 4."""
     height, width = (side // 4 * 4 for side in problem.image.shape[:2])
-    image, content = (one[:height, :width].copy() for one in (problem.image, problem.content))
-    return replace(problem, image=image, content=content, edges=edges)
+
+    def cropped(array: Array) -> Array:
+        return array[:height, :width].copy()
+
+    variation, mask = problem.variation, problem.content_mask
+    return replace(
+        problem,
+        image=cropped(problem.image),
+        content=cropped(problem.content),
+        edges=edges,
+        regions=tuple(replace(region, mask=cropped(region.mask)) for region in problem.regions),
+        content_mask=None if mask is None else cropped(mask),
+        variation=None if variation is None else replace(variation, wrap=edges == "wrap"),
+    )
 
 
 def with_waist(problem: Problem, waist: str) -> Problem:

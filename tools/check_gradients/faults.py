@@ -17,7 +17,7 @@ from engine import pieces as _pieces
 from engine.gradcheck.definition import under_taps
 from engine.objective import Objective
 from engine.ops import Array, MaxPool
-from engine.pieces import Piece
+from engine.pieces import Cutter, Piece
 from engine.plan import Plan
 from engine.preprocessing import Preprocessing
 from engine.statistics import Moments, Target
@@ -336,8 +336,8 @@ def _shifted_one_way(product: Any) -> Any:
 def _left_in_order(transport: Any) -> Any:
     """Leave each residual where the order of the values has it."""
 
-    def faulty(cpu: Cpu, input: Array, steps: Array, weights: Any = None) -> tuple[Array, Array]:
-        cost, residual = transport(cpu, input, steps, weights)
+    def faulty(cpu: Cpu, input: Array, targets: Any, weights: Any = None) -> tuple[Array, Array]:
+        cost, residual = transport(cpu, input, targets, weights)
         rows = input.reshape(-1, input.shape[2])
         ordered = np.take_along_axis(residual.reshape(rows.shape), np.argsort(rows.real, axis=0), axis=0)
         return cost, ordered.reshape(input.shape)
@@ -348,8 +348,8 @@ def _left_in_order(transport: Any) -> Any:
 def _residual_alike(transport: Any) -> Any:
     """Count each position once in the gradient alone."""
 
-    def faulty(cpu: Cpu, input: Array, steps: Array, weights: Any = None) -> tuple[Array, Array]:
-        return transport(cpu, input, steps, weights)[0], transport(cpu, input, steps)[1]
+    def faulty(cpu: Cpu, input: Array, targets: Any, weights: Any = None) -> tuple[Array, Array]:
+        return transport(cpu, input, targets, weights)[0], transport(cpu, input, targets)[1]
 
     return faulty
 
@@ -368,6 +368,19 @@ def _variation_beyond_the_edge(gradient: Any) -> Any:
         return result
 
     return faulty
+
+
+def _without_wrap(gradient: Any) -> Any:
+    def faulty(cpu: Cpu, image: Array, factor: float, epsilon: Any = None, **named: Any) -> Array:
+        result: Array = gradient(cpu, image, factor, epsilon, **named | {"wrap": False})
+        return result
+
+    return faulty
+
+
+def _nothing_behind_the_last(end: Any) -> Any:
+    """Let a tile end where it ends, for what looks ahead."""
+    return lambda cutter, layer, stop, positions: min(end(cutter, layer, stop, positions), positions)
 
 
 def _variation_of_one_neighbor(gradient: Any) -> Any:
@@ -620,6 +633,18 @@ FAULTS = (
         edges="reflect",
     ),
     Fault("the gradient beyond a tile's edge forgotten", ((Piece, "give_back", _border_forgotten),), edges="wrap"),
+    Fault(
+        "a tile's total variation ends at its seam in the gradient",
+        ((Cpu, "variation_gradient", _without_wrap),),
+        beyond=True,
+        edges="wrap",
+    ),
+    Fault(
+        "a tile's shifted pairs end at its seam",
+        ((Cutter, "_end_ahead", _nothing_behind_the_last),),
+        beyond=True,
+        edges="wrap",
+    ),
     Fault(
         "mirrored about the edge in place of the last row",
         ((_pieces, "sources", _mirrored_at_the_edge),),

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine import losses
 from engine.ops import Array
-from engine.sliced import directions, steps_of
+from engine.sliced import directions
 from engine.statistics import Moments, Target, covariance_loss_gradient
 from kernels import Cpu
 
@@ -193,8 +193,8 @@ def _sliced_loss(layer: Layer) -> Any:
 
 def _own_sliced(layer: Layer) -> Array:
     V = directions(layer.N)
-    steps = steps_of((V @ layer.painting).T, np.ones(layer.M))
-    _, residual = _CPU.transport_residual(_own_layout(V @ layer.F), steps)
+    quantiles = _CPU.quantiles(_own_layout(V @ layer.painting), layer.M)
+    _, residual = _CPU.transport_residual(_own_layout(V @ layer.F), [(1.0, quantiles)])
     return 2 / (layer.N * layer.M) * V @ residual[0].T
 
 

@@ -115,7 +115,9 @@ def make_room(network: Network, options: Options, size: Size, style_sizes: Seque
         check_free(network.device, least, size, f"choose a smaller --size{more}", free)
     with remedied("--size"):
         pieces, fitted, needed = fit_memory(network, *size, options, room)
-    check_free(network.device, needed, size, f"choose a smaller --size{more}", free)
+    is_sorted = "sliced" in options.style_statistics
+    unsorted = ", or leave out the statistic sliced, which cannot be computed in pieces" if is_sorted else ""
+    check_free(network.device, needed, size, f"choose a smaller --size{more}{unsorted}", free)
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))

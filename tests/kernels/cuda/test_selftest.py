@@ -23,6 +23,7 @@ NOT_COMPARED = {
     "affine_input_gradient",
     "flip_weight",
     "numbers",
+    "quantiles",
     "quotient_difference",
     "relu_mask",
     "split",

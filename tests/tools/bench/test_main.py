@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import mmap
 import subprocess
 import sys
@@ -373,11 +374,16 @@ def test_the_ratio_of_a_race_is_in_seconds_to_pytorchs_best_picture():
     assert rows[0][-3] == "4"
     assert rows[1][-3:] == ["6", "15.0 s", "3"]
     assert rows[2][-2:] == ["-", "-"]
+    good = replace(found, courses=[*found.courses[:2], course("torch, Adam, lr 10", [9.0, 5.0, 5.0])])
+    assert race.rows_of(good)[1][2][-2:] == ["4.0 s", "2"]
     assert "3.75 times as fast" in race.notes_of(found)[0]
-    assert "its own loss, 4: after 6.0 s" in race.notes_of(found)[1]
+    assert "reached that run's own lowest loss, 4: after 6.0 s" in race.notes_of(found)[1]
     early = replace(found, courses=[found.courses[0], replace(usual, pictures={2: 6.0, 3: 6.5})])
     assert (early.target, early.ratio) == (6.0, 10 / 4)
     assert race.as_json(found)["ratio"] == found.ratio
+    blown_up = replace(usual, losses=[9.0, math.nan, math.nan], pictures={2: math.nan, 3: math.nan})
+    assert replace(found, courses=[found.courses[0], blown_up]).ratio is None
+    assert replace(usual, pictures={1: 7.0, 2: math.nan}).as_picture == [7.0, 7.0, 7.0]
     slow = replace(found, courses=[course("engine, l-bfgs", [9.0]), usual])
     assert slow.ratio is None
     assert "did not get there" in race.notes_of(slow)[0]
@@ -411,11 +417,21 @@ def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, 
                 "torch, Adam"
             )  # 10 gray levels a step
     assert len(steps) == 24
+    seen = []
+    evaluate = torch_vgg.TorchObjective.evaluate
+    monkeypatch.setattr(
+        torch_vgg.TorchObjective,
+        "evaluate",
+        lambda twin, pixels: seen.append((pixels.min().item(), pixels.max().item())) or evaluate(twin, pixels),
+    )
     usual = race.run_race(
         network, (content, style, image), "a race", 1e-3, 6, steps.append, (race.USUAL,), clock=Ticking()
     )
     assert [one.racer for one in usual.courses] == ["engine, l-bfgs", f"torch, {race.USUAL}"]
     assert usual.courses[1].losses == found.courses[1].losses
+    *evaluated, before, looked_at, _, _, last = seen[-8:]  # looked at behind the fourth evaluation and the sixth
+    assert min(low for low, _ in [*evaluated, before]) < 0
+    assert all(0 <= low <= high <= 255 for low, high in (looked_at, last))
 
 
 @pytest.mark.parametrize(
