@@ -97,7 +97,7 @@ def build_parser() -> Parser:
         "--rivals",
         choices=("all", "usual"),
         default="all",
-        help=f"in a race, all of PyTorch's optimizers or the usual one alone, {race.USUAL}",
+        help=f"in a race, all of PyTorch's optimizers or the usual ones alone: {' and '.join(race.USUAL)}",
     )
     parser.add_argument("--plot", type=given_path, metavar="FILE", help="draw the race (.svg or .png)")
     parser.add_argument("--json", type=given_path, metavar="FILE", help="write all numbers")
@@ -163,7 +163,7 @@ def _race(setup: Setup, arguments: argparse.Namespace) -> int:
     begun = "the photograph" if arguments.init == "content" else "white noise"
     names = " in the style of ".join(path.stem for path in arguments.race)
     title = f"{names}, {content.size[1]}x{content.size[0]} pixels, from {begun}, content weight {alpha:.2g}"
-    rivals = OPTIMIZERS if arguments.rivals == "all" else (race.USUAL,)
+    rivals = OPTIMIZERS if arguments.rivals == "all" else race.USUAL
     with Progress((1 + len(rivals)) * evaluations, "evaluations", NAME, quiet=arguments.quiet) as progress:
         images = content.pixels, style.pixels, initial
         found = race.run_race(

@@ -17,7 +17,7 @@ from engine.ops import Array
 from engine.optimize import minimize
 from tools.bench.programs import ENGINE, TORCH, build_twin
 from tools.media.plot import plot_courses
-from tools.models.torch_vgg import OPTIMIZERS, Tensor, TorchObjective, minimize_with_torch
+from tools.models.torch_vgg import CLAMPED, OPTIMIZERS, Tensor, TorchObjective, minimize_with_torch
 
 MARKS = (50, 100, 200, 300, 500)
 """Evaluations after which the losses are shown."""
@@ -25,8 +25,8 @@ MARKS = (50, 100, 200, 300, 500)
 EVERY = 25
 """Evaluations between two at which a run without bounds is looked at as a picture."""
 
-USUAL = "L-BFGS, lr 1"
-"""PyTorch's run that the others are measured by: what its users' programs do."""
+USUAL = ("L-BFGS, lr 1", CLAMPED)
+"""PyTorch's runs that the engine is measured by: what its users' programs do."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Race:
     courses: Sequence[Course]
 
     @property
-    def usual(self) -> Course:
-        """PyTorch's usual run."""
-        return next(course for course in self.courses if course.racer.endswith(USUAL))
+    def usual(self) -> list[Course]:
+        """PyTorch's usual runs."""
+        return [course for course in self.courses if course.racer in {f"torch, {name}" for name in USUAL}]
 
     @property
     def target(self) -> float:
-        """The loss of the best picture of PyTorch's usual run; infinite if none has a finite one."""
-        return self.usual.best_picture
+        """The loss of the best picture of PyTorch's usual runs; infinite if none has a finite one."""
+        return min(course.best_picture for course in self.usual)
 
     def reached(self, course: Course) -> int | None:
         """Return with which evaluation, from 1, a run had a picture as good as the target; None if it had none."""
@@ -104,11 +104,14 @@ class Race:
 
     @property
     def ratio(self) -> float | None:
-        """The time of PyTorch's usual run to its best picture by the engine's to one as good; None if there is none."""
-        ours, theirs = (self.reached(course) for course in (self.courses[0], self.usual))
-        if ours is None or theirs is None:
-            return None
-        return self.usual.seconds[theirs - 1] / self.courses[0].seconds[ours - 1]
+        """The time of PyTorch's usual runs to their best picture by the engine's to one as good; None without."""
+        ours, *theirs = (self._seconds_to_target(course) for course in (self.courses[0], *self.usual))
+        first = min((one for one in theirs if one is not None), default=None)
+        return None if ours is None or first is None else first / ours
+
+    def _seconds_to_target(self, course: Course) -> float | None:
+        reached = self.reached(course)
+        return None if reached is None else course.seconds[reached - 1]
 
 
 def run_race(
@@ -131,7 +134,7 @@ def run_race(
     content_weight : alpha.
     evaluations : of each run.
     on_step : called after each of them, with the racer.
-    rivals : PyTorch's optimizers, of ``tools.models.torch_vgg.OPTIMIZERS``; the usual one among them.
+    rivals : PyTorch's optimizers, of ``tools.models.torch_vgg.OPTIMIZERS``; the usual ones among them.
     clock : returns the time in seconds.
     """
     content, style, initial = pictures
@@ -157,7 +160,7 @@ def _their_course(
         nonlocal looking
         now = clock()
         seconds.append(now - began - looking)
-        if len(seconds) % EVERY == 0 or len(seconds) == evaluations:
+        if name != CLAMPED and (len(seconds) % EVERY == 0 or len(seconds) == evaluations):
             pictures[len(seconds)], _ = twin.evaluate(pixels.clamp(0, 255))
             looking += clock() - now
         on_step(racer)
@@ -223,16 +226,22 @@ def rows_of(race: Race) -> tuple[list[str], list[list[str]]]:
 def notes_of(race: Race) -> list[str]:
     """Return what is to be known of the table of a race."""
     said = "did not get there" if race.ratio is None else f"was there {race.ratio:.2f} times as fast"
-    ours, lowest = race.courses[0], race.usual.lowest[-1]
-    reached = ours.reached(lowest)
-    when = "not within its evaluations" if reached is None else f"after {ours.seconds[reached - 1]:.1f} s"
-    return [
-        f"target: the loss of the best picture of torch, {USUAL}, {race.target:.4g}; the engine {said}",
-        f"PyTorch's runs have no bounds. The engine, which stays within 0..255, reached that run's own lowest loss, "
-        f"{lowest:.4g}: {when}",
-        f"loss, N: the lowest after N evaluations; picture: within 0..255, looked at every {EVERY} of PyTorch's "
-        "evaluations while its clock stood still",
-    ]
+    ours = race.courses[0]
+    notes = [f"target: the loss of the best picture of PyTorch's usual runs, {race.target:.4g}; the engine {said}"]
+    for course in race.usual:
+        if course.pictures:
+            lowest = course.lowest[-1]
+            reached = ours.reached(lowest)
+            when = "not within its evaluations" if reached is None else f"after {ours.seconds[reached - 1]:.1f} s"
+            notes.append(
+                f"{course.racer} has no bounds. The engine, which stays within 0..255, reached its lowest loss, "
+                f"{lowest:.4g}: {when}"
+            )
+    notes.append(
+        f"loss, N: the lowest after N evaluations; picture: within 0..255, looked at every {EVERY} evaluations of a "
+        "run without bounds, while its clock stood still"
+    )
+    return notes
 
 
 def as_json(race: Race) -> dict[str, Any]:

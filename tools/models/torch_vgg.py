@@ -192,8 +192,13 @@ def operator_input_gradient(visit: Visit, output_gradient: Array) -> Array | Non
     return result
 
 
-OPTIMIZERS = ("L-BFGS, lr 1", "L-BFGS, strong Wolfe", "Adam, lr 10")
-"""PyTorch's optimizers as programs for style transfer use them: its L-BFGS without and with a line search, and Adam."""
+CLAMPED = "L-BFGS, lr 1, clamped"
+
+OPTIMIZERS = ("L-BFGS, lr 1", CLAMPED, "L-BFGS, strong Wolfe", "Adam, lr 10")
+"""PyTorch's optimizers as programs for style transfer use them: its L-BFGS without and with a line search, and Adam.
+
+``CLAMPED`` is that of PyTorch's own tutorial, whose closure clamps the image to 0..255 behind the optimizer's back.
+"""
 
 
 def minimize_with_torch(
@@ -208,8 +213,8 @@ def minimize_with_torch(
     """Minimize with one of ``OPTIMIZERS`` until ``evaluations`` have been made.
 
     The loss is scaled as ``engine.minimize`` does, by the largest element of the first gradient. PyTorch's optimizers
-    have no bounds. The first trial step of its L-BFGS is so small (1 in the L1 norm) that some evaluations go by before
-    it gets on.
+    have no bounds; all but ``CLAMPED`` leave 0..255. The first trial step of its L-BFGS is so small (1 in the L1 norm)
+    that some evaluations go by before it gets on.
 
     Parameters
     ----------
@@ -233,6 +238,8 @@ def minimize_with_torch(
         if len(values) == evaluations:
             raise _EnoughError
         began = clock()
+        if optimizer == CLAMPED:
+            pixels.data.clamp_(0, 255)
         image = pixels.detach().contiguous(memory_format=memory_format)
         value, gradient = objective.evaluate(image)
         evaluating += clock() - began
