@@ -113,6 +113,7 @@ class _Search:
         self._network, self._settings, self._image = network, settings, (height, width, 3)
         self._layers = sorted(_layers(settings), key=network.layers.index)
         self._with_waist = with_waist and settings.edges == "zero"
+        network.shapes(height, width, self._layers)  # what is too small is told as it is everywhere
 
     @cached_property
     def whole(self) -> Pieces:

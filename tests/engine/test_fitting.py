@@ -112,6 +112,12 @@ def test_what_sorts_a_layer_is_not_cut_and_its_memory_is_told(network, edges):
     assert 1 < found.needed / peak < (1.6 if edges == "zero" else 2.5)
 
 
+@pytest.mark.parametrize("edges", ["zero", "reflect", "wrap"])
+def test_what_is_too_small_is_told_alike(network, edges):
+    with pytest.raises(ValueError, match=r"an image of 2x2 pixels is too small for the network"):
+        fitting_pieces(network, 2, 2, replace(SETTINGS, edges=edges), 1e9)
+
+
 def test_fewer_corrections_are_kept_where_they_leave_too_little(network):
     free = memory_beside(network, *SIZE, replace(SETTINGS, history=10)) + whole(network, *SIZE, SETTINGS).needed
     pieces, settings, needed = fit(network, *SIZE, SETTINGS, free / 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from kernels import Cuda, Device
@@ -26,6 +27,21 @@ def free_bytes(device: Device | None, allowed: int | None = None) -> int | None:
         return free
     left = max(allowed - (in_use or 0), 0)
     return left if free is None else min(left, free)
+
+
+def more_memory(allowed: int | None, needed: int) -> str:
+    """Return the end of an advice, how much more --memory would do; empty where none was given, or there is no more.
+
+    Parameters
+    ----------
+    allowed : bytes that this process may hold in all, or None.
+    needed : bytes beside those that it holds.
+    """
+    available = available_memory()
+    if allowed is None or (available is not None and available < needed):
+        return ""
+    least = needed + (kernel_bytes(Path("/proc/self/status"), "VmRSS") or 0)
+    return f", or at least --memory {math.ceil(least / 1e7) * 10}M"
 
 
 def check_free(device: Device | None, needed: int, size: tuple[int, int], advice: str, free: int | None = None) -> None:

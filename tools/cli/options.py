@@ -97,7 +97,7 @@ class Options(Settings):
         default=None,
         metadata={
             "help": "bytes that the program may take, such as 4G or 800M; a picture that would take more is computed "
-            "in pieces, with the same result (default: what is free)"
+            "in pieces, with the same result; sliced styles cannot be (default: what is free)"
         },
     )
     dtype: str = field(default="float32", metadata={"help": "precision of the network; float16 and tf32 need a GPU"})
@@ -156,11 +156,14 @@ def style_statistics(text: str, separator: str = ",") -> dict[str, float]:
 
     Raises ValueError for what is none of the statistics, argparse.ArgumentTypeError for a weight that is none.
     """
+    other = {",": "+", "+": ","}[separator]
     statistics: dict[str, float] = {}
     for part in text.split(separator):
         name, colon, number = (piece.strip() for piece in part.partition(":"))
         if name in statistics:
             raise ValueError(f"{name!r} is named twice")
+        if other in name:
+            raise ValueError(f"several statistics are separated by {separator!r} here, not by {other!r}: {text!r}")
         statistics[name] = weight(number) if colon else 1.0
     return checked_statistics(statistics)
 
@@ -338,7 +341,8 @@ def add_options(parser: Parser, defaults: Options = Options(), leave_out: Contai
                 const=TILED,
                 default=default,
                 dest="edges",
-                help="make a picture that can be laid beside itself without a seam: the same as --edges wrap",
+                help="make a texture that can be laid beside itself without a seam, or a picture of a photograph that can: "
+                "the same as --edges wrap",
             )
 
 

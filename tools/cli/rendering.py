@@ -21,7 +21,7 @@ from engine.pieces import painting_edges
 from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
-from tools.cli.memory import check_free, free_bytes
+from tools.cli.memory import check_free, free_bytes, more_memory
 from tools.cli.options import COLORS, FIRST_DRAFT, LUMINANCE, TILED, Options, layers_called, levels_of
 from tools.media.images import load_image
 from tools.media.picture import Picture, resize, resize_tile
@@ -70,14 +70,18 @@ class Room:
 
     Parameters
     ----------
+    size : (height, width) of the picture.
     pieces : that it is computed in.
     options : with as many corrections of L-BFGS as there is memory for.
     needed : bytes that making the picture takes, or looking at a larger painting.
+    free : bytes that there were for it; None where the system does not tell.
     """
 
+    size: Size
     pieces: Pieces
     options: Options
     needed: int
+    free: int | None
 
     def in_pieces(self, size: Size) -> str:
         """Return in words how a picture of a size, (height, width), is cut; empty where it is not."""
@@ -96,7 +100,9 @@ class Room:
         return [f"L-BFGS keeps {self.options.history} corrections rather than {usual}, for want of memory"]
 
 
-def make_room(network: Network, options: Options, size: Size, style_sizes: Sequence[Size]) -> Room:
+def make_room(
+    network: Network, options: Options, size: Size, style_sizes: Sequence[Size], free: int | None = None
+) -> Room:
     """Return how a picture and its paintings fit into the memory; raise ValueError where they do not.
 
     On the CPU, what does not fit as a whole is computed in pieces.
@@ -104,20 +110,24 @@ def make_room(network: Network, options: Options, size: Size, style_sizes: Seque
     Parameters
     ----------
     size, style_sizes : (height, width) of the picture and of the paintings, as they are looked at.
+    free : bytes that there are, None to ask the system.
     """
-    free = free_bytes(network.device, options.memory)
+    free = free_bytes(network.device, options.memory) if free is None else free
     room = math.inf if free is None or network.device.kind == "cuda" else float(free)
-    more = "" if options.memory is None else ", or more --memory"
-    # Where the fewest vectors do not fit, no pieces are looked for.
-    few = dataclasses.replace(options, history=options.history or LEAST_HISTORY)
-    if not optimizer_is_elsewhere(network, options):
+    is_sorted = "sliced" in options.style_statistics
+
+    def check(needed: int, size: Size, option: str, end: str = "") -> None:
+        more = more_memory(options.memory, needed)
+        check_free(network.device, needed, size, f"choose a smaller {option}{more}{end}", free)
+
+    if not optimizer_is_elsewhere(network, options) and not is_sorted:
+        # Where the fewest vectors do not fit, no pieces are looked for.
+        few = dataclasses.replace(options, history=options.history or LEAST_HISTORY)
         least = network.weight_bytes([*options.content_layers, *options.style_layers]) + optimizer_memory(*size, few)
-        check_free(network.device, least, size, f"choose a smaller --size{more}", free)
+        check(least, size, "--size")
     with remedied("--size"):
         pieces, fitted, needed = fit_memory(network, *size, options, room)
-    is_sorted = "sliced" in options.style_statistics
-    unsorted = ", or leave out the statistic sliced, which cannot be computed in pieces" if is_sorted else ""
-    check_free(network.device, needed, size, f"choose a smaller --size{more}{unsorted}", free)
+    check(needed, size, "--size", ", or leave out the statistic sliced, which is not computed in pieces" * is_sorted)
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))
@@ -126,11 +136,11 @@ def make_room(network: Network, options: Options, size: Size, style_sizes: Seque
     for style_size in style_sizes:
         with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
             of_style = fitting_pieces(network, *style_size, looked_at, room - weights, with_waist=False)
-        check_free(network.device, of_style.needed, style_size, f"choose a smaller --style-size{more}", free)
+        check(of_style.needed, style_size, "--style-size")
         needed = max(needed, of_style.needed + weights)
         if of_style.size is not None:
             pieces = dataclasses.replace(pieces, size=_smaller(pieces.size, of_style.size))
-    return Room(pieces, fitted, needed)
+    return Room(size, pieces, fitted, needed, free)
 
 
 def _smaller(size: PieceSize | None, other: PieceSize) -> PieceSize:
@@ -274,7 +284,7 @@ def rendering(
     first : from ``first_picture``.
     masks : where each painting goes, and where the photograph is kept.
     coarse : a painting for the coarse layers, from ``load_painting``, or None.
-    room : from ``make_room``, for the largest of the picture's sizes; None makes it for this one.
+    room : from ``make_room``, for the largest of the picture's sizes; None asks the system what is free.
 
     Raises ValueError for options or pictures that do not fit.
     """
@@ -304,9 +314,10 @@ def rendering(
         pixels, initial = in_gray(pixels), None if initial is None else in_gray(initial)
     regions = masks.regions_at(height, width, placed) if masks.regions else []
     content_mask = masks.content_at(height, width)
-    if room is None:
+    if room is None or room.size != (height, width):
+        # A smaller size may need no pieces.
         sizes = painting_sizes([painting.size for painting in looked_at], options, (height, width))
-        room = make_room(network, options, (height, width), sizes)
+        room = make_room(network, options, (height, width), sizes, None if room is None else room.free)
     return content, prepare(
         network,
         pixels,

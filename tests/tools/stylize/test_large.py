@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.tools.calling import called
-from tools.cli import rendering
+from tools.cli import memory, rendering
 from tools.cli.options import memory_size
 from tools.reconstruct import __main__ as reconstruct
 from tools.stylize import __main__ as stylize
@@ -70,12 +70,40 @@ def test_what_fits_in_no_pieces_is_told(call, monkeypatch):
     said = call(*SMALL, code=2)
     assert "160x120 pixels need about" in said
     assert "1.0 MB are available: choose a smaller --size" in said
-    assert "or more --memory" in call(*SMALL, "--memory", "300M", code=2)
+    assert "sliced" not in said
+    said = call(*SMALL, "--style-statistics", "gram,sliced", code=2)
+    assert "smaller --size, or leave out the statistic sliced, which is not computed in pieces" in said
+
+
+def test_a_smaller_size_is_not_cut_for_the_larger_one_s_sake(call, needed, monkeypatch):
+    large = (*SMALL[:-2], "-s", 560, "--optimizer", "adam", "--levels", 2)
+    free(monkeypatch, None)
+    call(*large)
+    cut, right = [], rendering.prepare
+
+    def noted(*arguments, **named):
+        cut.append(named["piece"])
+        return right(*arguments, **named)
+
+    monkeypatch.setattr(rendering, "prepare", noted)
+    free(monkeypatch, 0.95 * max(needed))
+    call(*large)
+    small, whole = cut
+    assert small is None
+    assert whole is not None
 
 
 def test_memory_counts_what_the_program_has_taken_already(call):
     said = call(*SMALL, "--memory", "1M", code=2)
-    assert "0 bytes are available: choose a smaller --size, or more --memory" in said
+    assert "0 bytes are available: choose a smaller --size, or at least --memory " in said
+
+
+def test_how_much_more_memory_would_do_is_told(monkeypatch):
+    monkeypatch.setattr(memory, "kernel_bytes", lambda path, name: 241_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 500_000_000)
+    assert memory.more_memory(1, 311_800_000) == ", or at least --memory 560M"
+    assert memory.more_memory(None, 311_800_000) == ""
+    assert memory.more_memory(1, 500_000_001) == ""  # nor has the machine as much
 
 
 def test_fewer_corrections_are_said(call, needed, monkeypatch):

@@ -103,6 +103,10 @@ def test_it_goes_through_preview_and_sizes(folder, call):
         (["--coarse-style", "{}/out.png"], "is an input, it would be overwritten"),
         (["--style-statistics", "gram,mean"], "unknown style statistic 'mean'; did you mean 'means'?"),
         (["--style-statistics", "gram,gram:2"], "'gram' is named twice"),
+        (
+            ["--style-statistics", "gram+means"],
+            "several statistics are separated by ',' here, not by '+': 'gram+means'",
+        ),
         (["--style-statistics", "means:-1"], "'-1' is not a finite number of at least 0"),
         (["--style-statistics", "means:0"], "nothing would change"),
     ],
