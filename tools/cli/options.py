@@ -341,8 +341,8 @@ def add_options(parser: Parser, defaults: Options = Options(), leave_out: Contai
                 const=TILED,
                 default=default,
                 dest="edges",
-                help="make a texture that can be laid beside itself without a seam, or a picture of a photograph that can: "
-                "the same as --edges wrap",
+                help="make a texture that can be laid beside itself without a seam, or a picture of a photograph "
+                "that can: the same as --edges wrap",
             )
 
 
