@@ -53,6 +53,11 @@ class Pieces:
     waist: str | None = None
 
 
+def sorts_a_layer(settings: Settings) -> bool:
+    """Say whether a term sorts all of a layer, so that the picture cannot be cut."""
+    return bool(settings.style_layers) and checked_statistics(settings.style_statistics).get("sliced", 0.0) > 0
+
+
 def whole(network: Network, height: int, width: int, settings: Settings) -> Pieces:
     """Return what it takes to compute a picture as a whole."""
     return _Search(network, height, width, settings).whole
@@ -122,11 +127,11 @@ class _Search:
             found = Pieces(None, 1, self._network.memory(*self._image[:2], self._layers), 1.0)
         else:
             found = self._cuts[0].pieces(None, None, None)
-        return replace(found, needed=found.needed + self._sorted_bytes) if self._is_sorted else found
+        return replace(found, needed=found.needed + self._sorted_bytes) if sorts_a_layer(self._settings) else found
 
     def fitting(self, room: float) -> Pieces:
         """Return ``fitting_pieces`` for some bytes."""
-        if self.whole.needed <= room or self._is_sorted:
+        if self.whole.needed <= room or sorts_a_layer(self._settings):
             return self.whole
         best: Pieces | None = None
         smallest = self.whole
@@ -141,14 +146,10 @@ class _Search:
         return best or smallest
 
     @property
-    def _is_sorted(self) -> bool:
-        """Whether a term sorts all of a layer, so that nothing can be cut."""
-        return checked_statistics(self._settings.style_statistics).get("sliced", 0.0) > 0
-
-    @property
     def _sorted_bytes(self) -> int:
         """What sorting takes: each layer's residual until the gradient is done, and what one is made from."""
-        network, plan = self._network, self._network.plan(*self._image[:2], layer_names(self._settings.style_layers))
+        network = self._network
+        plan = network.plan(*self._image[:2], layer_names(self._settings.style_layers))
         shapes = [plan.shapes[value] for value in plan.layers.values()]
         size, count = network.dtype.itemsize, network.device.count if isinstance(network.device, Cpu) else 1
         largest = max(size * math.prod(shape) + transport_bytes(shape[0] * shape[1], size, count) for shape in shapes)

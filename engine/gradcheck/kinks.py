@@ -196,8 +196,9 @@ def held_objective(problem: Problem) -> Objective:
     (piece,) = objective.pieces(seen.shape)
     if piece is not None:  # other edges: what the network sees is the image going on beyond them
         seen = piece.taken(objective.device, seen)
-    view = View(problem.network, problem.network.forward(seen, problem.layers), piece=piece)
-    objective.summands = tuple(held_transport(term, view) for term in objective.summands)
+    if any(isinstance(term, SlicedStyle) for term in objective.summands):
+        view = View(problem.network, problem.network.forward(seen, problem.layers), piece=piece)
+        objective.summands = tuple(held_transport(term, view) for term in objective.summands)
     objective.network = held(problem.network, decisions(problem.network, seen, problem.layers))
     return objective
 

@@ -35,7 +35,8 @@ extern "C" __global__ void variation(const double* image, double* parts, int hei
 }
 
 extern "C" __global__ void variation_gradient(const double* image, double* gradient, int height, int width,
-                                              int channels, int wrap, int squared, double epsilon, double factor, int add) {
+                                              int channels, int wrap, int squared, double epsilon, double factor,
+                                              int add) {
     unsigned int i = thread_number();
     int row = width * channels;
     if (i >= (unsigned int)height * row) return;

@@ -75,6 +75,17 @@ def test_a_waist_takes_less_time_in_the_same_memory(network):
         assert free.cost < without.cost
 
 
+def peak_of(objective, image):
+    """Return the bytes that an evaluation allocates at most."""
+    objective(image)  # the threads' own memory is made at the first call
+    tracemalloc.start()
+    try:
+        objective(image)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.35])
 def test_the_estimate_holds_with_a_waist(network, share):
     """As near to what is allocated as that of the whole is, and not below it."""
@@ -83,13 +94,7 @@ def test_the_estimate_holds_with_a_waist(network, share):
     pieces = fitting_pieces(network, *size, SETTINGS, share * needed)
     assert pieces.waist is not None
     objective = objective_in(pieces, network, image)
-    objective(image)  # the threads' own memory is made at the first call
-    tracemalloc.start()
-    try:
-        objective(image)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peak = peak_of(objective, image)
     assert 1 < pieces.needed / peak < 1.6
 
 
@@ -102,13 +107,7 @@ def test_what_sorts_a_layer_is_not_cut_and_its_memory_is_told(network, edges):
     image, style = models.random_image(*size), models.random_image(40, 40)
     names = {"content_layers": SETTINGS.content_layers, "style_layers": SETTINGS.style_layers}
     objective = Objective(network, image, style, **names, edges=edges, piece=found.size, style_statistics="sliced")
-    objective(image)
-    tracemalloc.start()
-    try:
-        objective(image)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peak = peak_of(objective, image)
     assert 1 < found.needed / peak < (1.6 if edges == "zero" else 2.5)
 
 
@@ -116,6 +115,12 @@ def test_what_sorts_a_layer_is_not_cut_and_its_memory_is_told(network, edges):
 def test_what_is_too_small_is_told_alike(network, edges):
     with pytest.raises(ValueError, match=r"an image of 2x2 pixels is too small for the network"):
         fitting_pieces(network, 2, 2, replace(SETTINGS, edges=edges), 1e9)
+
+
+def test_without_style_layers_nothing_is_sorted(network):
+    settings = replace(SETTINGS, style_layers=(), style_statistics="sliced")
+    expected = whole(network, *SIZE, replace(settings, style_statistics="gram"))
+    assert whole(network, *SIZE, settings) == expected
 
 
 def test_fewer_corrections_are_kept_where_they_leave_too_little(network):

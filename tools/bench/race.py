@@ -99,7 +99,8 @@ class Race:
 
     def reached(self, course: Course) -> int | None:
         """Return with which evaluation, from 1, a run had a picture as good as the target; None if it had none."""
-        good = (loss is not None and loss <= self.target < math.inf for loss in course.as_picture)
+        target = self.target
+        good = (loss is not None and loss <= target < math.inf for loss in course.as_picture)
         return next((number for number, is_good in enumerate(good, 1) if is_good), None)
 
     @property

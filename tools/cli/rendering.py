@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.color import in_gray, match_colors, match_luminance, with_luminance
-from engine.fitting import LEAST_HISTORY, Pieces, PieceSize, fitting_pieces
+from engine.fitting import LEAST_HISTORY, Pieces, PieceSize, fitting_pieces, sorts_a_layer
 from engine.fitting import fit as fit_memory
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
@@ -114,7 +114,7 @@ def make_room(
     """
     free = free_bytes(network.device, options.memory) if free is None else free
     room = math.inf if free is None or network.device.kind == "cuda" else float(free)
-    is_sorted = "sliced" in options.style_statistics
+    is_sorted = sorts_a_layer(options)
 
     def check(needed: int, size: Size, option: str, end: str = "") -> None:
         more = more_memory(options.memory, needed)
@@ -127,7 +127,8 @@ def make_room(
         check(least, size, "--size")
     with remedied("--size"):
         pieces, fitted, needed = fit_memory(network, *size, options, room)
-    check(needed, size, "--size", ", or leave out the statistic sliced, which is not computed in pieces" * is_sorted)
+    unsorted = ", or leave out the statistic sliced, which is not computed in pieces" if is_sorted else ""
+    check(needed, size, "--size", unsorted)
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))
