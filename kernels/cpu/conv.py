@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 # A strip has about this many bytes of patches, but at least _STRIP_PIXELS output pixels: then
 # reading the weight again pays off.
-_STRIP_BYTES = 1 << 22
+_STRIP_BYTES = 1 << 21
 _STRIP_PIXELS = 512
 
 # Up to this many input channels the gradient's product is formed before it is shifted: see conv_input_gradient.

@@ -140,7 +140,7 @@ def _spread(pooled: Array, down: slice, along: slice, out: Array) -> None:
             # The first row and column of this parity, counted from the slices' beginnings.
             first_y, first_x = (y - down.start) % POOL, (x - along.start) % POOL
             target = out[first_y : max(rows, 0) : POOL, first_x : max(columns, 0) : POOL]
-            # 1 where the first share's window begins before the slice, and its row or column of this parity lies there.
+            # Which share is the first: not that of a window whose row or column of this parity lies before the slices.
             top = (down.start + first_y) // POOL - down.start // POOL
             left = (along.start + first_x) // POOL - along.start // POOL
             np.copyto(target, shares[top : top + target.shape[0], left : left + target.shape[1]])

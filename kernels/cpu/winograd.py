@@ -197,6 +197,9 @@ class _Convolution:
             self.transformed = np.ascontiguousarray(self.transformed)
         self.input_transform = (_B_FLIPPED if transposed else _B).astype(self.dtype)
         self.output_transform = (_A_FLIPPED if transposed else _A).astype(self.dtype)
+        # The bias is one more term of the last product's sums: a pass over the output less.
+        ones = np.ones((OUTPUTS, 0 if bias is None else 1), self.dtype)
+        self.last_transform = np.hstack([self.output_transform, ones])
 
     def strip(self, block: _Block) -> None:
         """Take a block through all steps."""
@@ -268,17 +271,15 @@ class _Convolution:
         y0, y1, x0, x1 = block
         filters = self.transformed.shape[2]
         by_place = products.reshape(TILE, TILE, -1, copy=False)
-        columns = self.threads.scratch("b", (OUTPUTS, TILE, by_place.shape[2]), self.dtype)
-        np.matmul(self.output_transform, by_place.transpose(1, 0, 2), out=columns.transpose(1, 0, 2))
+        columns = self.threads.scratch("b", (OUTPUTS, self.last_transform.shape[1], by_place.shape[2]), self.dtype)
+        np.matmul(self.output_transform, by_place.transpose(1, 0, 2), out=columns[:, :TILE].transpose(1, 0, 2))
+        if self.bias is not None:
+            columns[:, TILE].reshape(OUTPUTS, -1, filters, copy=False)[...] = self.bias
         values = self.threads.scratch("c", (OUTPUTS, OUTPUTS, by_place.shape[2]), self.dtype)
-        np.matmul(self.output_transform, columns, out=values)
+        np.matmul(self.last_transform, columns, out=values)
         by_pixel = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
         image = self.threads.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
-        tiled = image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters)
-        if self.bias is None:
-            np.copyto(tiled, by_pixel)
-        else:
-            np.add(by_pixel, self.bias, out=tiled)
+        np.copyto(image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters), by_pixel)
         top, left = y0 * OUTPUTS, x0 * OUTPUTS
         bottom, right = min(y1 * OUTPUTS, self.output_size[0]), min(x1 * OUTPUTS, self.output_size[1])
         self.store(slice(top, bottom), slice(left, right), image[: bottom - top, : right - left])
