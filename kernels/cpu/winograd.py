@@ -11,13 +11,12 @@ the other, over a strip's tiles and channels at once.
 
 Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4; Toom-Cook interpolation
 for the matrices: Vincent et al., "On Improving the Numerical Stability of Winograd Convolutions" (2017). The points are
-0, +-1/sqrt(2), +-sqrt(2) and infinity: their powers stay near 1, which halves the rounding error of the usual
-0, +-1, +-2, infinity, and as the transforms are matrix products, points that are not integers cost nothing.
+0, +-5/8, +-3/2 and infinity. Their powers stay near 1, which halves the rounding error of the usual 0, +-1, +-2,
+infinity; and their transforms are exact in binary: rounded ones err alike at all places, which adds up in a loss.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ Store = Callable[[slice, slice, Array], None]
 
 OUTPUTS, TAPS = 4, 3
 TILE = OUTPUTS + TAPS - 1
-POINTS = (0.0, 1 / math.sqrt(2), -1 / math.sqrt(2), math.sqrt(2), -math.sqrt(2))
+POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
 
 # While the transformed weight is no larger than this, it stays in a core's second-level cache and each strip of tiles
 # goes through all steps at once. A larger one is read once for all tiles of a group instead, its 36 matrices shared
@@ -76,21 +75,21 @@ def toom_cook(outputs: int, taps: int, points: Sequence[float]) -> tuple[Array, 
     return a, g, b
 
 
-def _flipped(a: Array, g: Array, b: Array) -> tuple[Array, Array]:
-    """Return the transforms A^T and B^T with which a weight transformed by G acts as if its taps were flipped.
+def _flipped(g: Array) -> tuple[Array, Array]:
+    """Return the transforms A^T and B^T with which a weight transformed by ``g`` acts as if its taps were flipped.
 
-    A polynomial read backwards is x^(taps - 1) g(1 / x). The points come in pairs p and 1 / p (0 and infinity are one),
-    so that the flipped weight's transform is that of the weight itself with the two of each pair exchanged and each
-    multiplied by a number. The exchange goes into the order of A^T's columns and B^T's rows, the numbers into B^T.
+    A polynomial read backwards is x^(taps - 1) g(1 / x): at the point 1 / p it is a multiple of g(p). So the flipped
+    weight's transform with the points 1 / p, 0 and infinity exchanged, is that of the weight itself with the points p,
+    each place multiplied by a number; the numbers go into B^T.
     """
-    flipped_g = g[:, ::-1]
-    reciprocal = [len(g) - 1 if p == 0 else int(np.argmin(np.abs(np.array(POINTS) - 1 / p))) for p in POINTS] + [0]
-    factor = (flipped_g * g[reciprocal]).sum(axis=1) / np.square(g[reciprocal]).sum(axis=1)
-    return a[:, reciprocal], (factor[:, None] * b)[reciprocal]
+    exchanged = [TILE - 1, *range(1, TILE - 1), 0]
+    a, of_flipped, b = toom_cook(OUTPUTS, TAPS, [0.0, *(1 / p for p in POINTS[1:])])
+    factor = (of_flipped[exchanged, ::-1] * g).sum(axis=1) / np.square(g).sum(axis=1)
+    return a[:, exchanged], factor[:, None] * b[exchanged]
 
 
 _A, _G, _B = toom_cook(OUTPUTS, TAPS, POINTS)
-_A_FLIPPED, _B_FLIPPED = _flipped(_A, _G, _B)
+_A_FLIPPED, _B_FLIPPED = _flipped(_G)
 
 
 def transform_weight(weight: Array) -> Array:
