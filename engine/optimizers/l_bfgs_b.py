@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,10 @@ class LBFGSB:
     method: ClassVar[str] = "l-bfgs-b"
     on_device: ClassVar[bool] = False
     seconds_per_value: ClassVar[tuple[float, float]] = (3e-6, 2.5e-7)
+
+    def __post_init__(self) -> None:
+        # It brings a BLAS of its own, whose threads a run limits as it begins: so it is loaded before.
+        importlib.import_module("scipy.optimize")
 
     @property
     def vectors(self) -> int:

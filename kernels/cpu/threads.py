@@ -38,7 +38,6 @@ class _Blas:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
-        self._controller: ThreadpoolController | None = None
         self._limit: Any = None
 
     @contextlib.contextmanager
@@ -47,9 +46,9 @@ class _Blas:
         with self._lock:
             self._open += 1
             if self._open == 1:
-                self._controller = self._controller or ThreadpoolController()
                 self._take_control()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
+                # Looked for each time: a library that has been loaded since may have brought a BLAS of its own.
+                self._limit = ThreadpoolController().limit(limits=1, user_api="blas")
         try:
             yield
         finally:

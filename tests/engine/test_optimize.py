@@ -1,7 +1,11 @@
 """The optimizers: they lower the loss within the bounds, keep the best image, and say why they stopped."""
 
 import itertools
+import os
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from engine.optimize import METHODS, minimize
 from kernels import Cpu
 from tests.engine import models
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (4, 5, 3)
 START = np.random.default_rng(0).uniform(100, 150, SHAPE)
 TARGET = np.random.default_rng(1).uniform(60, 200, SHAPE)
@@ -592,3 +597,32 @@ def test_the_value_reported_is_that_of_the_image_even_where_noise_uses_up_a_sear
     minimize(noisy, start, "l-bfgs", 80, callback=seen.append, value_tolerance=1e-300, gradient_tolerance=1e-300)
     for state in seen:
         assert state.value == pytest.approx(values[state.image.tobytes()], rel=1e-15)
+
+
+_THREADS_OF_BLAS = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from engine.optimize import minimize
+from kernels import Cpu
+
+with Cpu.computing():  # as where an Objective is made, before scipy's BLAS is there
+    np.ones((8, 8)) @ np.ones((8, 8))
+found = []
+minimize(
+    lambda x: ((x**2).sum(), 2 * x),
+    np.full((8, 8, 3), 9.0),
+    METHOD,
+    iterations=2,
+    callback=lambda _: found.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"),
+)
+print(sorted(set(found)))
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_library_s_blas_has_more_than_one_thread_in_a_run(method):
+    """scipy has a BLAS of its own, which comes with the optimizer: it would round otherwise with other threads."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", _THREADS_OF_BLAS.replace("METHOD", repr(method))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    assert done.stdout.strip() == "[1]"
