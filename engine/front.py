@@ -70,10 +70,12 @@ def _arithmetic(front: Sequence[Node]) -> tuple[Array, Array] | None:
     for node in front:
         operator = node.operator
         if isinstance(operator, Affine):
+            if operator.scale.size not in (1, 3) or operator.shift.size not in (1, 3):
+                return None
             scale, more = (np.broadcast_to(values, 3) for values in (operator.scale, operator.shift))
             matrix, shift = scale[:, None] * matrix, scale * shift + more
         elif isinstance(operator, Conv):
-            if operator.weight.shape not in ((1, 1, 3, 3), (1, 1, 1, 3)):
+            if (*operator.weight.shape, operator.group) not in ((1, 1, 3, 3, 1), (1, 1, 1, 3, 3)):
                 return None
             weight = operator.weight[0, 0].T.astype(np.float64)
             if operator.group == 3:  # each color by itself

@@ -55,7 +55,7 @@ class Window:
 def output_size(window: Window, height: int, width: int) -> tuple[int, int]:
     """Return the output's height and width for an input of ``height`` x ``width``.
 
-    Raises ValueError when the padded input is smaller than the window.
+    Raises ValueError when the padded input is smaller than the window; rounded up, when it is so by a stride or more.
     """
     pads = resolved_pads(window, height, width)
     sizes = []
@@ -63,7 +63,7 @@ def output_size(window: Window, height: int, width: int) -> tuple[int, int]:
         begin, end = pads[axis], pads[axis + 2]
         stride, extent = window.strides[axis], window.extent[axis]
         room = size + begin + end - extent
-        if size < 1 or room < 0:
+        if size < 1 or room < (1 - stride if window.ceil_mode else 0):
             raise ValueError(
                 f"an input of {height}x{width} is smaller than the window of {window.extent[0]}x{window.extent[1]}"
             )
@@ -140,6 +140,14 @@ def reaching(offset: int, stride: int, low: int, high: int, count: int) -> tuple
 def strips(count: int, length: int) -> list[tuple[int, int]]:
     """Cut ``range(count)`` into half-open ranges of ``length`` (the last may be shorter)."""
     return [(start, min(start + length, count)) for start in range(0, count, length)]
+
+
+def blocks(rows: int, columns: int, most: int) -> list[tuple[int, int, int, int]]:
+    """Cut a grid into blocks (y0, y1, x0, x1) of ``most`` places: whole rows, or parts of one where it is too long."""
+    if columns <= most:
+        return [(y0, y1, 0, columns) for y0, y1 in strips(rows, most // columns)]
+    length = -(-columns // -(-columns // most))
+    return [(y, y + 1, x0, x1) for y in range(rows) for x0, x1 in strips(columns, length)]
 
 
 def padded_size(size: int, before: int, behind: int, mode: str) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.cpu.relu import rectify
 from kernels.cpu.threads import Threads
-from kernels.geometry import Window, mirrored_window, output_size, reaching, resolved_pads, strips
+from kernels.geometry import Window, blocks, mirrored_window, output_size, reaching, resolved_pads, strips
 
 Array = NDArray[Any]
 
@@ -78,7 +78,8 @@ def conv(
         if relu:
             rectify(part, part)
 
-    threads.map(strip, _blocks(rows, columns, taps * per_group * input.itemsize))
+    pixels = max(_STRIP_PIXELS, _STRIP_BYTES // (taps * per_group * input.itemsize))
+    threads.map(strip, blocks(rows, columns, pixels))
     return output
 
 
@@ -205,15 +206,6 @@ def _scattered_gradient(
     length = max(_STRIP_BYTES // row_bytes, 4 * window.extent[0]) * stride_y
     threads.map(strip, strips(height, length))
     return gradient
-
-
-def _blocks(rows: int, columns: int, patch_bytes: int) -> list[tuple[int, int, int, int]]:
-    """Cut the output into blocks (y0, y1, x0, x1): whole rows, or parts of one row where a row is too long."""
-    pixels = max(_STRIP_PIXELS, _STRIP_BYTES // patch_bytes)
-    if columns <= pixels:
-        return [(y0, y1, 0, columns) for y0, y1 in strips(rows, pixels // columns)]
-    length = -(-columns // -(-columns // pixels))
-    return [(y, y + 1, x0, x1) for y in range(rows) for x0, x1 in strips(columns, length)]
 
 
 def _patches(

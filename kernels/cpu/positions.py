@@ -50,7 +50,7 @@ def sum_positions(threads: Threads, features: Array, weights: NDArray[np.floatin
     -------
     (C,), float64 or complex128.
     """
-    rows, column = _rows(features, weights)
+    rows, column = rows_of_positions(features, weights)
     total = np.zeros(rows.shape[1], np.result_type(rows.dtype, np.float64))
     for part in threads.map(lambda bounds: column[slice(*bounds)] @ rows[slice(*bounds)], strips(len(rows), _STRIP)):
         total += part
@@ -66,7 +66,7 @@ def sum_positions_input_gradient(threads: Threads, g: Array, weights: NDArray[np
     weights : (H, W).
     add_to : (H, W, C), C-contiguous.
     """
-    rows, column = _rows(add_to, weights)
+    rows, column = rows_of_positions(add_to, weights)
     g = g.astype(rows.dtype, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:
@@ -77,7 +77,7 @@ def sum_positions_input_gradient(threads: Threads, g: Array, weights: NDArray[np
     return add_to
 
 
-def _rows(features: Array, weights: NDArray[np.floating]) -> tuple[Array, Array]:
+def rows_of_positions(features: Array, weights: NDArray[np.floating]) -> tuple[Array, Array]:
     """Return a row for each position, and its weight in their precision."""
     rows = features.reshape(-1, features.shape[-1], copy=False)
     return rows, weights.reshape(-1).astype(rows.real.dtype, copy=False)

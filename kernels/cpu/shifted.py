@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cpu.positions import rows_of_positions
 from kernels.cpu.threads import Threads
 from kernels.geometry import strips
 
@@ -32,7 +33,8 @@ def shifted_gram(threads: Threads, features: Array, offset: int, weights: NDArra
     -------
     (C, C), float64 or complex128.
     """
-    rows, column = _rows(features, weights)
+    rows, m = rows_of_positions(features, weights)
+    column = m[:, None]
 
     def strip(bounds: tuple[int, int]) -> Array:
         start, stop = bounds
@@ -58,7 +60,8 @@ def shifted_product(
     features, offset, weights : as for ``shifted_gram``.
     add_to : (H, W, C), C-contiguous.
     """
-    rows, column = _rows(features, weights)
+    rows, m = rows_of_positions(features, weights)
+    column = m[:, None]
     flat = add_to.reshape(rows.shape, copy=False)
     matrix = matrix.astype(rows.dtype, copy=False)
 
@@ -74,9 +77,3 @@ def shifted_product(
     for strip in (first, second):
         threads.map(strip, strips(len(rows) - offset, _STRIP))
     return add_to
-
-
-def _rows(features: Array, weights: NDArray[np.floating]) -> tuple[Array, Array]:
-    """Return a row for each position, and a column of their weights in the features' precision."""
-    rows = features.reshape(-1, features.shape[-1], copy=False)
-    return rows, weights.reshape(-1, 1).astype(rows.real.dtype, copy=False)

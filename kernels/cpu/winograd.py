@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from kernels.cpu.threads import Threads
-from kernels.geometry import strips
+from kernels.geometry import blocks
 
 Array = NDArray[Any]
 
@@ -128,17 +128,17 @@ def winograd_conv(
     rows, columns = size[0] + pads[0] + pads[2] - TAPS + 1, size[1] + pads[1] + pads[3] - TAPS + 1
     across = -(-columns // OUTPUTS)
     tile_bytes = TILE * TILE * max(transformed.shape[1:]) * transformed.itemsize
-    blocks = _blocks(-(-rows // OUTPUTS), across, max(1, _STRIP_BYTES // tile_bytes))
+    parts = blocks(-(-rows // OUTPUTS), across, max(1, _STRIP_BYTES // tile_bytes))
     job = _Convolution(load, store, size, pads, (rows, columns), transformed, bias, transposed, threads)
     if job.cached:
-        threads.map(job.strip, blocks)
+        threads.map(job.strip, parts)
         return
     group: list[_Block] = []
     tiles = 0
-    for block in blocks:
+    for block in parts:
         group.append(block)
         tiles += _tiles(block)
-        if tiles * tile_bytes >= _GROUP_BYTES or block is blocks[-1]:
+        if tiles * tile_bytes >= _GROUP_BYTES or block is parts[-1]:
             job.group(group, tiles)
             group, tiles = [], 0
 
@@ -156,14 +156,6 @@ def scratch_bytes(rows: int, columns: int, transformed_shape: tuple[int, int, in
 
 _Block = tuple[int, int, int, int]
 """A rectangle of tiles: first and last row, first and last column, ends excluded."""
-
-
-def _blocks(down: int, across: int, tiles: int) -> list[_Block]:
-    """Cut the grid of tiles into whole rows of tiles, or into parts of one row where a row is too long."""
-    if across <= tiles:
-        return [(y0, y1, 0, across) for y0, y1 in strips(down, tiles // across)]
-    length = -(-across // -(-across // tiles))
-    return [(y, y + 1, x0, x1) for y in range(down) for x0, x1 in strips(across, length)]
 
 
 def _tiles(block: _Block) -> int:
@@ -210,13 +202,13 @@ class _Convolution:
         np.matmul(inputs, self.transformed, out=products)
         self.output_step(block, products)
 
-    def group(self, blocks: Sequence[_Block], tiles: int) -> None:
+    def group(self, members: Sequence[_Block], tiles: int) -> None:
         """Take several blocks through the steps one after the other, so that each weight is read once."""
         _, channels, filters = self.transformed.shape
         inputs = self.threads.scratch("inputs", (TILE * TILE, tiles, channels), self.dtype)
         products = self.threads.scratch("products", (TILE * TILE, tiles, filters), self.dtype)
-        ends = np.cumsum([_tiles(block) for block in blocks])
-        parts = [(block, slice(end - _tiles(block), end)) for block, end in zip(blocks, ends.tolist(), strict=True)]
+        ends = np.cumsum([_tiles(block) for block in members])
+        parts = [(block, slice(end - _tiles(block), end)) for block, end in zip(members, ends.tolist(), strict=True)]
 
         def transform_input(part: tuple[_Block, slice]) -> None:
             block, where = part
