@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
 
 from engine.network import Network
-from engine.objective import checked_statistics, layer_names
+from engine.objective import layer_names, used_statistics
 from engine.optimize import HISTORIES
 from engine.pieces import Cutter
 from engine.plan import Plan
@@ -55,7 +54,7 @@ class Pieces:
 
 def sorts_a_layer(settings: Settings) -> bool:
     """Say whether a term sorts all of a layer, so that the picture cannot be cut."""
-    return bool(settings.style_layers) and checked_statistics(settings.style_statistics).get("sliced", 0.0) > 0
+    return bool(settings.style_layers) and "sliced" in used_statistics(settings.style_statistics)
 
 
 def whole(network: Network, height: int, width: int, settings: Settings) -> Pieces:
@@ -116,7 +115,8 @@ class _Search:
 
     def __init__(self, network: Network, height: int, width: int, settings: Settings, with_waist: bool = True) -> None:
         self._network, self._settings, self._image = network, settings, (height, width, 3)
-        self._layers = sorted(_layers(settings), key=network.layers.index)
+        order = list(network.outputs.values())
+        self._layers = sorted(network.checked(_layers(settings)), key=lambda layer: order.index(network.outputs[layer]))
         self._with_waist = with_waist and settings.edges == "zero"
         network.shapes(height, width, self._layers)  # what is too small is told as it is everywhere
 
@@ -159,7 +159,7 @@ class _Search:
     def _cuts(self) -> list[_Cut]:
         """Without a waist first, then with the waists from the image upwards."""
         network, settings, layers = self._network, self._settings, self._layers
-        ahead = dict.fromkeys(layer_names(settings.style_layers), SHIFT) if "shifted" in _names(settings) else {}
+        ahead = dict.fromkeys(layer_names(settings.style_layers), SHIFT) if _looks_ahead(settings) else {}
         work = network.multiply_adds(*self._image[:2], layers)
         cuts = [_Cut(network, network.cutter(self._image, layers, settings.edges, ahead), 1.0)]
         for waist in network.layers if self._with_waist else ():
@@ -303,9 +303,8 @@ def _length(size: int, count: int, stride: int) -> int:
     return math.ceil(size / count / stride) * stride
 
 
-def _names(settings: Settings) -> list[str]:
-    statistics: str | Iterable[str] = settings.style_statistics
-    return [statistics] if isinstance(statistics, str) else list(statistics)
+def _looks_ahead(settings: Settings) -> bool:
+    return "shifted" in used_statistics(settings.style_statistics)
 
 
 def _layers(settings: Settings) -> list[str]:

@@ -18,8 +18,7 @@ from engine.network import Network
 from engine.objective import Styles
 from engine.ops import Array
 from engine.optimize import Iteration, Result
-from engine.stylize import Job, Settings, content_weight_at, content_weight_of, prepare
-from engine.transparency import split_alpha
+from engine.stylize import Job, Settings, content_weight_at, content_weight_of, first_painting, prepare
 
 USUAL_LEVELS = 3
 SMALLEST_LEVEL = 96
@@ -169,17 +168,12 @@ def stylize_coarse_to_fine(
             return {layer: made[id(one)] for layer, one in style.items()}
         return [(resized(image, side), share) for image, share in style]
 
-    def first_style(style: Any) -> Array:
-        if isinstance(style, Mapping):
-            return first_style(next(iter(style.values())))
-        return style if isinstance(style, np.ndarray) else style[0][0]
-
     def prepare_level(level: Level, image: Array | None) -> Job:
         small = resized(content, level.size)
         style_side = level.size if style_size is None else level.divided(style_size)
         style_images = resized_style(style, style_side)
         if image is None and settings.init == "style":
-            image, _ = split_alpha(first_style(style))
+            image = first_painting(style)
         initial = None if image is None else resize(image, *small.shape[:2])
         return prepare(network, small, style_images, replace(settings, content_weight=level.content_weight), initial)
 

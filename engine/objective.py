@@ -191,8 +191,7 @@ class Objective:
         if regions and style is not None:
             raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
         self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
-        chosen = checked_statistics(style_statistics)
-        self.style_statistics = {name: weight for name, weight in chosen.items() if weight} or chosen
+        self.style_statistics = used_statistics(style_statistics)
         further = list(further_terms)
         layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
         if piece not in (None, (None, None)) and self.style_layers and "sliced" in self.style_statistics:
@@ -280,7 +279,7 @@ class Objective:
             gradient, terms, not_finite = self._replay(self.network.placed(self.network.checked_image(image)))
         else:
             gradient, terms, not_finite = self._launch(image)
-        return Pending(gradient, partial(self._finish, image, gradient, terms, not_finite))
+        return Pending(gradient, partial(self._finish, image, terms, not_finite))
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
@@ -436,7 +435,7 @@ class Objective:
             }
         return gradient_factor(max((self._gradient_sizes.get(id(term), 0.0) for term in terms), default=0.0))
 
-    def _finish(self, image: Array, gradient: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
+    def _finish(self, image: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""
         of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
         *values, not_finite = self.device.numbers([*(term for _, _, term in of_kinds), not_finite])
@@ -513,6 +512,8 @@ class Objective:
 
     def _region_terms(self, regions: Sequence[Region]) -> list[OfStyle]:
         """Return the terms of each region: its style's, with its share of the picture as a factor."""
+        if not self.style_layers:
+            return []
         assert not regions or self.shape is not None
         guides = guides_of([region.mask for region in regions], self.shape or ())
         shapes: Mapping[str, tuple[int, ...]] = {}
@@ -630,7 +631,8 @@ class Objective:
                 A, M_a = view.guided_gram(of), of.size or view.positions(layer)
                 targets[layer] = targets.get(layer, 0) + self.device.fetch(A) * (share / sum(shares) / M_a)
             if others and share:
-                own = {layer: Target(view.moments(of)) for layer, of in looked_at.items()}
+                of_moments = looked_at.items() if others - {"shifted"} else ()
+                own = {layer: Target(view.moments(of)) for layer, of in of_moments}
                 directions = statistics.DIRECTIONS if "shifted" in others else ()
                 shifted = {
                     (layer, direction): view.shifted(of, direction)
@@ -670,7 +672,9 @@ class Objective:
                 if "sliced" in self.style_statistics:
                     view.quantiles(of)
             added_up(sums, view.sums)
-        return replace(view, sums=sums), looked_at
+            summed = replace(view, tape=Tape(view.tape.plan, {}), sums=sums, _made={})
+            del view  # and the features that it holds, before the next
+        return summed, looked_at
 
     def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
         """Return, for each layer, a function that adds its terms' weighted derivatives to what flows there."""
@@ -775,7 +779,8 @@ def _check_further(terms: Sequence[Term], in_pieces: Sequence[str]) -> None:
 
 
 def _floating(image: Array) -> Array:
-    return image.astype(np.float64) if image.dtype.kind == "u" else image
+    """Return an image in double precision, so that sums over it are."""
+    return image.astype(np.result_type(image.dtype, np.float64), copy=False)
 
 
 def layer_names(layers: Layers) -> list[str]:
@@ -815,6 +820,12 @@ def checked_statistics(given: Statistics) -> dict[str, float]:
     if not weights:
         raise ValueError("a style consists of at least one statistic, none was given")
     return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in weights.items()}
+
+
+def used_statistics(given: Statistics) -> dict[str, float]:
+    """Return the weight of each style statistic that takes part: those of weight 0 only where there is no other."""
+    chosen = checked_statistics(given)
+    return {name: weight for name, weight in chosen.items() if weight} or chosen
 
 
 def _weighted(layers: Layers, kind: str) -> dict[str, float]:

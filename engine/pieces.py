@@ -201,8 +201,12 @@ class Cutter:
     def _own(self, axis: int, length: int) -> list[Span]:
         """Return where the pieces along one axis begin and end, without their halos."""
         size, stride = self.image[axis], self.strides[axis]
-        # A rest of less than the stride has positions of its own in no deep layer: it goes to the piece before.
-        return list(pairwise([*range(0, max(size - stride, 0) + 1, length), size]))
+        # A rest of less than the stride has positions of its own in no deep layer: it goes to the piece before. So does
+        # what layers without padding leave over at the end.
+        last = max(
+            (sizes[axis] - 1) * self._jumps[axis][self.outputs[layer]] for layer, sizes in self.positions.items()
+        )
+        return list(pairwise([*range(0, min(max(size - stride, 0), last) + 1, length), size]))
 
     @cached_property
     def _shapes(self) -> dict[str, Shape]:

@@ -19,8 +19,6 @@ from engine.stylize import Job, Settings, checked_initial, initial_image
 from engine.transparency import area_average, split_alpha
 from kernels import Cpu
 
-_HOST = Cpu()  # what is compared has been fetched
-
 PEAK = 255.0
 """Range of an image's values, for the signal-to-noise ratio."""
 
@@ -143,11 +141,12 @@ def gram_errors(network: Network, image: Array, reference: Array, layers: Iterab
     """
     errors = {}
     colors, alpha = split_alpha(reference)
+    host = network.device if isinstance(network.device, Cpu) else Cpu(1)  # what is compared has been fetched
     for layer, F, P in _responses(network, image, colors, layers):
         m = np.ones(P.shape[:2]) if alpha is None else area_average(alpha, *P.shape[:2])
-        with _HOST.computing():
-            G = gram_matrix(_HOST, F) / F[..., 0].size
-            A = gram_matrix(_HOST, P, m=None if alpha is None else m) / m.sum()
+        with host.computing():
+            G = gram_matrix(host, F) / F[..., 0].size
+            A = gram_matrix(host, P, m=None if alpha is None else m) / m.sum()
         errors[layer] = _ratio(float(np.linalg.norm(G - A)), float(np.linalg.norm(A)))
     return errors
 

@@ -23,7 +23,7 @@ from engine.objective import (
 )
 from engine.ops import Array
 from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
-from engine.optimizers import OPTIMIZERS, optimizer_of
+from engine.optimizers import optimizer_of
 from engine.regions import Region
 from engine.statistics import STATISTICS
 from engine.terms import Term, Variation
@@ -135,7 +135,7 @@ class Job:
         state: Mapping[str, NDArray[Any]] | None = None,
     ) -> Result:
         """Minimize the objective; see ``engine.optimize.minimize``."""
-        on_device = OPTIMIZERS[self.settings.optimizer].on_device
+        on_device = optimizer_of(self.settings.optimizer).on_device
         return minimize(
             self.objective,
             self.objective.network.placed(self.initial) if on_device else self.initial,
@@ -195,9 +195,7 @@ def prepare(
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
-        first: Any = regions[0].style if style is None and regions else style
-        first = next(iter(first.values())) if isinstance(first, Mapping) else first
-        painting, _ = split_alpha(first if isinstance(first, np.ndarray) else first[0][0])
+        painting = first_painting(regions[0].style if style is None and regions else style)
         initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
     initial = checked_initial(network, initial, "content image", np.shape(content))
     objective = Objective(
@@ -251,7 +249,11 @@ def content_weight_of(settings: Settings, network: Network, size: int) -> float:
     Parameters
     ----------
     size : long side of the picture in pixels.
+
+    Raises ValueError for a picture without pixels.
     """
+    if size < 1:
+        raise ValueError(f"a picture has at least 1 pixel a side, got {size}")
     if settings.content_weight is not None:
         return settings.content_weight
     return content_weight_at(network.content_weight, size**2, RECOMMENDED_SIZE**2)
@@ -301,13 +303,25 @@ def stylize(
     return prepare(network, content, style, settings, initial).run(callback)
 
 
-def initial_image(init: str, content: Array, style: Array, seed: int) -> Array:
+def first_painting(style: Styles | None) -> Array | None:
+    """Return the first of the style images, (H, W, 3); None where there is none."""
+    first: Any = style
+    if isinstance(first, Mapping):
+        first = next(iter(first.values()), None)
+    if first is not None and not isinstance(first, np.ndarray):
+        first = first[0][0] if len(first) else None
+    return None if first is None else split_alpha(first)[0]
+
+
+def initial_image(init: str, content: Array, style: Array | None, seed: int) -> Array:
     """Return the image to begin with: ``"noise"`` (uniform in 0..255), ``"content"`` or ``"style"``."""
     if init == "noise":
         return np.random.default_rng(seed).uniform(0.0, 255.0, content.shape)
     if init == "content":
         return content
     if init == "style":
+        if style is None:
+            raise ValueError("init 'style' needs a painting, and there is none")
         if style.shape != content.shape:
             raise ValueError(
                 f"init 'style' needs a painting of the photograph's shape {content.shape}, got {style.shape}"
@@ -354,7 +368,7 @@ _TRANSFERS = 4
 
 def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
     """Say whether the optimizer's vectors are not where the network computes: scipy's stay on the CPU."""
-    return network.device.kind == "cuda" and not OPTIMIZERS[settings.optimizer].on_device
+    return network.device.kind == "cuda" and not optimizer_of(settings.optimizer).on_device
 
 
 def optimizer_memory(height: int, width: int, settings: Settings) -> int:

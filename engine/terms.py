@@ -1,7 +1,8 @@
 """The summands of the loss: what each adds to its value, and to the gradient at what it looks at.
 
-A term looks at the features of one layer, or at the image itself. The paper's two are below; a term of one's own is any
-object with the attributes and the two methods of ``Term``, given to ``Objective`` as one of its ``further_terms``:
+A term looks at the features of one layer, or at the image itself. Below are the paper's two, and others; a term of
+one's own is any object with the attributes and the two methods of ``Term``, given to ``Objective`` as one of its
+``further_terms``:
 
 >>> import numpy as np
 >>> class Darkness:

@@ -51,7 +51,8 @@ def path_study(
 
     Parameters
     ----------
-    iterations : the iterates, rising, beginning with 0. A run that ends early is checked at its last one.
+    iterations : the iterates, rising, beginning with 0. A run that ends early is checked at its best, which
+        goes by the number of its last.
     count : random directions.
     on_step : called once an iteration, ``iterations[-1]`` times, and once for each station.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +52,8 @@ WAYS = {
 """Precision and convolution of each way of computing that is compared with float64."""
 
 
-def precision_study(problem: Problem, on_step: Callable[[], object] = lambda: None) -> list[PrecisionStudy]:
-    """Compare every way of computing with float64, at the problem's image.
-
-    Parameters
-    ----------
-    on_step : called once for each of ``WAYS``.
-    """
+def precision_study(problem: Problem) -> list[PrecisionStudy]:
+    """Compare every way of computing with float64, at the problem's image."""
     exact = _observed(problem, problem.network)
     studies = []
     for name, (dtype, convolution) in WAYS.items():

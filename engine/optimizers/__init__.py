@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
+from engine.errors import unknown_name
 from engine.optimizers.first_order import Adam, Momentum
 from engine.optimizers.l_bfgs import LBFGS
 from engine.optimizers.l_bfgs_b import LBFGSB
@@ -49,7 +50,12 @@ OPTIMIZERS: dict[str, type[Any]] = {kind.method: kind for kind in (LBFGSB, LBFGS
 
 
 def optimizer_of(method: str, **options: Any) -> Optimizer:
-    """Return the optimizer of a method with those of the options that it has; None leaves one at its default."""
+    """Return the optimizer of a method with those of the options that it has; None leaves one at its default.
+
+    Raises ValueError for a method that there is none of.
+    """
+    if method not in OPTIMIZERS:
+        raise ValueError(unknown_name("optimizer", method, OPTIMIZERS))
     kind = OPTIMIZERS[method]
     names = {field.name for field in dataclasses.fields(kind)}
     optimizer: Optimizer = kind(

@@ -33,6 +33,25 @@ def test_what_fits_is_not_cut(network):
 
 
 @pytest.mark.parametrize("edges", ["zero", "wrap"])
+def test_layers_have_other_names(network, edges):
+    """Each framework's own is understood, and what is no layer is named."""
+    as_torch = replace(SETTINGS, content_layers="relu3_1", edges=edges)
+    ours = replace(SETTINGS, content_layers="conv3_1", edges=edges)
+    found, expected = (fitting_pieces(network, *SIZE, settings, 4e6) for settings in (as_torch, ours))
+    assert (found.size, found.count, found.needed) == (expected.size, expected.count, expected.needed)
+    with pytest.raises(ValueError, match="unknown layer 'conv9_9'"):
+        fitting_pieces(network, *SIZE, replace(SETTINGS, content_layers="conv9_9"), 4e6)
+
+
+def test_a_statistic_without_weight_needs_no_halo(network):
+    """It takes no part in the loss."""
+    plain, with_nothing = (
+        replace(SETTINGS, style_statistics=statistics) for statistics in ({"gram": 1.0}, {"gram": 1.0, "shifted": 0.0})
+    )
+    assert fitting_pieces(network, *SIZE, with_nothing, 4e6) == fitting_pieces(network, *SIZE, plain, 4e6)
+
+
+@pytest.mark.parametrize("edges", ["zero", "wrap"])
 def test_less_memory_takes_more_time_and_is_kept_to(network, edges):
     settings = replace(SETTINGS, edges=edges)
     needed = whole(network, *SIZE, settings).needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.errors import NonFiniteError
 from engine.load import load_network
 from engine.objective import Objective, at_scales
 from engine.pieces import sources
+from engine.plan import Plan
 from engine.regions import Region
 from engine.terms import Variation
 from tests.engine import models, test_branches
@@ -87,6 +89,10 @@ NETWORKS = {
     "mirrored": {"conv": mirrored_conv},
     "dilated": {"conv": strided_conv},
 }
+
+
+def unpadded_conv(builder, value, weight, bias):
+    return builder.node("Conv", value, builder.weight(weight), builder.weight(bias), kernel_shape=[3, 3])
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +299,36 @@ def test_a_term_that_is_no_sum_is_refused(waist, paths):
 def test_but_not_where_a_waist_gives_it_the_whole(layer, paths):
     own, options = network(paths), {"style": PAINTING, "further_terms": (Square(layer),)}
     assert_same(objective(own, options, piece=BLOCK, waist="conv3_1"), objective(own, options))
+
+
+@pytest.mark.parametrize("length", [8, 16, 40])
+def test_what_is_left_over_without_padding_goes_to_the_piece_before(length, tmp_path):
+    """Ten convolutions leave 44 of 64 rows, so a last piece of the picture's rows may have no position in any layer."""
+    shrinking = {"conv": unpadded_conv, "pool": models.unchanged}
+    path = models.save(models.vgg(models.parameters((5, 5), (3, 4)), **shrinking), tmp_path / "unpadded.onnx")
+    own = load_network(path, dtype="float64", threads=1)
+    layers = dict.fromkeys(("content_layers", "style_layers"), own.layers[-1:])
+    photo, image = (models.random_image(64, 64, seed=seed) for seed in (1, 2))
+    cut_up, whole = (Objective(own, photo, photo[::-1], **layers, piece=piece) for piece in ((length, None), None))
+    assert len(cut_up.pieces(photo.shape)) > 1
+    assert_same(cut_up, whole, image)
+
+
+@pytest.mark.parametrize("style", [PAINTING, [(PAINTING, 1.0), (OTHER, 1.0), (IMAGE, 1.0)]])
+@pytest.mark.parametrize("piece", [None, (32, None)])
+def test_features_of_one_part_of_a_painting_are_in_memory_at_a_time(style, piece, paths, monkeypatch):
+    forward, made, there = Plan.forward, [], []
+
+    def watched(self, *arguments, **options):
+        there.append(sum(tape() is not None and bool(tape().features) for tape in made))
+        tape = forward(self, *arguments, **options)
+        made.append(weakref.ref(tape))
+        return tape
+
+    monkeypatch.setattr(Plan, "forward", watched)
+    objective(network(paths), {"style": style, "style_statistics": STATISTICS}, piece=piece)
+    assert len(there) > 1
+    assert not any(there)
 
 
 @pytest.mark.parametrize(

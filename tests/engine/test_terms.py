@@ -57,6 +57,16 @@ def network(path):
     return load_network(path, dtype="float64", threads=1)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_sums_over_an_image_are_in_double_precision_whatever_its_own(network, dtype):
+    objective = Objective(network, further_terms=[Variation(1.0)])
+    image = PHOTO.astype(dtype)
+    value, gradient = objective(image)
+    expected, of_expected = objective(image.astype(np.float64))
+    assert (value, gradient.dtype) == (expected, np.float64)
+    np.testing.assert_array_equal(gradient, of_expected)
+
+
 TERMS = [
     (Square(),),
     (Square("conv2_1"),),
