@@ -17,7 +17,7 @@ from engine.network import Network
 from engine.onnx.reader import read_onnx
 from engine.ops import AveragePool, MaxPool, Operator, Shape
 from engine.preprocessing import PREPROCESSING, Preprocessing, metadata_preprocessing, named_preprocessing
-from engine.vgg import CONTENT_WEIGHT, NORMALIZED, known_file, known_weights, layer_names, other_names
+from engine.vgg import CONTENT_WEIGHT, is_normalized, known_file, known_weights, layer_names, other_names
 from kernels import Cpu
 
 POOLINGS = ("average", "max", "model")
@@ -85,10 +85,9 @@ def load_network(
     known = known_weights(nodes)
     of_cpu = np.dtype("float32" if dtype in CUDA_DTYPES else dtype)
     nodes = tuple(_in_dtype(with_pooling(node, pooling), of_cpu) for node in nodes)
-    normalized = "BatchNormalization" in graph.operators or NORMALIZED in graph.metadata
     network = Network(
         nodes=nodes,
-        outputs=LayerNames(outputs, other_names(tuple(layer_names(graph.nodes)), normalized)),
+        outputs=LayerNames(outputs, other_names(tuple(layer_names(graph.nodes)), is_normalized(graph))),
         preprocessing=named or resolve_preprocessing(path, graph),
         dtype=of_cpu,
         device=Cpu(threads),

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from engine.front import front_of
-from engine.graph import Node
-from engine.ops import AveragePool, Conv, MaxPool, Pad
+from engine.graph import Graph, Node
+from engine.ops import Affine, AveragePool, Conv, MaxPool, Pad
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """How many convolutions stand before each pooling."""
@@ -199,6 +199,15 @@ def other_names(names: Sequence[str], normalized: bool) -> dict[str, str]:
 
 NORMALIZED = "batch_normalization"
 """The key of a model's metadata that says that batch normalizations were folded into its convolutions."""
+
+
+def is_normalized(graph: Graph) -> bool:
+    """Say whether a model has batch normalizations, or had them until they were folded in.
+
+    One among the first nodes, which compute from each pixel alone, is the model's own mean and scale of the image.
+    """
+    of_front = sum(isinstance(node.operator, Affine) for node in front_of(graph.nodes))
+    return graph.operators.get("BatchNormalization", 0) > of_front or NORMALIZED in graph.metadata
 
 
 def architecture(names: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ class PreparedModel(BackendRep):
         if isinstance(inputs, np.ndarray):
             inputs = [inputs]
         if not isinstance(inputs, Mapping):
-            names = graph.inputs if len(inputs) <= len(graph.inputs) else (*graph.inputs, *graph.defaults)
+            names = graph.inputs if len(inputs) <= len(graph.inputs) else graph.order
             if not len(graph.inputs) <= len(inputs) <= len(names):
                 raise ValueError(f"{len(inputs)} inputs are given, the model takes {len(graph.inputs)}")
             inputs = dict(zip(names, inputs, strict=False))

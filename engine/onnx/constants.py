@@ -13,7 +13,7 @@ from collections import Counter
 import onnx
 
 from engine.errors import ModelError
-from engine.onnx.file import OnnxFile
+from engine.onnx.file import OnnxFile, operator_of
 from engine.onnx.graph import computed, read_node
 from engine.onnx.operators import OPERATORS, Budget
 from engine.ops import Array
@@ -42,9 +42,8 @@ class Constants:
     def takes(self, node: onnx.NodeProto) -> bool:
         """Say whether a node computes constants; it is noted then, and run when one of them is asked for."""
         inputs = [name for name in node.input if name]
-        known = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS
         constant = bool(inputs) or node.op_type == "Constant"
-        if not known or not constant or not all(name in self for name in inputs):
+        if operator_of(node) not in OPERATORS or not constant or not all(name in self for name in inputs):
             return False
         self._nodes.update((name, node) for name in node.output if name)
         return True

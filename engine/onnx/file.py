@@ -10,7 +10,7 @@ import contextlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,10 +233,10 @@ def _inlined(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
 def _written_out(model: onnx.ModelProto) -> int:
     """Return how many nodes a model has when its functions are written out; more than allowed where there is no end."""
     functions = {
-        (function.domain, function.name): Counter((node.domain, node.op_type) for node in function.node)
+        (function.domain, function.name, function.overload): Counter(_called(function.node))
         for function in model.functions
     }
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     # Every pass sees one call deeper; nothing changes any more when all have been seen.
     for _ in range(MAX_DEPTH):
         deeper = {
@@ -244,9 +244,18 @@ def _written_out(model: onnx.ModelProto) -> int:
             for key, body in functions.items()
         }
         if deeper == counts:
-            return sum(counts.get((node.domain, node.op_type), 1) for node in model.graph.node)
+            return sum(counts.get(called, 1) for called in _called(model.graph.node))
         counts = deeper
     return MAX_NODES + 1
+
+
+def _called(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str, str]]:
+    """Yield what each node calls: domain, name and overload; those inside the branches and loops of others too."""
+    for node in nodes:
+        yield node.domain, node.op_type, node.overload
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _called(graph.node)
 
 
 # ---- nodes ----
@@ -257,9 +266,14 @@ def name_of(node: onnx.NodeProto) -> str:
     return str(node.name or next(iter(node.output), ""))
 
 
+_ADOPTED = ("com.microsoft.DequantizeLinear", "com.microsoft.QuantizeLinear")
+"""Operators of another domain that are ONNX's own."""
+
+
 def operator_of(node: onnx.NodeProto) -> str:
     """Return the name of a node's operator, with its domain where that is not ONNX's own."""
-    return str(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}")
+    name = f"{node.domain}.{node.op_type}"
+    return str(node.op_type if node.domain in ("", "ai.onnx") or name in _ADOPTED else name)
 
 
 def attributes_of(node: onnx.NodeProto, read: Callable[[onnx.TensorProto, str], Array]) -> Mapping[str, Any]:

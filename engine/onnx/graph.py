@@ -139,6 +139,7 @@ class OnnxGraph:
     outputs : names of the outputs.
     constants : the model's stored values by name.
     nodes : in an order in which they can be run.
+    order : the names of all inputs as the model lists them.
     """
 
     inputs: tuple[str, ...]
@@ -146,6 +147,7 @@ class OnnxGraph:
     outputs: tuple[str, ...]
     constants: Mapping[str, Array]
     nodes: tuple[GraphNode[Use], ...]
+    order: tuple[str, ...] = ()
 
     def run(self, inputs: Mapping[str, Array], *, device: Cpu | None = None) -> dict[str, Array]:
         """Return the outputs by name.
@@ -279,6 +281,7 @@ def load_graph(model: str | Path | onnx.ModelProto) -> OnnxGraph:
         outputs=tuple(value.name for value in graph.output),
         constants=constants,
         nodes=tuple(read_node(node, file) for node in graph.node),
+        order=tuple(names),
     )
 
 

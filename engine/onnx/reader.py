@@ -24,9 +24,10 @@ from engine.graph import Graph, Node, Rejected, label_of
 from engine.onnx.constants import Constants
 from engine.onnx.file import OnnxFile, attributes_of, name_of, open_onnx, operator_of
 from engine.onnx.graph import computed, read_node
-from engine.onnx.operators import DTYPES, UnsupportedError
+from engine.onnx.operators import DTYPES, Budget, UnsupportedError
+from engine.onnx.operators.value import cast_type
 from engine.onnx.operators.windows import MAX_PADS, window_of
-from engine.onnx.view import Channel, View, rearranged
+from engine.onnx.view import MOST_CHANNELS, Channel, View, rearranged
 from engine.ops import Add, Affine, Array, AveragePool, Concat, Conv, MaxPool, Operator, Pad, Relu
 from kernels.geometry import Window
 
@@ -34,6 +35,9 @@ QUANTIZED = "the model's activations are quantized too: here they are neither ro
 """What is to be known of a model with QuantizeLinear between its operators."""
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+_HOLD_A_BYTE = tuple(
+    getattr(onnx.TensorProto, name) for name in ("UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
+)
 _NO_PADS = (0, 0, 0, 0)
 
 # In place of a scale: values that were rounded by one found from themselves, and products of these with weights.
@@ -109,6 +113,8 @@ class _Reader:
         image = View(self.input, axes, tuple(Channel(source) for source in range(3)), whole=whole)
         self.views = {self.input: image}
         self._names: dict[str, str] = {}
+        self._padded: dict[str, str] = {}
+        self._taken = {name for node in graph.node for name in (*node.input, *node.output)}
         # Scales and zero points that are found from the values at hand: of which scale, times what.
         self._scales: dict[str, tuple[str, Array]] = {}
         self._made: dict[tuple[Channel, ...], str] = {image.channels or (): self.input}
@@ -141,9 +147,7 @@ class _Reader:
             "Sum": self._sum,
             "Transpose": self._transpose,
             "Unsqueeze": self._rearrange,
-            "com.microsoft.DequantizeLinear": self._dequantize,
             "com.microsoft.FusedConv": self._fused_conv,
-            "com.microsoft.QuantizeLinear": self._quantize,
         }
 
     def add(self, node: onnx.NodeProto) -> None:
@@ -181,6 +185,13 @@ class _Reader:
 
     # ---- values ----
 
+    def _free(self, name: str) -> str:
+        """Return a name for a value that the file has none for."""
+        while name in self._taken:
+            name += "'"
+        self._taken.add(name)
+        return name
+
     def _view(self, node: onnx.NodeProto, position: int = 0) -> View:
         """Return what an input of a node is."""
         name = node.input[position] if position < len(node.input) else ""
@@ -206,11 +217,11 @@ class _Reader:
         if view.quantized and not quantized_allowed:
             raise _RefusedError(f"{node.op_type} of quantized values is not supported")
         if any(view.pads) and not pads_allowed:
-            padded = f"{node.input[position]}/padded"
-            if padded not in self.views:
+            if node.input[position] not in self._padded:
+                padded = self._free(f"{node.input[position]}/padded")
                 self.nodes.append(Node(padded, Pad(view.pads, "constant"), view.name, padded))
-                self.views[padded] = view
-            view = replace(view, name=padded, pads=_NO_PADS)
+                self._padded[node.input[position]] = padded
+            view = replace(view, name=self._padded[node.input[position]], pads=_NO_PADS)
         return view
 
     def _channels(self, name: str, channels: tuple[Channel, ...]) -> str:
@@ -274,16 +285,18 @@ class _Reader:
 
     def _same(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
         """Identity, Dropout at inference: the value goes through."""
-        if node.op_type == "Dropout" and len(node.input) > 2 and bool(self._tensor(node, 2, "training_mode").any()):
+        if node.op_type == "Dropout" and self._has(node, 2) and bool(self._tensor(node, 2, "training_mode").any()):
             raise _RefusedError("Dropout in training mode is not supported")
         self.views[node.output[0]] = self._view(node)
         self._unavailable.update(name for name in node.output[1:] if name)
 
     def _cast(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
         """Cast between numbers that hold the same values."""
-        view, kind = self._view(node), int(attributes["to"])
+        view, kind = self._view(node), cast_type(attributes["to"])
         if kind not in _FLOATS and not view.whole:
             raise _RefusedError("a Cast of computed values to whole numbers is not supported")
+        if kind not in (*_FLOATS, *_HOLD_A_BYTE):
+            raise _RefusedError("a Cast to a type that does not hold 0 to 255 is not supported")
         if view.quantized and view.quantized[0] != _PRODUCT:
             raise _RefusedError("a Cast of quantized values is not supported")
         self.views[node.output[0]] = replace(view, whole=kind not in _FLOATS)
@@ -308,7 +321,8 @@ class _Reader:
 
         def run(probes: tuple[Array, ...]) -> list[Array]:
             try:
-                outputs = computed(read, (*probes, *constants))
+                budget = Budget(sum(one.size for one in probes), value=1, growth=MOST_CHANNELS)
+                outputs = computed(read, (*probes, *constants), budget)
             except ModelError:  # rows or columns are meant, of which another image may have more
                 raise _RefusedError(reason) from None
             return [outputs[name] for name in node.output if name]
@@ -409,7 +423,7 @@ class _Reader:
         steps += [(Relu(), ())] if activation else []
         value = replace(value, pads=_NO_PADS)
         for number, (operator, others) in enumerate(steps, 1):
-            made = output if number == len(steps) else f"{output}/{number}"
+            made = output if number == len(steps) else self._free(f"{output}/{number}")
             self._run(name, operator, made, value, *others)
             value = self.views[made]
         self.views[output] = replace(value, not_negative=bool(activation))
@@ -570,8 +584,6 @@ class _Reader:
         for other in others:
             if other.axes != first.axes:
                 raise _RefusedError(f"its inputs have the axes {first.axes} and {other.axes}")
-            if other.quantized != first.quantized:
-                raise _RefusedError("values quantized otherwise cannot be joined")
         if others:
             self._emit(node, junction, first, *others)
         else:

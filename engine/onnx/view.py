@@ -18,7 +18,7 @@ from engine.ops import Array
 # file's shapes, and what is cut off shows on one that is long.
 _OPEN_SIDES = ((101, 103), (9973, 7), (7, 9973))
 _LARGEST_SIDE = 4096
-_MOST_CHANNELS = 64
+MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,6 @@ class View:
     not_negative: bool = False
     quantized: tuple[bytes, bytes] | None = None
 
-    @property
-    def is_channels_second(self) -> bool:
-        """Whether its axes are N, C, H and W, as most of ONNX's operators take them."""
-        alone = self.channels is not None and len(self.channels) == 1
-        return self.axes == ("NNHW" if alone else "NCHW")
-
 
 def rearranged(
     views: Sequence[View], run: Callable[[tuple[Array, ...]], Sequence[Array]], sides: tuple[int, int]
@@ -73,7 +67,7 @@ def rearranged(
     """
     known = [view.channels for view in views if view.channels is not None]
     channels = tuple(chain.from_iterable(known))
-    if len(known) < len(views) or len(channels) > _MOST_CHANNELS:
+    if len(known) < len(views) or len(channels) > MOST_CHANNELS:
         return None
     offsets = [sum(map(len, known[:at])) for at in range(len(known))]
     results = []
@@ -98,8 +92,8 @@ def rearranged(
 def _probe(axes: str, places: Sequence[int], height: int, width: int) -> Array:
     """Return an array whose numbers say from which row, column and channel they come."""
     of_axis = {
-        "H": np.arange(height) * width * _MOST_CHANNELS,
-        "W": np.arange(width) * _MOST_CHANNELS,
+        "H": np.arange(height) * width * MOST_CHANNELS,
+        "W": np.arange(width) * MOST_CHANNELS,
         "C": np.asarray(places),
         "N": np.zeros(1, np.int64),
     }
@@ -111,12 +105,12 @@ def _probe(axes: str, places: Sequence[int], height: int, width: int) -> Array:
 
 def _read(output: Array, height: int, width: int) -> tuple[str, list[int]] | None:
     """Return axes and channels of what was made of probes; None where rows or columns are not all there, in order."""
-    if not output.size or output.size > _MOST_CHANNELS * height * width:
+    if not output.size or output.size > MOST_CHANNELS * height * width:
         return None
-    axes, places = "", [int(output.flat[0]) % _MOST_CHANNELS]
+    axes, places = "", [int(output.flat[0]) % MOST_CHANNELS]
     for at in range(output.ndim):
         along = output[tuple(slice(None) if axis == at else 0 for axis in range(output.ndim))]
-        position, channel = np.divmod(along, _MOST_CHANNELS)
+        position, channel = np.divmod(along, MOST_CHANNELS)
         row, column = np.divmod(position, width)
         if len(along) == 1:
             axes += "N"

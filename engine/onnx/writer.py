@@ -133,7 +133,7 @@ class _Writer:
             attributes["count_include_pad"] = int(operator.count_include_pad)
             self._node("AveragePool", name, [input], node.output, attributes)
         elif isinstance(operator, Affine):
-            # Normalised by mean 0, variance 1 and epsilon 0, what is left is scale and shift, without any rounding.
+            # Normalized by mean 0, variance 1 and epsilon 0, what is left is scale and shift, without any rounding.
             # Momentum 1 keeps mean and variance where a program takes the node for one in training, as onnx's own
             # reference evaluator does below opset 14.
             values = {"scale": operator.scale, "shift": operator.shift, "mean": np.zeros(1), "variance": np.ones(1)}

@@ -15,7 +15,7 @@ from engine.load import resolve_preprocessing
 from engine.onnx.writer import write_onnx
 from engine.ops import AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import preprocessing_metadata
-from engine.vgg import NORMALIZED, layer_names
+from engine.vgg import NORMALIZED, is_normalized, layer_names
 from tools.media.files import replacing, sha256_of
 
 
@@ -38,7 +38,7 @@ def write_part(graph: Graph, source: Path, target: Path, name: str) -> None:
     # Where the preprocessing is unknown or contradictory it stays so: the part must not tell more than its model.
     with contextlib.suppress(ModelError):
         metadata |= preprocessing_metadata(resolve_preprocessing(source, graph))
-    if "BatchNormalization" in graph.operators:
+    if is_normalized(graph):
         metadata[NORMALIZED] = "folded in"
     if graph.notes:
         metadata["note"] = "; ".join(graph.notes)

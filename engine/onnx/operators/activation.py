@@ -81,7 +81,8 @@ def selu_input_gradients(call: Call, output_gradient: Array, output: Array, X: A
 
 
 def _selu(call: Call, X: Array) -> tuple[Array, Array]:
-    return _like(X, call.number("alpha", SELU_ALPHA)), _like(X, call.number("gamma", SELU_GAMMA))
+    alpha, gamma = (SELU_ALPHA, SELU_GAMMA) if call.opset >= 6 else (1.6732, 1.0507)
+    return _like(X, call.number("alpha", alpha)), _like(X, call.number("gamma", gamma))
 
 
 def clip(call: Call, X: Array, min: Array | None = None, max: Array | None = None) -> Array:

@@ -11,7 +11,7 @@ from engine.onnx.operators.operator import Array, Call, Gradients, Operator, sum
 
 def add(call: Call, A: Array, B: Array) -> Array:
     """Return A + B. Source: ONNX Add (opset 14)."""
-    return A + _aligned(call, A, B)
+    return A + aligned(call, A, B)
 
 
 def add_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
@@ -24,7 +24,7 @@ def add_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 def sub(call: Call, A: Array, B: Array) -> Array:
     """Return A - B. Source: ONNX Sub (opset 14)."""
-    return A - _aligned(call, A, B)
+    return A - aligned(call, A, B)
 
 
 def sub_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
@@ -37,20 +37,20 @@ def sub_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 def mul(call: Call, A: Array, B: Array) -> Array:
     """Return A B, element by element. Source: ONNX Mul (opset 14)."""
-    return A * _aligned(call, A, B)
+    return A * aligned(call, A, B)
 
 
 def mul_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
     """Return the gradients with respect to A and B: each the output's times the other."""
     return (
-        lambda: summed_to(output_gradient * _aligned(call, A, B), A.shape),
+        lambda: summed_to(output_gradient * aligned(call, A, B), A.shape),
         lambda: _of_second(call, output_gradient * A, A, B),
     )
 
 
 def div(call: Call, A: Array, B: Array) -> Array:
     """Return A / B; of integers the part before the point, cut off toward zero. Source: ONNX Div (opset 14)."""
-    b = _aligned(call, A, B)
+    b = aligned(call, A, B)
     if A.dtype.kind in "fc":
         return A / b
     floor = A // b
@@ -60,7 +60,7 @@ def div(call: Call, A: Array, B: Array) -> Array:
 
 def div_input_gradients(call: Call, output_gradient: Array, output: Array, A: Array, B: Array) -> Gradients:
     """Return the gradients with respect to A and B."""
-    b = _aligned(call, A, B)
+    b = aligned(call, A, B)
     return (
         lambda: summed_to(output_gradient / b, A.shape),
         lambda: _of_second(call, -output_gradient * output / b, A, B),
@@ -69,13 +69,13 @@ def div_input_gradients(call: Call, output_gradient: Array, output: Array, A: Ar
 
 def pow_(call: Call, X: Array, Y: Array) -> Array:
     """Return X to the power of Y, in the type of X. Source: ONNX Pow (opset 15)."""
-    power: Array = np.power(X, _aligned(call, X, Y))
+    power: Array = np.power(X, aligned(call, X, Y))
     return power if power.dtype.kind == "c" else power.astype(X.dtype)
 
 
 def pow_input_gradients(call: Call, output_gradient: Array, output: Array, X: Array, Y: Array) -> Gradients:
     """Return the gradients with respect to X and Y; that to the exponent is 0 where the base is."""
-    y = _aligned(call, X, Y)
+    y = aligned(call, X, Y)
 
     def of_x() -> Array:
         # X^0 is 1 wherever X is: without this, 0 times the infinite 1/X at X = 0.
@@ -130,7 +130,7 @@ def extreme_input_gradients(call: Call, output_gradient: Array, output: Array, *
     return tuple(gradients)
 
 
-def _aligned(call: Call, A: Array, B: Array) -> Array:
+def aligned(call: Call, A: Array, B: Array) -> Array:
     """Return B so that it broadcasts as the operator set wants it: before opset 7 its axes began at ``axis`` of A's."""
     if call.opset >= 7 or "axis" not in call.attributes:
         return B
@@ -138,7 +138,7 @@ def _aligned(call: Call, A: Array, B: Array) -> Array:
 
 
 def _of_second(call: Call, gradient: Array, A: Array, B: Array) -> Array:
-    return summed_to(gradient, _aligned(call, A, B).shape).reshape(B.shape)
+    return summed_to(gradient, aligned(call, A, B).shape).reshape(B.shape)
 
 
 OPERATORS = (

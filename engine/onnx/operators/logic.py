@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.onnx.operators.arithmetic import aligned
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, summed_to
 
 
@@ -34,7 +35,7 @@ def _comparison(name: str, function: Callable[[Array, Array], Array]) -> Operato
     """Return an operator of two arrays that tells where something holds; it has no gradient."""
 
     def compare(call: Call, A: Array, B: Array) -> Array:
-        return function(A, B)
+        return function(A, aligned(call, A, B))
 
     return Operator(name, compare)
 

@@ -1,4 +1,4 @@
-"""Normalisation: by stored or by the image's own mean and variance, by neighboring channels, to a sum of one."""
+"""Normalization: by stored or by the image's own mean and variance, by neighboring channels, to a sum of one."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, UnsupportedError
 
@@ -77,9 +78,14 @@ def dropout_input_gradients(
     return lambda: output_gradient, None, None
 
 
+def cast_type(to: int | str) -> int:
+    """Return the number of the type that a Cast's ``to`` stands for; until opset 5 that is its name."""
+    return int(getattr(onnx.TensorProto, to, 0)) if isinstance(to, str) else int(to)
+
+
 def cast(call: Call, input: Array) -> Array:
     """Return the input in another type of number. Source: ONNX Cast (opset 13)."""
-    kind = call.number("to", 0)
+    kind = cast_type(call.attributes.get("to", 0))
     if kind not in DTYPES:
         raise UnsupportedError(f"Cast to the type {kind} is not supported, only to NumPy's own types of numbers")
     return input.astype(DTYPES[kind])

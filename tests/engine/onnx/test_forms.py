@@ -462,7 +462,72 @@ def test_pads_that_are_none_are_named(pads, message, tmp_path):
         features(models.vgg(BLOCKS, front=front), tmp_path)
 
 
+def test_what_would_make_the_image_as_large_as_a_file_likes_is_refused(tmp_path):
+    """178 bytes, and the probe of 100,000 channels would take 50 GB."""
+
+    def front(builder, value):
+        chosen = builder.node("ConstantOfShape", builder.weight(np.array([100_000])), value=zero)
+        return builder.node("Gather", value, chosen, axis=1)
+
+    zero = numpy_helper.from_array(np.zeros(1, np.int64))
+    graph = read_onnx(models.save(models.vgg(BLOCKS, front=front), tmp_path / "m.onnx"))
+    assert graph.rejected[0].reason == "this Gather is not supported, only one of the image's channels or axes"
+
+
+@pytest.mark.parametrize("kind", ["BOOL", "INT8"])
+def test_bytes_are_not_cast_to_what_does_not_hold_them(kind, tmp_path):
+    builder = Builder()
+    narrow = builder.node("Cast", "image", to=getattr(TensorProto, kind))
+    value = builder.node("Cast", narrow, to=models.FLOAT)
+    model = models.vgg(BLOCKS, front=lambda *_: value, builder=builder)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph = read_onnx(models.save(model, tmp_path / "m.onnx"))
+    assert graph.rejected[0].reason == "a Cast to a type that does not hold 0 to 255 is not supported"
+
+
+def test_a_dropout_whose_last_input_is_left_out_is_read(plain, tmp_path):
+    def relu(builder, value):
+        return builder.node("Dropout", builder.node("Relu", value), builder.weight(np.float32(0.5)), "")
+
+    np.testing.assert_array_equal(features(models.vgg(BLOCKS, relu=relu), tmp_path)[1], plain)
+
+
+def test_names_of_the_file_s_own_values_are_not_taken_for_made_up_ones(plain, tmp_path):
+    """The padding in front of the pooling becomes a value of its own, called as another in the file is."""
+    blocks = models.parameters((1, 1))
+    found = []
+    for name in ("p/padded", "b"):
+        builder = Builder()
+        weight, bias = blocks[0][0]
+        given = [builder.weight(weight), builder.weight(bias)]
+        first = builder.node("Conv", "image", *given, pads=[1] * 4, outputs=[name])
+        builder.node("Relu", first, outputs=["a"])
+        pads = builder.weight(np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+        padded = builder.node("Pad", "a", pads, outputs=["p"])
+        pooled = builder.node("MaxPool", padded, kernel_shape=[2, 2], strides=[2, 2])
+        weight, bias = blocks[1][0]
+        second = builder.node("Conv", pooled, builder.weight(weight), builder.weight(bias), pads=[1] * 4)
+        found.append(features(builder.model(builder.node("Relu", second)), tmp_path)[1])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 # ---- fused operators and functions ----
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_weights_dequantized_by_either_domain_s_operator_are_read(domain, tmp_path):
+    def conv(builder, value, weight, bias):
+        stored, scale, zero = of_bytes(weight)
+        restored = builder.node("DequantizeLinear", *(builder.weight(one) for one in (stored, scale, zero)))
+        builder.nodes[-1].domain = domain
+        return builder.node("Conv", value, restored, builder.weight(bias), pads=[1] * 4)
+
+    network, found = features(models.vgg(BLOCKS, conv=conv), tmp_path)
+    rounded = [
+        [((of_bytes(w)[0].astype(np.float32) - 128) * of_bytes(w)[1], bias) for w, bias in block] for block in BLOCKS
+    ]
+    assert network.layers == NAMES
+    assert_close(found, features(models.vgg(rounded), tmp_path)[1])
 
 
 def test_a_convolution_fused_with_its_relu_is_read(plain, tmp_path):
@@ -526,6 +591,49 @@ def test_functions_written_for_another_version_of_the_operators_are_refused(tmp_
     graph = read_onnx(models.save(model, tmp_path / "m.onnx"))
     assert graph.nodes == ()
     assert graph.rejected[0].reason == "operator local.conv_relu is not supported"
+
+
+def test_functions_inside_of_branches_count_too(tmp_path):
+    """Each calls the one before in both branches of an If: 2^30 nodes out of a few thousand bytes."""
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("local", 1)]
+    model = with_function([helper.make_node("Relu", ["x"], ["y"])])
+    for number in range(30):
+        callee = f"f{number - 1}" if number else "conv_relu"
+        branches = [
+            helper.make_graph(
+                [helper.make_node(callee, ["x", "w", "b"], [name], domain="local")],
+                name,
+                [],
+                [helper.make_tensor_value_info(name, models.FLOAT, None)],
+            )
+            for name in ("then", "else")
+        ]
+        body = [
+            helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+            helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        ]
+        model.functions.append(helper.make_function("local", f"f{number}", ["x", "w", "b"], ["y"], body, opsets))
+    model.graph.node[0].op_type = "f29"
+    with pytest.raises(ModelError, match=r"its functions stand for more than 200,000 nodes"):
+        read_onnx(models.save(model, tmp_path / "m.onnx"))
+
+
+def test_functions_of_one_name_are_told_by_their_overloads(plain, tmp_path):
+    body = [
+        helper.make_node("Identity", ["x"], ["z"]),
+        helper.make_node("conv_relu", ["z", "w", "b"], ["y"], domain="local", overload="plain"),
+    ]
+    model = with_function(body)
+    model.ir_version = 10
+    model.functions[0].overload = "through"
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("local", 1)]
+    plainly = [helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4), helper.make_node("Relu", ["c"], ["y"])]
+    model.functions.insert(
+        0, helper.make_function("local", "conv_relu", ["x", "w", "b"], ["y"], plainly, opsets, overload="plain")
+    )
+    for node in model.graph.node:
+        node.overload = "through" if node.domain == "local" else ""
+    np.testing.assert_array_equal(features(model, tmp_path)[1], plain)
 
 
 def test_functions_that_call_themselves_or_each_other_without_end_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
+from engine.onnx.backend import PreparedModel
 from engine.onnx.graph import load_graph
 from engine.onnx.operators import UnsupportedError
 from kernels import Cpu
@@ -298,3 +299,11 @@ def test_a_damaged_weight_is_named():
 def test_a_file_that_is_none(tmp_path):
     with pytest.raises(ModelError, match="no such model file"):
         load_graph(tmp_path / "nothing.onnx")
+
+
+def test_a_list_of_inputs_is_in_the_order_of_the_model():
+    """Also where one of them has a value of its own, and may be left out."""
+    subtraction = model([("Sub", ["a", "b"], ["y"])], inputs=("b", "a"), weights={"b": np.float64(7)})
+    prepared = PreparedModel(load_graph(subtraction), None)
+    assert prepared.run([np.float64(1), np.float64(5)])[0] == 4
+    assert prepared.run([np.float64(5)])[0] == -2

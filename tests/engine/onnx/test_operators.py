@@ -502,3 +502,27 @@ def test_what_cannot_be_run_is_refused(name, inputs, attributes, kind, message):
 def test_more_outputs_than_an_operator_has_here_are_refused():
     with pytest.raises(UnsupportedError, match="Relu with 2 outputs is not supported"):
         run("Relu", [IMAGE], outputs=2)
+
+
+def test_before_opset_7_comparisons_begin_at_an_axis():
+    A, B = np.array([[1.0, 1.0], [5.0, 5.0]]), np.array([0.0, 9.0])
+    old = {"axis": 0, "broadcast": 1}
+    np.testing.assert_array_equal(run("Greater", [A, B], old, opset=6)[0], [[True, True], [False, False]])
+    np.testing.assert_array_equal(run("Greater", [A, B], opset=7)[0], [[True, False], [True, False]])
+
+
+def test_until_opset_5_a_type_is_called_by_its_name_and_selu_has_other_constants():
+    assert run("Cast", [numbers(2)], {"to": "FLOAT"}, opset=5)[0].dtype == np.float32
+    assert run("Selu", [np.ones(1)], opset=5)[0] == 1.0507
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2, 1), (3, 1), (4, 2)])
+def test_a_pooling_that_is_rounded_up_takes_an_input_smaller_than_its_window(size, expected):
+    X = numbers(1, 1, size, size)
+    attributes = {"kernel_shape": [3, 3], "strides": [2, 2]}
+    pooled = run("MaxPool", [X], {**attributes, "ceil_mode": 1})[0]
+    assert pooled.shape == (1, 1, expected, expected)
+    assert pooled[0, 0, 0, 0] == X[0, 0, :3, :3].max()
+    if size < 3:
+        with pytest.raises(ValueError, match="is smaller than the window of 3x3"):
+            run("MaxPool", [X], attributes)

@@ -17,7 +17,7 @@ from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, Preprocessing, preprocessing_metadata
-from engine.vgg import NORMALIZED, known_weights
+from engine.vgg import NORMALIZED, is_normalized, known_weights
 from tools.media.files import replacing, sha256_of
 from tools.models.part import convolution_part, single_precision
 from tools.models.weights.caffe_file import read_caffe
@@ -103,7 +103,7 @@ def read_vgg(path: Path) -> Vgg:
         preprocessing = None
         with contextlib.suppress(ModelError):
             preprocessing = resolve_preprocessing(path, graph)
-        return Vgg(convolution_part(graph), preprocessing, "BatchNormalization" in graph.operators)
+        return Vgg(convolution_part(graph), preprocessing, is_normalized(graph))
     tensors = READERS[kind](path)
     try:
         nodes, preprocessing = vgg_from(kind, tensors)
