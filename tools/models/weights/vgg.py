@@ -84,19 +84,22 @@ def _by_suffix(tensors: Mapping[str, Tensor]) -> Iterator[_Layer]:
     modules = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     modules.sort(key=natural_order)
     convolutions = [module for module in modules if len(tensors[f"{module}.weight"].shape) == 4]
-    normalizations = [module for module in modules if f"{module}.running_mean" in tensors]
-    if normalizations and len(normalizations) != len(convolutions):
+    # A classifier may be written as convolutions too, of other sizes and without normalization.
+    of_features = [module for module in convolutions if tensors[f"{module}.weight"].shape[2:] == (3, 3)]
+    means = [name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")]
+    if means and len(means) != len(of_features):
         raise ValueError(
-            f"it has {len(normalizations)} batch normalizations for {len(convolutions)} convolutions, a VGG has one "
-            "for each or none"
+            f"it has {len(means)} batch normalizations for {len(of_features)} convolutions of 3x3, a VGG has one for "
+            "each or none"
         )
-    for index, module in enumerate(convolutions):
+    normalizations = dict(zip(of_features, sorted(means, key=natural_order), strict=False))
+    for module in convolutions:
         weight, bias = tensors[f"{module}.weight"], tensors.get(f"{module}.bias")
         normalization = None
-        if normalizations:
-            parts = [f"{normalizations[index]}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        if (name := normalizations.get(module)) is not None:
+            parts = [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
             if any(part not in tensors or tensors[part].shape != weight.shape[:1] for part in parts):
-                raise ValueError(f"the batch normalization {normalizations[index]!r} does not fit {module!r}")
+                raise ValueError(f"the batch normalization {name!r} does not fit {module!r}")
             normalization = tuple(tensors[part].read for part in parts)
         yield _Layer(module, weight.shape, weight.read, None if bias is None else bias.read, normalization)
 
@@ -123,6 +126,8 @@ def _by_folder(tensors: Mapping[str, Tensor]) -> Iterator[_Layer]:
     for name, tensor in tensors.items():
         groups.setdefault(_group(name), []).append(tensor)
     for name, members in groups.items():
+        if len(members) > 1 and all(len(one.shape) == 1 for one in members):
+            raise _normalized(name)
         kernels = [one for one in members if len(one.shape) == 4]
         if len(kernels) == 1:
             biases = [one for one in members if len(one.shape) == 1]
@@ -133,12 +138,20 @@ def _by_blob(tensors: Mapping[str, Tensor], channels_last: bool = False) -> Iter
     """Caffe and MatConvNet: ``conv1_1/0`` is the weight, ``conv1_1/1`` the bias."""
     for name, tensor in tensors.items():
         layer, _, number = name.rpartition("/")
+        if number.isdigit() and (int(number) > 1 or (number == "0" and len(tensor.shape) == 1)):
+            raise _normalized(layer)
         if number == "0" and len(tensor.shape) == 4:
             bias = tensors.get(f"{layer}/1")
             if channels_last:
                 yield _channels_last(layer, tensor, bias)
             else:
                 yield _Layer(layer, tensor.shape, tensor.read, None if bias is None else bias.read)
+
+
+def _normalized(layer: str) -> ValueError:
+    return ValueError(
+        f"{layer!r} is a batch normalization: with these, files of PyTorch, safetensors and ONNX can be read"
+    )
 
 
 def _channels_last(name: str, kernel: Tensor, bias: Tensor | None) -> _Layer:

@@ -226,7 +226,7 @@ def changed(place: int, name: str, value: Any) -> dict[str, Any]:
         (changed(5, "bias", np.zeros(9, np.float32)), "'features.5' has 9 biases for 6 channels"),
         (changed(0, "bias", np.full(3, np.nan, np.float32)), "the bias of 'features.0' has values that are infinite"),
         (changed(0, "weight", np.zeros((3, 3, 3, 3), np.int32)), "the weight of 'features.0' has the type int32"),
-        (changed(0, "running_mean", np.zeros(3, np.float32)), "it has 1 batch normalizations for 16 convolutions"),
+        (changed(1, "running_mean", np.zeros(3, np.float32)), "it has 1 batch normalizations for 16 convolutions"),
         (
             sequential([("", np.zeros((3, 3, 3, 3), np.float32), np.zeros(3, np.float32))] * 14, list(range(14))),
             "14 conv",
@@ -236,6 +236,45 @@ def changed(place: int, name: str, value: Any) -> dict[str, Any]:
 def test_what_is_no_vgg_is_named(named, message):
     with pytest.raises(ValueError, match=message):
         vgg_from("torch", tensors(named))
+
+
+def test_a_classifier_of_convolutions_has_no_normalization():
+    """As in timm, whose fully connected layers are convolutions of 7x7 and 1x1."""
+    named = {}
+    for place, (_, weight, bias) in enumerate(convolutions("vgg16")):
+        named |= {f"features.{3 * place}.weight": weight, f"features.{3 * place}.bias": bias}
+        parts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        named |= {f"features.{3 * place + 1}.{part}": np.full_like(bias, value) for part, value in parts.items()}
+    named["pre_logits.fc1.weight"] = np.zeros((8, len(bias), 7, 7), np.float32)
+    named["pre_logits.fc2.weight"] = np.zeros((8, 8, 1, 1), np.float32)
+    nodes, _ = vgg_from("torch", tensors(named))
+    assert sum(isinstance(node.operator, Conv) for node in nodes) == 13
+    without_scale = {name: one for name, one in named.items() if name != "features.4.weight"}
+    with pytest.raises(ValueError, match=r"the batch normalization 'features.4' does not fit 'features.3'"):
+        vgg_from("torch", tensors(without_scale))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "layer"),
+    [
+        ("caffe", {"bn1_1/0": (3,), "bn1_1/1": (3,), "bn1_1/2": (1,)}, "bn1_1"),
+        ("caffe", {"scale1_1/0": (3,), "scale1_1/1": (3,)}, "scale1_1"),
+        ("matlab", {"bnorm1_1/0": (3, 1), "bnorm1_1/1": (3, 1), "bnorm1_1/2": (3, 2)}, "bnorm1_1"),
+        ("keras", {f"bn/bn/{part}:0": (3,) for part in ("gamma", "beta", "moving_mean", "moving_variance")}, "bn/bn"),
+    ],
+)
+def test_batch_normalizations_that_cannot_be_read_are_not_left_out_silently(kind, more, layer):
+    named = {}
+    for name, weight, bias in convolutions():
+        if kind == "keras":
+            named |= {f"{name}/{name}/kernel:0": weight.transpose(2, 3, 1, 0), f"{name}/{name}/bias:0": bias}
+        else:
+            weight = weight.transpose(2, 3, 1, 0) if kind == "matlab" else weight
+            named |= {f"{name}/0": weight, f"{name}/1": bias}
+    vgg_from(kind, tensors(named))
+    named |= {name: np.ones(shape, np.float32) for name, shape in more.items()}
+    with pytest.raises(ValueError, match=f"'{layer}' is a batch normalization: with these, files of PyTorch"):
+        vgg_from(kind, tensors(named))
 
 
 def test_numbers_are_read_only_of_convolutions():
