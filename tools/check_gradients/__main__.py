@@ -42,6 +42,7 @@ from tools.cli.rendering import check_layers, remedied
 from tools.cli.text_table import aligned
 from tools.media.files import check_folder, check_writable, write_text
 from tools.media.images import load_image
+from tools.media.plot import check_matplotlib
 from tools.models.subject import Setup, add_network, build_network, pictures, resolved, setup_from
 from tools.models.torch_vgg import operator_input_gradient, torch_objective
 
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gpu = choose_device(arguments.device) == "cuda"
     if arguments.report is not None:
         _check_folder(arguments.report)
-        _check_plots()
+        check_matplotlib()
     problem = build_problem(arguments, setup)
     plan = replace(Plan(), gpu=gpu, directions=arguments.directions, iterations=_stations(arguments.iterations))
     torch = importlib.util.find_spec("torch") is not None and not arguments.without_torch
@@ -377,11 +378,6 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists() and not folder.parent.is_dir():
         raise ValueError(f"--report {str(folder)!r}: the folder {str(folder.parent)!r} does not exist")
     check_writable(folder / "index.html" if folder.exists() else folder)
-
-
-def _check_plots() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("--report draws with matplotlib, which is missing: pip install '.[plot]'")
 
 
 def _layers(text: str) -> tuple[str, ...]:

@@ -44,7 +44,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser with ``--version``, whose errors are one line on standard error and exit code 2."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        # An abbreviation would mean something else as soon as there is another option.
+        super().__init__(allow_abbrev=False, **options)
         self.add_argument("--version", action="version", version=f"{PROJECT} {own_version()}")
 
     def error(self, message: str) -> NoReturn:

@@ -31,7 +31,7 @@ def idle_threads(threads: int | None) -> list[str]:
     cores = available_cores()
     if threads is None or threads <= cores:
         return []
-    return [f"--threads {threads} does no more than --threads {cores}: there are {cores} cores to run them"]
+    return [f"--threads {threads} does no more than --threads {cores}: that is how many cores there are"]
 
 
 def about_pictures(options: Options, content: Picture, styles: Sequence[Picture], size: tuple[int, int]) -> list[str]:

@@ -21,6 +21,7 @@ from engine.preprocessing import PREPROCESSING
 from engine.stylize import INITS, VARIATIONS, Settings
 from engine.vgg import PAPER_CONTENT_WEIGHT
 from tools.cli.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight
+from tools.cli.progress import counted
 
 MAX_LEVELS = 12
 """Of the largest picture that is read, the smallest level has a few pixels."""
@@ -372,4 +373,4 @@ def check_blend(options: Options, paintings: int) -> None:
     """Raise ValueError unless there is one weight for each painting, or none at all."""
     if options.blend is not None and len(options.blend) != paintings:
         count = "one painting" if paintings == 1 else f"{paintings} paintings"
-        raise ValueError(f"--blend has {len(options.blend)} weights for {count}")
+        raise ValueError(f"--blend has {counted(len(options.blend), 'weight')} for {count}")

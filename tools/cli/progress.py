@@ -117,10 +117,13 @@ class Progress:
         """Print ``line`` as a line of its own, above the bar if there is one."""
         if self._quiet:
             return
-        if self._bar is not None and not self._closed:
-            self._bar.write(line, file=self._stream)
-        else:
+        if self._bar is None or self._closed:
             self._print(line)
+            return
+        try:
+            self._bar.write(line, file=self._stream)
+        except OSError:  # as in _print: tqdm takes care of its bar alone
+            self._quiet = True
 
     def close(self) -> None:
         """Show where the work ended and stop reporting; a second call does nothing."""
@@ -175,6 +178,11 @@ class Progress:
         except OSError:
             # Nobody reads on (``| head``), or its disk is full: that is no reason to give up the work.
             self._quiet = True
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: ``1 picture``, ``3 pictures``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

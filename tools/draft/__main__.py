@@ -19,7 +19,7 @@ from tools.draft.chain import chain_of, nodes_of
 from tools.draft.learn import FIRST, learn, parts_of
 from tools.draft.pictures import crops
 from tools.draft.practice import PRACTICE_BALANCE, network_of, practiced, scaled
-from tools.media.files import byte_count, replacing
+from tools.media.files import byte_count, check_writable, replacing, sha256_of
 from tools.media.images import load_image, pictures_in
 from tools.models.cache import resolve_model
 
@@ -107,6 +107,7 @@ def _learn(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(f"{time.perf_counter() - began:6.0f} s  {line}", flush=True)
 
+    check_writable(arguments.output)
     threads = Threads(arguments.threads)
     teacher = load_network(resolve_model(arguments.teacher, arguments.cache), threads=arguments.threads)
     chain = chain_of(teacher.nodes)
@@ -117,6 +118,8 @@ def _learn(arguments: argparse.Namespace) -> None:
         for path in (*folders[0], *folders[1])
         if min((picture := load_image(path, long_side=side)).size) >= CROP
     ]
+    if not pictures:
+        raise ValueError(f"no picture is large enough: with a long side of {max(SIDES)}, the other has to have {CROP}")
     photographs, paintings = (
         [load_image(path, long_side=PRACTICE_SIDE).pixels for path in folder] for folder in folders
     )
@@ -140,10 +143,8 @@ def _learn(arguments: argparse.Namespace) -> None:
 
 def _judge(arguments: argparse.Namespace) -> None:
     """Render photographs in the style of paintings with several networks, and measure the pictures by the original."""
-    teacher, *networks = (
-        load_network(resolve_model(name, arguments.cache), threads=arguments.threads)
-        for name in (arguments.teacher, *arguments.networks)
-    )
+    files = [resolve_model(name, arguments.cache) for name in (arguments.teacher, *arguments.networks)]
+    teacher, *networks = (load_network(path, threads=arguments.threads) for path in files)
     pixels = (arguments.size**2, RECOMMENDED_SIZE**2)
     weights = [content_weight_at(network.content_weight, *pixels) for network in networks]
     if arguments.content_weight is not None:
@@ -159,6 +160,7 @@ def _judge(arguments: argparse.Namespace) -> None:
         arguments.size,
         arguments.iterations,
         arguments.record,
+        {"teacher": sha256_of(files[0]), **dict(zip(names, map(sha256_of, files[1:]), strict=True))},
         lambda line: None if arguments.quiet else tell(line),
     )
     print("\n".join(judge.table(verdicts, arguments.unseen)))

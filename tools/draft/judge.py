@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
 from engine.ops import Array
 from engine.optimize import minimize
 from tools.media.images import load_image, pictures_in
+from tools.media.record import fits, parsed_json
 
 PHOTOGRAPHS = ("tubingen", "boston", "coffee", "chelsea")
 PAINTINGS = ("starry_night", "kandinsky_composition_vii", "water_lilies_monet_1919", "the_scream", "shipwreck")
@@ -30,6 +32,11 @@ TOLERANCE = 0.05
 
 RUNS = 5
 """Content weights that are tried at most."""
+
+_FORM = {
+    **{"pair": str, "network": str, "settings": {}},
+    **{"content": float, "weight": float, "layers": dict.fromkeys(PAPER_STYLE_LAYERS, float)},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +132,7 @@ def judge_all(
     size: int,
     iterations: int,
     record: Path | None = None,
+    hashes: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Verdict]]:
     """Return the verdict on each network for each pair, {pair: {network: verdict}}.
@@ -135,12 +143,17 @@ def judge_all(
     folder, names : where the pictures are, and which photograph goes with which painting, without the files' ending.
     size : long side in pixels of both.
     record : a file with a line of JSON for each verdict; what it has is not made again.
+    hashes : of the networks' files, by which the record tells that they are the same.
+
+    Raises ValueError for a picture that is missing, and a record that is none or is of other settings.
     """
     files = {path.stem: path for path in pictures_in(folder)}
     for name in dict.fromkeys(name for pair in names for name in pair):
         if name not in files:
             raise ValueError(f"{folder} has no picture called {name!r}")
-    recorded = _recorded(record)
+    first_weight = next(iter(networks.values()))[1]
+    settings = {"size": size, "iterations": iterations, "content_weight": first_weight, "files": dict(hashes or {})}
+    recorded = {} if record is None or not record.exists() else _recorded(record, settings)
     result: dict[str, dict[str, Verdict]] = {}
     ratios = dict.fromkeys(networks, 1.0)
     for of_pair in names:
@@ -163,20 +176,23 @@ def judge_all(
                 verdict = there[name]
                 tell(f"{label}: {name}, content {verdict.content:.3f}, style {verdict.style:.4f}")
                 if record:
-                    line = {"pair": label, "network": name, **asdict(verdict)}
+                    line = {"pair": label, "network": name, **asdict(verdict), "settings": settings}
                     with record.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
     return result
 
 
-def _recorded(record: Path | None) -> dict[str, dict[str, Verdict]]:
+def _recorded(record: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Verdict]]:
     """Return the verdicts of a record."""
     result: dict[str, dict[str, Verdict]] = {}
-    if record is not None and record.exists():
-        for line in record.read_text("utf-8").splitlines():
-            found = json.loads(line)
-            verdict = Verdict(found["content"], found["layers"], found["weight"])
-            result.setdefault(found["pair"], {})[found["network"]] = verdict
+    for number, line in enumerate(record.read_text("utf-8").splitlines(), 1):
+        found = parsed_json(line)
+        if not fits(found, _FORM):
+            raise ValueError(f"{str(record)!r}, line {number}, is no verdict: remove it, or give another --record")
+        if found["settings"] != settings:
+            raise ValueError(f"{str(record)!r} has verdicts on other networks or settings: give another --record")
+        verdict = Verdict(found["content"], found["layers"], found["weight"])
+        result.setdefault(found["pair"], {})[found["network"]] = verdict
     return result
 
 

@@ -105,9 +105,15 @@ def learn(
     parts: Sequence[Part] = PARTS,
     seed: int = 0,
 ) -> Learnt:
-    """Return a student of the teacher, learnt from images as the network takes them, (H, W, 3), float32."""
+    """Return a student of the teacher, learnt from images as the network takes them, (H, W, 3), float32.
+
+    Raises ValueError for a teacher that lacks one of the layers.
+    """
     of_teacher, of_student = list(images), list(images)
     by_name = {layer.name: layer for layer in teacher}
+    missing = [name for part in parts for name in part.layers if name not in by_name]
+    if missing:
+        raise ValueError(f"the teacher has no {', '.join(missing)}: give a VGG-19")
     student: Chain = []
     sizes: dict[str, float] = {}
     errors: dict[str, tuple[float, float]] = {}

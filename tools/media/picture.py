@@ -91,27 +91,30 @@ def resize_tile(picture: Picture, height: int, width: int) -> Picture:
 
     Beyond each edge the picture's other side goes on, as far as the filter sees.
     """
-    margins = [_tile_margin(old, new) for old, new in zip(picture.size, (height, width), strict=True)]
-    (top, above), (left, before) = margins
+    if picture.size == (height, width):
+        return Picture(picture.pixels, None)
+    (old_height, old_width), radius = picture.size, _FILTER_RADIUS
+    top, left = math.ceil(radius * max(old_height / height, 1)), math.ceil(radius * max(old_width / width, 1))
     wider = np.pad(picture.pixels, ((top, top), (left, left), (0, 0)), mode="wrap")
-    larger = resize(Picture(wider, None), height + 2 * above, width + 2 * before)
-    return Picture(larger.pixels[above : above + height, before : before + width], None)
+    # What is resized is the part within the margins; the filter sees what lies around it.
+    pixels = _resample_colors(wider, height, width, (left, top, left + old_width, top + old_height))
+    return Picture(np.clip(pixels, 0, 255), None)
 
 
-def _tile_margin(old: int, new: int) -> tuple[int, int]:
-    """Return a margin in pixels, before and after resizing ``old`` pixels to ``new``: both whole, in the same ratio."""
-    step = old // math.gcd(old, new)
-    margin = step * math.ceil(_FILTER_RADIUS * max(old / new, 1.0) / step)
-    return margin, margin * new // old
+_Box = tuple[int, int, int, int]
 
 
-def _resample_colors(pixels: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    return np.stack([_resample(pixels[..., channel], height, width) for channel in range(3)], axis=-1)
+def _resample_colors(
+    pixels: npt.NDArray[np.float32], height: int, width: int, box: _Box | None = None
+) -> npt.NDArray[np.float32]:
+    return np.stack([_resample(pixels[..., channel], height, width, box) for channel in range(3)], axis=-1)
 
 
-def _resample(plane: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+def _resample(
+    plane: npt.NDArray[np.float32], height: int, width: int, box: _Box | None = None
+) -> npt.NDArray[np.float32]:
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
-    return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box))
 
 
 def to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

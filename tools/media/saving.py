@@ -24,6 +24,9 @@ _FORMAT_NAMES = "PNG (.png), JPEG (.jpg, .jpeg), WebP (.webp) or TIFF (.tif, .ti
 
 JPEG_QUALITY = 95
 
+_LONGEST = {"WEBP": 16_383, "JPEG": 65_500}
+"""Pixels of a side at most, of the formats that have a limit."""
+
 _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"subsampling": "4:4:4"},
@@ -90,6 +93,17 @@ def check_output(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     _format_of(path)
     check_writable(path)
+
+
+def check_side(path: str | os.PathLike[str], longest: int) -> None:
+    """Raise ValueError where the format of ``path`` holds no picture with a side of so many pixels."""
+    path = Path(path)
+    kind = _format_of(path)
+    if longest > _LONGEST.get(kind, longest):
+        raise ValueError(
+            f"cannot write {str(path)!r}: {kind} holds {_LONGEST[kind]} pixels a side at most, of the picture's "
+            f"{longest}: choose a .png or a .tif"
+        )
 
 
 def _format_of(path: Path) -> str:

@@ -19,7 +19,10 @@ from tools.media.record import file_name, fits, origin, parsed_json, versions
 from tools.media.saving import save_image
 from tools.reconstruct.target import KINDS, Target
 
-RECORDED = ("pooling", "size", "dtype", "optimizer", "learning_rate", "history", "iterations", "seed", "init")
+RECORDED = (
+    *("pooling", "size", "edges", "dtype", "seed", "init"),
+    *("optimizer", "learning_rate", "history", "iterations", "change_tolerance"),
+)
 """The options that a picture depends on; model and image files count by what is in them."""
 
 INITS = ("noise", "gray")

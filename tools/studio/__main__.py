@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             site.closing.set()
             bell.ring()
             server.server_close()
+            if queue.current is not None:
+                say("keeping the picture in hand as soon as its evaluation ends; Ctrl-C again gives it up")
             queue.close()
     return EXIT_INTERRUPTED
 

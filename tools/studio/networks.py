@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from engine.network import Network
 from engine.objective import layer_names
 from engine.optimizers import OPTIMIZERS
 from engine.stylize import Job, Settings, prepare
-from tools.cli.estimate import seconds_of_evaluation
+from tools.cli.estimate import seconds_of_evaluation, work
 from tools.cli.options import Options, network_part
 from tools.cli.rendering import Size, at_level, picture_levels, picture_size
 from tools.models.cache import DRAFT, DRAFT_FILE, cache_entry, default_model, model_names, resolve_model
@@ -70,7 +71,7 @@ class Networks:
     def measured(self, options: Options, job: Job, seconds: float) -> None:
         """Remember how long an evaluation of a job took."""
         size, layers = job.initial.shape[:2], job.objective.layers
-        rate = seconds / job.objective.network.multiply_adds(size[0], size[1], layers)
+        rate = seconds / _work_of(job.objective.network, size, layers)
         with self._lock:
             self._rates[network_part(options)] = rate
 
@@ -97,6 +98,12 @@ class Networks:
         total = 0.0
         for level in picture_levels(options, network):
             height, width = picture_size(content, at_level(options, level))
-            evaluation = rate * network.multiply_adds(height, width, layers)
+            evaluation = rate * _work_of(network, (height, width), layers)
             total += options.iterations * (evaluation + 3 * height * width * each)
         return total
+
+
+def _work_of(network: Network, size: Size, layers: Iterable[str]) -> float:
+    """Return the work of an evaluation in multiply-adds, for networks of all depths and widths."""
+    height, width = size
+    return network.multiply_adds(height, width, layers) * work(height, width) / (height * width)

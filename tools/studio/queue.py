@@ -20,8 +20,6 @@ from tools.studio.shelf import Made, Shelf
 
 MOST_WAITING = 100
 
-_PATIENCE_SECONDS = 60.0
-
 
 class Bell:
     """Rings for everybody who waits; counts how often."""
@@ -147,7 +145,7 @@ class Queue:
         return run
 
     def close(self) -> Made | None:
-        """Stop, and keep what the picture in hand has come to; return that."""
+        """Stop, and keep what the picture in hand has come to when its evaluation ends; return that."""
         with self._condition:
             self._closed = True
             self._waiting.clear()
@@ -157,7 +155,7 @@ class Queue:
         if run is not None:
             run.stop()
         if self._thread.is_alive():
-            self._thread.join(_PATIENCE_SECONDS)
+            self._thread.join()
         return next((made for made in self._shelf.pictures if made.number not in before), None)
 
     # ---- in the queue's own thread ----

@@ -173,7 +173,8 @@ def _read_command(argv: Sequence[str]) -> tuple[argparse.Namespace, Resumed | No
         def check(task: Task) -> None:
             check_model(task.inputs)
 
-    command = as_command(values, {name: parser.get_default(name) for name in vars(arguments)})
+    plain = build_parser()  # the one above may have the paper's defaults
+    command = as_command(values, {name: plain.get_default(name) for name in vars(arguments)})
     arguments = parsed(build_parser(), command)
     arguments.command = command
     return arguments, resumed, check
@@ -184,7 +185,7 @@ def _make(
 ) -> int:
     """Make the picture that was asked for; return the exit code."""
     options = options_from(arguments)
-    check_outputs(arguments, resumed is not None)
+    check_outputs(arguments, None if resumed is None else resumed.path)
     task = read_task(arguments, options)
     check(task)
     _announce(task)

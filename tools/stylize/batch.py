@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.cli.command_line import EXIT_ERROR, EXIT_INTERRUPTED, describe, tell
 from tools.cli.options import STARTS, Options, levels_of
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 from tools.cli.session import Bar, Session, facts_of, seconds_since
 from tools.media.files import check_writable, make_folder, remove_unfinished, write_text
 from tools.media.images import pictures_in, read_text
@@ -22,7 +22,7 @@ from tools.media.record import fits, parsed_json
 from tools.models.cache import announce_draft
 from tools.stylize.account import NAME
 from tools.stylize.checkpoint import decisive, settings_of
-from tools.stylize.outputs import same_file
+from tools.stylize.outputs import is_snapshot, same_file
 from tools.stylize.picture import make_picture
 from tools.stylize.task import Given, Task, read_given, read_task
 
@@ -80,7 +80,8 @@ def make_batch(arguments: argparse.Namespace, options: Options, check: Callable[
     counts = {state: sum(item.state == state for item in items) for state in ("made", "skipped", "failed", "left")}
     if not arguments.quiet:
         told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        tell(f"{NAME}: {len(items)} photographs in {duration(time.perf_counter() - began)}: {told or 'interrupted'}")
+        took = duration(time.perf_counter() - began)
+        tell(f"{NAME}: {counted(len(items), 'photograph')} in {took}: {told or 'interrupted'}")
     if arguments.summary is not None:
         ended = {"seconds": seconds_since(began), "exit_code": code}
         summary = {**counts, **ended, "photographs": [item.told() for item in items]}
@@ -108,20 +109,34 @@ def _items(arguments: argparse.Namespace) -> list[Item]:
             raise ValueError(
                 f"{str(other)!r} and {str(item.photograph)!r} would both be {str(item.output)!r}: rename one of them"
             )
-    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
-    first = [] if arguments.init in STARTS else [Path(arguments.init)]
-    for path in (*arguments.style, *arguments.mask, *single, *first):
-        if any(same_file(path, item.output) for item in items):
+    every = arguments.save_every
+    for item in items if every else ():
+        photograph, _, number = item.output.stem.lower().rpartition("-")
+        if number.isdigit() and (whole := names.get(f"{photograph}{SUFFIX}")) is not None:
+            raise ValueError(
+                f"a snapshot of {str(whole)!r} may be called {str(item.output)!r}, as another's picture: leave out "
+                "--save-every, or rename one of them"
+            )
+    for path in _inputs(arguments):
+        if any(same_file(path, item.output) or (every and is_snapshot(item.output, path)) for item in items):
             raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another folder for -o")
     return items
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Path]:
+    """Return the files that all pictures have in common."""
+    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
+    first = [] if arguments.init in STARTS else [Path(arguments.init)]
+    return [*arguments.style, *arguments.mask, *single, *first]
 
 
 def _check_summary(arguments: argparse.Namespace, items: list[Item]) -> None:
     """Raise ValueError for a summary that cannot be written, or would be written over something."""
     check_writable(arguments.summary)
-    others = [*arguments.style, *(path for item in items for path in (item.photograph, item.output))]
+    model = [] if arguments.model is None else [Path(arguments.model)]
+    others = [*_inputs(arguments), *model, *(path for item in items for path in (item.photograph, item.output))]
     if any(same_file(arguments.summary, path) for path in others):
-        raise ValueError(f"--summary {str(arguments.summary)!r} is also a picture's name: choose another")
+        raise ValueError(f"--summary {str(arguments.summary)!r} is also a picture's name or an input: choose another")
 
 
 def _make_all(
@@ -138,7 +153,7 @@ def _make_all(
     each = levels_of(given.options) * given.options.iterations
     announce_draft(NAME, arguments.model, given.options.model, arguments.quiet)
     if not arguments.quiet:
-        tell(f"{NAME}: {len(items)} photographs, model {given.options.model}, {given.network.place}")
+        tell(f"{NAME}: {counted(len(items), 'photograph')}, model {given.options.model}, {given.network.place}")
     with Progress(len(items) * each, "iterations", NAME, quiet=arguments.quiet) as progress:
         for number, item in enumerate(items):
             bar = Bar(progress, f"{number + 1} of {len(items)}, {item.photograph.name}")

@@ -20,7 +20,7 @@ from engine.optimizers import check_resumable
 from tools.cli.command_line import positive_float, positive_int, tell
 from tools.cli.curve import Curve
 from tools.cli.machine import cpu_name
-from tools.cli.options import Options, levels_of
+from tools.cli.options import STARTS, Options, levels_of
 from tools.cli.progress import Progress
 from tools.cli.session import Listener
 from tools.media.archive import read_archive, write_archive
@@ -33,7 +33,7 @@ from tools.stylize.timelapse import Timelapse
 
 LOG_BEGINS = b'{"event": "start"'
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; one that a later program changes gets the next number."""
 
 _FORM = {
@@ -167,12 +167,15 @@ def settings_of(options: Options) -> dict[str, Any]:
 def decisive(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of recorded settings that a picture's bits depend on, layers with their weights.
 
-    What has other settings than a picture of this program comes out as it is, and equals none.
+    A first picture out of a file counts by its hash, which is recorded elsewhere. What has other settings than a
+    picture of this program comes out as it is, and equals none.
     """
     settings = dict(recorded)
-    names = [field.name for field in dataclasses.fields(Options) if field.name not in ("model", "init", "device")]
-    if not (set(names) <= settings.keys() and fits(settings, {"size": int})):
+    names = [field.name for field in dataclasses.fields(Options) if field.name not in ("model", "device")]
+    if not (set(names) <= settings.keys() and fits(settings, {"size": int, "init": str})):
         return settings
+    if settings["init"] not in STARTS:
+        settings["init"] = "a file"
     for name, share in (("content_layers", 1.0), ("style_layers", None)):
         if fits(settings[name], [str]):
             settings[name] = dict.fromkeys(settings[name], share or 1 / max(len(settings[name]), 1))

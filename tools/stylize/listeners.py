@@ -16,7 +16,7 @@ from tools.cli.command_line import describe
 from tools.cli.curve import Curve
 from tools.cli.disk import Space, save_somewhere
 from tools.cli.estimate import seconds_of_run
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import finished
 from tools.cli.session import Bar, Facts, Listener, is_made, standing, standing_at_end
 from tools.media.picture import Picture
@@ -79,7 +79,7 @@ class Pictures(Listener):
             self._save(result, facts)
             self._progress.write(
                 f"{NAME}: {result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in "
-                f"{result.evaluations} evaluations, {duration(time.perf_counter() - self._began)}; wrote "
+                f"{counted(result.evaluations, 'evaluation')}, {duration(time.perf_counter() - self._began)}; wrote "
                 f"{self._arguments.output}"
             )
 
@@ -122,7 +122,7 @@ class Report(Bar):
         iterations, every = self._task.options.iterations, self._task.arguments.report_every
         left = dataclasses.replace(self._task.options, iterations=iterations - self._done)
         takes = duration(seconds_of_run(job, left, self._seconds, 2 + left.iterations // every))
-        more = f"iterations {self._done + 1} to {iterations}" if self._done else f"{iterations} iterations"
+        more = f"iterations {self._done + 1} to {iterations}" if self._done else counted(iterations, "iteration")
         time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {more}"
         if self._task.begins_small:
             self._say(time_needed)

@@ -18,12 +18,12 @@ _FILES = ("log", "plot", "checkpoint", "timelapse")
 """The arguments that name a file to be written, besides the pictures."""
 
 
-def check_outputs(arguments: argparse.Namespace, resumed: bool = False) -> None:
+def check_outputs(arguments: argparse.Namespace, resumed: Path | None = None) -> None:
     """Raise ValueError for an output that cannot be written, before anything is computed.
 
     Parameters
     ----------
-    resumed : whether the checkpoint that is there is to be gone on from.
+    resumed : the checkpoint that is gone on from, the only one there may be.
     """
     check_output(arguments.output)
     remove_unfinished(arguments.output.parent)
@@ -31,7 +31,7 @@ def check_outputs(arguments: argparse.Namespace, resumed: bool = False) -> None:
     if checkpoint is not None:
         check_writable(checkpoint)
         remove_unfinished(checkpoint.parent)
-        if checkpoint.exists() and not resumed:
+        if checkpoint.exists() and not (resumed is not None and same_file(checkpoint, resumed)):
             raise ValueError(
                 f"--checkpoint {str(checkpoint)!r} exists: go on from it with --resume, or remove it first"
             )
@@ -103,10 +103,14 @@ def same_file(first: Path, second: Path) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-def _is_snapshot(arguments: argparse.Namespace, path: Path) -> bool:
-    """Say whether ``path`` is called as a snapshot would be."""
+def is_snapshot(output: Path, path: Path) -> bool:
+    """Say whether ``path`` is called as a snapshot of the picture ``output`` would be."""
     # Not Path.resolve, which raises on a loop of links.
-    output, path = Path(os.path.realpath(arguments.output)), Path(os.path.realpath(path))
+    output, path = Path(os.path.realpath(output)), Path(os.path.realpath(path))
     number = path.stem.removeprefix(f"{output.stem}-")
     named = path.stem == f"{output.stem}-{number}" and number.isdigit() and path.suffix == output.suffix
-    return bool(arguments.save_every) and named and path.parent == output.parent
+    return named and path.parent == output.parent
+
+
+def _is_snapshot(arguments: argparse.Namespace, path: Path) -> bool:
+    return bool(arguments.save_every) and is_snapshot(arguments.output, path)

@@ -17,9 +17,9 @@ from engine.multiscale import Level, coarse_to_fine
 from engine.optimize import Result
 from engine.stylize import Job
 from tools.cli.disk import Space, picture_bytes, save_somewhere
-from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run
+from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run, work
 from tools.cli.options import FIRST_DRAFT
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import at_level, finished, painting_sizes, picture_levels
 from tools.cli.session import Bar, Facts, Listener, Session, follow
 from tools.media.files import Lines
@@ -47,8 +47,8 @@ def make_picture(
     """
 
     def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
-        if image is None and resumed is not None:
-            return task.rendering(level, resumed.picture or task.first)
+        if image is None and resumed is not None and resumed.picture is not None:
+            return task.rendering(level, resumed.picture)
         if image is None:
             return task.rendering(level, first_draft(task, level) if task.options.init == FIRST_DRAFT else task.first)
         return task.rendering(level, Picture(image, resize(task.content, *image.shape[:2]).alpha))
@@ -137,12 +137,13 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
         if run.done:
             progress.reach(run.done, iterations)
         of_level = seconds_of_run(job, job.settings, seconds, 0)
-        # An evaluation takes four times as long from level to level, and so does a look at the paintings.
         sizes = painting_sizes([style.size for style in task.styles], at_level(task.options, level), (height, width))
         of_paintings = seconds_of_paintings(job, sizes, seconds)
         left = of_level * (iterations - run.done) / iterations
-        remaining = left + sum((of_level + of_paintings) * 4**more for more in range(1, level.count - level.number + 1))
-        which = f"iterations {run.done + 1} to {iterations}" if run.done else f"{iterations} iterations"
+        larger = [1 << more for more in range(1, level.count - level.number + 1)]
+        growth = sum(work(height * times, width * times) for times in larger) / work(height, width)
+        remaining = left + (of_level + of_paintings) * growth
+        which = f"iterations {run.done + 1} to {iterations}" if run.done else counted(iterations, "iteration")
         progress.write(
             f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(left)} for {which}, "
             f"about {duration(remaining)} to the end"
@@ -155,7 +156,7 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
         ]
         result = run.follow(job, listeners, began, keep)
         progress.write(
-            f"{NAME}: {name}: {result.iterations} iterations, loss {result.initial_value:.4g} -> "
+            f"{NAME}: {name}: {counted(result.iterations, 'iteration')}, loss {result.initial_value:.4g} -> "
             f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
         )
     if result.stop == "interrupted":

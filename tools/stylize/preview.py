@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from engine.load import load_network
-from engine.multiscale import fit
+from tools.cli.command_line import describe
 from tools.cli.progress import Progress, duration
-from tools.cli.rendering import finished, rendering
+from tools.cli.rendering import finished, picture_size, rendering
 from tools.cli.session import Bar, follow
 from tools.media.files import sha256_of
 from tools.media.saving import save_image
@@ -19,10 +20,21 @@ from tools.stylize.task import Task
 
 
 def preview_was_interrupted(task: Task) -> bool:
-    """Make the picture's preview; tell whether that was interrupted, after which there is to be no picture either."""
+    """Make the picture's preview; tell whether that was interrupted, after which there is to be no picture either.
+
+    One that cannot be made costs nothing but itself: the draft network may lack what the picture's has.
+    """
+    try:
+        return _make_preview(task)
+    except ValueError as error:
+        task.say(f"no preview: {describe(error)}")
+        return False
+
+
+def _make_preview(task: Task) -> bool:
     began = time.perf_counter()
     arguments, options = task.arguments, task.options
-    height, width = fit(*task.content.size, min(options.size, LONG_SIDE))
+    height, width = picture_size(task.content.size, replace(options, size=min(options.size, LONG_SIDE)))
     if (height, width) == task.size and same_file(task.model, DRAFT_FILE):
         task.say("no preview: the picture itself is by the draft network, and no larger than one would be")
         return False

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.multiscale import usual_levels
 from engine.stylize import content_weight_at
 from tools.cli.command_line import Parser, tell
 from tools.cli.options import PAPER, STARTS
@@ -142,6 +143,8 @@ def made_again(picture: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     if "model" not in given and settings.get("model"):
         found["model"] = find.model(str(settings["model"]))
     found["output"] = picture.with_stem(f"{picture.stem}-again")
+    if "size" in given and settings.get("levels") == usual_levels(settings["size"]):
+        del found["levels"]  # nobody need have asked for them: another size has as many as suit it
     arguments = overridden(found, given)
     if "content_weight" not in given and not given.get("paper"):
         arguments["content_weight"] = _weight_at(settings, given)

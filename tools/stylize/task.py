@@ -35,6 +35,7 @@ from tools.cli.rendering import (
 from tools.media.files import byte_count, sha256_of
 from tools.media.images import load_image, load_painting
 from tools.media.picture import Picture
+from tools.media.saving import check_side
 from tools.models.cache import DRAFT_FILE, announce_draft, resolve_model
 from tools.models.loading import about_preprocessing, load, with_model
 from tools.stylize.account import NAME
@@ -182,6 +183,7 @@ def read_task(arguments: argparse.Namespace, options: Options, given: Given | No
     tell_notes(NAME, told, arguments.quiet)
     options, styles, first, model, network = given.options, given.styles, given.first, given.model, given.network
     size, style_shapes = picture_size(content.size, options), [style.size for style in given.looked_at]
+    check_side(arguments.output, max(size))
     pictures = [content, *given.looked_at, *([] if first is None or options.init == "style" else [first])]
     room = make_room(network, options, size, painting_sizes(style_shapes, options, size))
     needed = peak_memory(network.device, room.needed, decoded_bytes(picture.size for picture in pictures))

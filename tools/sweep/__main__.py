@@ -46,7 +46,7 @@ from tools.cli.options import (
     network_part,
     options_from,
 )
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import (
     check_layers,
     check_levels,
@@ -457,7 +457,9 @@ class _Sweep:
             already = f", {there} of them there already" if there else ""
             memory = f"about {byte_count(self.costs.needed + PROCESS_BYTES)} of memory"
             each = memory if self.workers.working == 1 else f"{memory} each"
-            progress.write(f"{NAME}: {len(self.folder.cells)} cells{already}; {self.workers.description}, {each}")
+            progress.write(
+                f"{NAME}: {counted(len(self.folder.cells), 'cell')}{already}; {self.workers.description}, {each}"
+            )
             bar = Bar(progress)
             try:
                 if not self.arguments.quiet and self.todo:

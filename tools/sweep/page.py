@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from engine.multiscale import fit
 from tools.media.grid import Grid, Record
 from tools.media.images import load_image
 from tools.media.picture import resize
-from tools.media.saving import save_image
+from tools.media.saving import encoded_image
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
 
@@ -237,10 +236,8 @@ def _embedded(path: Path, side: int | None) -> str:
     picture = load_image(path)
     height, width, _ = picture.pixels.shape
     picture = resize(picture, *fit(height, width, min(side, max(height, width))))
-    with tempfile.TemporaryDirectory() as folder:
-        tile = Path(folder) / "tile.jpg"
-        save_image(tile, picture.pixels, picture.alpha)
-        return f"data:image/jpeg;base64,{base64.b64encode(tile.read_bytes()).decode()}"
+    tile = encoded_image(".jpg", picture.pixels, picture.alpha)
+    return f"data:image/jpeg;base64,{base64.b64encode(tile).decode()}"
 
 
 # ---- data ----

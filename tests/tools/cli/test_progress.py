@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 
 
 class Clock:
@@ -19,6 +19,32 @@ class Clock:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class ClosedTerminal(Terminal):
+    """A terminal whose window was closed, after a moment."""
+
+    closed_now = False
+
+    def write(self, text: str) -> int:
+        if self.closed_now:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    stream = ClosedTerminal()
+    with Progress(3, "iterations", "stylize", stream=stream) as progress:
+        progress.write("there is a terminal")
+        stream.closed_now = True
+        progress.update(1, "loss 3")
+        progress.write("nobody reads this")
+        progress.write("nor this")
+    assert "there is a terminal" in stream.getvalue()
+
+
+def test_things_are_counted_in_words():
+    assert [counted(number, "picture") for number in (0, 1, 2)] == ["0 pictures", "1 picture", "2 pictures"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,23 @@ def test_what_is_recorded_is_not_made_again(folder, networks, tmp_path, monkeypa
     assert judge_all(*arguments) == made
 
 
+def test_verdicts_on_other_networks_or_settings_are_not_taken_for_these(folder, networks, tmp_path):
+    record = tmp_path / "verdicts.jsonl"
+    given = {"small": (networks["small"], 1e-3)}
+    arguments = (networks["teacher"], given, folder / "pictures", [("photo", "painting")])
+    judge_all(*arguments, 32, 2, record, hashes={"small": "a hash"})
+    for size, iterations, one in ((40, 2, "a hash"), (32, 3, "a hash"), (32, 2, "another")):
+        with pytest.raises(ValueError, match="has verdicts on other networks or settings: give another --record"):
+            judge_all(*arguments, size, iterations, record, hashes={"small": one})
+    with pytest.raises(ValueError, match="other networks or settings"):
+        judge_all(*arguments[:1], {"small": (networks["small"], 1e-2)}, *arguments[2:], 32, 2, record)
+    for line in ('{"event": "start"}', record.read_text("utf-8")[:40]):
+        with record.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        with pytest.raises(ValueError, match=r"verdicts.jsonl', line 2, is no verdict: remove it"):
+            judge_all(*arguments, 32, 2, record, hashes={"small": "a hash"})
+
+
 def test_the_table_has_geometric_means_and_marks_what_was_not_learnt_from():
     def of(style):
         return Verdict(0.5, {"conv1_1": style, "conv2_1": style}, 1e-3)

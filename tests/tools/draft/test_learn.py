@@ -9,13 +9,17 @@ from engine.load import load_network
 from engine.onnx.writer import write_onnx
 from engine.preprocessing import PREPROCESSING, preprocessing_metadata
 from kernels.cpu.threads import Threads
+from tests.tools.calling import called
 from tools.draft import chain as chains
+from tools.draft.__main__ import main
 from tools.draft.chain import chain_of, features, nodes_of, weight_gradients
 from tools.draft.learn import PARTS, agreement, gradients_of, learn, pivots, rectified_least_squares
 from tools.draft.practice import BALANCE, network_of, practiced, scaled
+from tools.media.saving import save_image
 from tools.models.random_vgg import random_vgg
 
 WIDTHS = (3, 4, 5, 6, 6)
+METADATA = preprocessing_metadata(PREPROCESSING["caffe"])
 FEW_STEPS = tuple(dataclasses.replace(part, steps=12, batch=3, rate=0.01) for part in PARTS)
 
 
@@ -23,7 +27,7 @@ FEW_STEPS = tuple(dataclasses.replace(part, steps=12, batch=3, rate=0.01) for pa
 def teacher(tmp_path_factory):
     """A VGG-19 of an eighth of the width with random weights, in a file and as a network."""
     path = tmp_path_factory.mktemp("teacher") / "vgg19.onnx"
-    write_onnx(path, random_vgg("vgg19", width=1 / 8), preprocessing_metadata(PREPROCESSING["caffe"]))
+    write_onnx(path, random_vgg("vgg19", width=1 / 8), METADATA)
     return load_network(path, threads=1)
 
 
@@ -168,3 +172,18 @@ def test_the_gradient_of_pooling_leaves_out_an_odd_row():
     g = np.ones((2, 2, 2), np.float32)
     assert chains.pool_gradient(g, x.shape)[4].max() == 0
     assert chains.pool_gradient(g, x.shape)[:4].min() == 0.25
+
+
+def test_what_cannot_be_learnt_from_is_told_before_anything_is_learnt(teacher, crops, tmp_path, capsys):
+    chain = [layer for layer in chain_of(teacher.nodes) if layer.name != "conv3_4"]  # as in a VGG-16
+    with pytest.raises(ValueError, match=r"the teacher has no conv3_4: give a VGG-19"):
+        learn(chain, crops, Threads(1), widths=WIDTHS, parts=FEW_STEPS)
+    small = tmp_path / "pictures"
+    small.mkdir()
+    save_image(small / "narrow.png", np.zeros((40, 400, 3)))
+    write_onnx(tmp_path / "teacher.onnx", random_vgg("vgg19", width=0.05), METADATA)
+    command = ["learn", small, small, "--teacher", tmp_path / "teacher.onnx"]
+    output = called(main, capsys, [*command, "-o", tmp_path / "missing/draft.onnx"], 2)[1]
+    assert "missing' does not exist" in output
+    output = called(main, capsys, [*command, "-o", tmp_path / "draft.onnx"], 2)[1]
+    assert "no picture is large enough: with a long side of 384, the other has to have 96" in output

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from engine.multiscale import fit
 from tools.media import images
-from tools.media.images import MAX_PIXELS, extent, load_image, load_painting, read_text
+from tools.media.images import MAX_PIXELS, extent, load_image, load_painting, pictures_in, read_text
 from tools.media.picture import Picture
 from tools.media.saving import save_image
 
@@ -678,6 +678,14 @@ def test_a_file_that_is_called_like_an_address_is_read(tmp_path, monkeypatch):
     Path("http:").mkdir()
     Image.fromarray(noise(2, 3, 3)).save("http:/a.png")
     np.testing.assert_array_equal(load_image("http:/a.png").pixels, noise(2, 3, 3))
+
+
+def test_a_folder_s_pictures_are_all_that_can_be_read(tmp_path):
+    """Those that need a plug-in too: without it each is named, and none is passed over in silence."""
+    names = ["a.HEIC", "b.jxl", "c.png", "d.ppm", "e.j2k"]
+    for name in (*names, "f.txt", ".g.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures_in(tmp_path)] == names
 
 
 HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + b"\0" * 100

@@ -418,6 +418,8 @@ def test_sets_that_would_share_a_file_are_refused(folder, call):
         ((*SMALL, "-o", "{}/photo.png/out"), "photo.png/out"),
         ((*SMALL, "--history", "100000"), "--history must be at most"),
         ((*SMALL, "--device", "cuda"), "cuda"),
+        ((*SMALL, "--style-statistics", "sliced"), "unrecognized arguments: --style-statistics sliced"),
+        ((*SMALL, "--variation-weight", 1), "unrecognized arguments: --variation-weight 1"),
     ],
 )
 def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
@@ -440,6 +442,8 @@ def test_wrong_input_is_answered_in_one_line(folder, call, arguments, message):
         ([*SMALL, "-s", 40], "other settings (size 48 there, 40 here)"),
         ([*SMALL, "-n", 5], "other settings (iterations 4 there, 5 here)"),
         ([*SMALL, "--pooling", "max"], "other settings (pooling average there, max here)"),
+        ([*SMALL, "--edges", "reflect"], "other settings (edges zero there, reflect here)"),
+        ([*SMALL, "--change-tolerance", 0.5], "other settings (change-tolerance 0.0 there, 0.5 here)"),
         (["{}/out/sheet.png", *SMALL[1:]], "is an input, it would be overwritten"),
         (["{}/out/content-conv1_1.png", *SMALL[1:]], "of another image"),
     ],

@@ -70,6 +70,13 @@ def test_what_is_there_is_left_unless_something_has_changed(folder, photos, call
     assert states(folder) == ["skipped"] * 3
     call(*given, "-n", 5)
     assert states(folder) == ["made"] * 3
+    call(*given, "-n", 5, "--init", "noise")
+    assert states(folder) == ["made"] * 3
+    call(*given, "-n", 5, "--init", "{}/other.png")
+    assert states(folder) == ["made"] * 3
+    (folder / "other.png").rename(folder / "renamed.png")
+    call(*given, "-n", 5, "--init", "{}/renamed.png")
+    assert states(folder) == ["skipped"] * 3
     Image.new("RGB", (40, 30), (10, 200, 10)).save(folder / "painting.png")
     call(*given, "-n", 5)
     assert states(folder) == ["made"] * 3
@@ -119,6 +126,12 @@ def test_photographs_are_made_again_as_a_picture_was(folder, photos, call):  # n
         ((*BATCH, "--summary", "{}/missing/a.json"), "missing' does not exist"),
         ((*BATCH, "--summary", "{}/made.json/"), "{}"),
         ((*BATCH, "--summary", "{}/painting.png"), "is also a picture's name"),
+        ((*BATCH, "--summary", "{}/other.png", "--keep", "{}/other.png"), "is also a picture's name or an input"),
+        ((*BATCH, "--summary", "{}/model.onnx"), "is also a picture's name or an input"),
+        (
+            (*BATCH, "--more", "{}/x/a-2.png", "--save-every", 1),
+            "a snapshot of '{}/photos/a.png' may be called '{}/made/a-2.png', as another's picture",
+        ),
         ((*BATCH, "--more", "{}/x/painting.png", "-o", "{}/made"), "would both be '{}/made/painting.png.png'"),
         (("{}/empty", *BATCH[1:]), "has no pictures"),
         ((BATCH[0], "{}/missing.png", *BATCH[2:]), "there is no such file"),

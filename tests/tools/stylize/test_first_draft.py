@@ -118,3 +118,18 @@ def test_what_is_no_start_is_named_with_those_there_are(call):
     said = call(*MADE, "--init", "drafts", code=2)
     assert "draft" in said
     assert said.count("\n") == 1
+
+
+def test_a_run_that_was_killed_before_its_first_iteration_goes_on_with_the_draft(folder, call, monkeypatch):
+    call(*WITH_DRAFT)
+    picture = pixels(folder / "out.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "iteration", interrupted)
+        call(*WITH_DRAFT, "--checkpoint", "{}/run.npz", code=130)
+    (folder / "out.png").unlink()
+    call("--resume", "{}/run.npz")
+    np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

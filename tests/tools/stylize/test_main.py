@@ -380,6 +380,23 @@ def test_a_preview_is_written_before_the_picture(folder, call, monkeypatch):
     assert "draft network, 40x30 pixels, 4 iterations" in said
 
 
+def test_a_preview_that_cannot_be_made_does_not_cost_the_picture(folder, call):
+    """The draft network lacks one of the two layers that two scales need."""
+    layers = ("--style-layers", "conv1_1,conv5_4", "--coarse-style", "{}/other.png")
+    said = call(*WITH_MODEL, *layers, "--preview")
+    assert "no preview: two scales of style need two style layers at least" in said
+    assert not (folder / "out-preview.png").exists()
+    assert (folder / "out.png").exists()
+
+
+def test_the_preview_of_a_tile_is_a_tile(folder, call, monkeypatch):
+    monkeypatch.setattr(tools.stylize.preview, "LONG_SIDE", 40)
+    said = call(*WITH_MODEL, "--preview", "--tile")
+    width, height = opened(folder / "out-preview.png").size
+    assert f"draft network, {width}x{height} pixels" in said
+    assert (width % 16, height % 16) == (0, 0)
+
+
 def test_the_picture_does_not_depend_on_its_preview(folder, call):
     call(*WITH_MODEL)
     plain = pixels(folder / "out.png")
@@ -570,6 +587,11 @@ def test_a_size_that_is_too_small_comes_with_a_remedy(folder, call, given, remed
         ((SMALL[0], "{}/model.onnx", *SMALL[2:]), "model.onnx"),
         ((*SMALL[:2], "-o", "{}/out.txt"), "out.txt"),
         ((*SMALL[:2], "-o", "{}/missing/out.png"), "does not exist"),
+        (
+            (*SMALL[:2], "-o", "{}/out.webp", "-s", 16384),
+            "WEBP holds 16383 pixels a side at most, of the picture's 16384: choose a .png or a .tif",
+        ),
+        ((*SMALL, "--learning", 3), "unrecognized arguments: --learning 3"),
         ((*SMALL[:2], "-o", "{}/photo.png"), "is an input, it would be overwritten"),
         (("{}/out-preview.png", *SMALL[1:], "--preview"), "is an input, it would be overwritten"),
         ((*SMALL, "--log", "{}/out-preview.png", "--preview"), "is also a picture's name"),

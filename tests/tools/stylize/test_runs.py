@@ -20,7 +20,8 @@ from engine.optimize import METHODS
 from engine.optimizers.setulb import check_solver
 from tests.tools.conftest import ROOT
 from tests.tools.disk import full_disk
-from tests.tools.stylize.test_main import SMALL, WITH_MODEL, call, facts, opened, pixels  # noqa: F401 (a fixture)
+from tests.tools.stylize.test_main import SMALL, WITH_MODEL, call, facts, interrupt, opened, pixels  # noqa: F401 (a fixture)
+from tools.cli.options import PAPER
 from tools.media import archive
 from tools.media.archive import read_archive, write_archive
 from tools.stylize.__main__ import build_parser
@@ -253,7 +254,7 @@ def other_model(path: Path) -> None:
         (lambda path: path.write_bytes(b"text"), (), "it is no archive of arrays, or is damaged"),
         (lambda path: np.savez(path, image=np.zeros(3)), (), "it is no archive of arrays, or is damaged"),
         (changed_about(program="another"), (), "is no checkpoint of this program"),
-        (changed_about(format=2), (), "is a checkpoint of format 2, this program reads 1"),
+        (changed_about(format=1), (), "is a checkpoint of format 1, this program reads 2"),
         (changed_about(versions={"numpy": "1.0"}), (), "was made with numpy 1.0, this is "),
         (changed_about(level=7), (), "was made in other sizes"),
         (changed_about(points="many"), (), "is a checkpoint that is damaged"),
@@ -269,7 +270,7 @@ def other_model(path: Path) -> None:
         (None, ("-s", 48), "was made with --size 64, this is 48: leave it out"),
         (None, ("--optimizer", "adam"), "was made with --optimizer l-bfgs, this is adam: leave it out"),
         (None, ("--again", "{}/out.png"), "use one of them"),
-        (None, ("--checkpoint", "{}/painting.png"), "is an input, it would be overwritten"),
+        (None, ("--checkpoint", "{}/painting.png"), "exists: go on from it with --resume, or remove it first"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_told_in_one_line(folder, call, kill, change, given, message):  # noqa: F811
@@ -358,6 +359,41 @@ def test_what_is_given_counts_more_than_what_was_recorded(folder, call):  # noqa
     assert (text["size"], text["iterations"], text["seed"]) == (24, 2, 3)
     # A quarter of the pixels: the balance of content and style stays as it was.
     assert text["content_weight"] == pytest.approx(0.04)
+
+
+def test_the_papers_settings_are_those_of_a_picture_made_again_with_them(folder, call):  # noqa: F811
+    call(*WITH_MODEL, "-n", 7)
+    call("--again", "{}/out.png", "--paper", "-n", 2, "-q")
+    settings = facts(folder / "out-again.png", "Settings")
+    assert {name: settings[name] for name in PAPER} == json.loads(json.dumps(PAPER | {"iterations": 2}))
+    # And where a run by them goes on with them.
+    call("{}/photo.png", "{}/painting.png", "-o", "{}/paper.png", "-m", "{}/model.onnx", "-s", 24, "--paper", "-n", 3)
+    picture = pixels(folder / "paper.png")
+    archive = ("--checkpoint", "{}/paper.npz", "--checkpoint-every", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 2)
+        call(*WITH_MODEL, "-s", 24, "--paper", "-n", 3, "-o", "{}/paper.png", *archive, "-q", code=130)
+    call("--resume", "{}/paper.npz", "--paper", "-n", 3, "-q")
+    np.testing.assert_array_equal(pixels(folder / "paper.png"), picture)
+
+
+def test_another_size_has_as_many_sizes_on_the_way_as_suit_it(folder, call):  # noqa: F811
+    call(*SMALL[:3], "{}/out.png", "-m", "{}/model.onnx", "-s", 48, "-n", 1, "-q")
+    assert facts(folder / "out.png", "Settings")["levels"] == 1
+    call("--again", "{}/out.png", "-s", 400, "-q")
+    assert facts(folder / "out-again.png", "Settings")["levels"] == 3
+    call("--again", "{}/out-again.png", "-s", 48, "-o", "{}/small.png", "-q")
+    assert facts(folder / "small.png", "Settings")["levels"] == 1
+    call("--again", "{}/out.png", "-s", 64, "--levels", 2, "-o", "{}/two.png", "-q")
+    assert facts(folder / "two.png", "Settings")["levels"] == 2
+
+
+def test_another_runs_checkpoint_is_left_alone(folder, call, kill):  # noqa: F811
+    kill(3, *KEPT)
+    (folder / "other.npz").write_bytes(b"another run's")
+    said = call("--resume", "{}/run.npz", "--checkpoint", "{}/other.npz", "-q", code=2)
+    assert "exists: go on from it with --resume" in said
+    assert (folder / "other.npz").read_bytes() == b"another run's"
 
 
 def test_files_are_found_in_the_present_folder_and_told_by_their_hashes(folder, call, monkeypatch, tmp_path):  # noqa: F811
