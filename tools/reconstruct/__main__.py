@@ -297,7 +297,7 @@ class _Pictures:
         found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
         made = sum(finished(facts) for facts in found.values())
         said = f"{made} of {_count(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
-        if found or self.failed:
+        if found:
             asked = {layer for target in self.targets for layer in target.layers}
             layers = [layer for layer in self.network.layers if layer in asked]
             write_text(self.folder.path / TABLE, table(self.targets, found, self.failed, layers))

@@ -10,6 +10,7 @@ const page = {
   layers: [], // the style layers that have a slider
   further: {}, // options of a picture that have no control here
   recommended: null, // the content weight that suits the network and the size
+  wanted: 0, // a content weight that its slider does not show yet, for the recommended one is not known
   run: null, // the picture that is being made
   form: "", // its form, as last seen
   points: [],
@@ -31,10 +32,9 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-function shape(tag, attributes = {}, text = "") {
+function shape(tag, attributes = {}) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = text;
   return made;
 }
 
@@ -180,7 +180,8 @@ function formNow() {
   if (byId("init").value) options.init = byId("init").value;
   if (byId("colors").selectedIndex > 0) options.colors = byId("colors").value;
   const turned = Number(byId("content").value);
-  if (turned && page.recommended) options.content_weight = String(Number((page.recommended * 10 ** turned).toPrecision(4)));
+  if (page.wanted) options.content_weight = String(page.wanted);
+  else if (turned && page.recommended) options.content_weight = String(Number((page.recommended * 10 ** turned).toPrecision(4)));
   const strokes = Number(byId("style-size").value);
   if (strokes) options.style_size = String(Math.max(1, Math.round(Number(options.size) * 2 ** strokes)));
   const smooth = smoothness();
@@ -222,12 +223,12 @@ function fill(form) {
   const layers = take("style_layers");
   const listed = layers ? layers.split(",").map((part) => part.split(/:(?=[^:]*$)/)) : page.about.layers.map((name) => [name]);
   layerSliders(listed.map(([name, weight]) => [name, weight === undefined ? 1 : Number(weight) * listed.length]));
-  const alpha = Number(take("content_weight") || 0);
+  page.wanted = Number(take("content_weight") || 0);
+  byId("content").value = 0;
   page.further = options;
   showChosen();
   remember();
-  byId("content").value = alpha && page.recommended ? Math.log10(alpha / page.recommended) : 0;
-  estimate({ content_weight: alpha });
+  estimate();
 }
 
 function choose(select, value) {
@@ -260,12 +261,19 @@ function showValues() {
   byId("variation-value").textContent = smoothness() ? number(smoothness()) : "off";
 }
 
+// Whether what is chosen here is what the picture in hand is made of: if not, it is to be another picture.
+function isOfRun() {
+  const mine = formNow(), of = page.run.form;
+  const made = (form) => [form.content, form.style, Number(form.options.size || page.about.size), form.options.model || page.about.default];
+  return JSON.stringify(made(mine)) === JSON.stringify(made(of));
+}
+
 // What is turned while a picture is made is sent to it; else it waits for the start.
 const liveChanged = doing(async () => {
   showValues();
   remember();
   estimate();
-  if (!page.run || page.view.kind !== "run") return;
+  if (!page.run || page.view.kind !== "run" || !isOfRun()) return;
   const mine = formNow(), options = { ...page.run.form.options };
   for (const name of page.about.live) {
     delete options[name];
@@ -301,34 +309,32 @@ function remembered() {
 let asked = 0;
 let estimating = null;
 
-function estimate(wanted = {}) {
+function estimate() {
   showValues();
   clearTimeout(estimating);
   if (!page.chosen.content || !page.chosen.style.length) {
     byId("estimate").textContent = "";
     return;
   }
-  estimating = setTimeout(() => estimateNow(wanted), wanted.content_weight ? 0 : 150);
+  estimating = setTimeout(estimateNow, page.wanted ? 0 : 150);
 }
 
-async function estimateNow(wanted) {
-  const mine = ++asked;
+async function estimateNow() {
+  const mine = ++asked, wanted = page.wanted;
   try {
-    const form = formNow();
-    if (wanted.content_weight) form.options.content_weight = String(wanted.content_weight);
-    const told = await send("estimate", form);
+    const told = await send("estimate", formNow());
     if (mine !== asked) return;
     page.recommended = told.recommended;
     page.untimed = told.seconds === null;
-    if (wanted.content_weight) {
-      byId("content").value = Math.log10(wanted.content_weight / told.recommended);
+    if (wanted && wanted === page.wanted) {
+      byId("content").value = Math.log10(wanted / told.recommended);
+      page.wanted = 0;
       showValues();
       remember();
     }
     const time = told.seconds === null ? "time not known yet" : `about ${duration(told.seconds)}`;
     const sizes = told.levels > 1 ? `, in ${told.levels} sizes` : "";
     byId("estimate").textContent = `${told.width} × ${told.height} pixels${sizes}: ${time}, ${told.memory} of memory`;
-    byId("estimate").classList.remove("bad");
   } catch (error) {
     if (mine === asked) byId("estimate").textContent = error.message;
   }
@@ -526,8 +532,21 @@ function showQueue() {
   );
 }
 
+// The way back from a picture of the strip to the one that is being made.
+function inHand() {
+  const back = element("button", { type: "button", id: "in-hand" }, "The picture in hand");
+  back.addEventListener("click", () => {
+    page.view = { kind: "run" };
+    showStrip();
+    showStage();
+    byId("stage").scrollIntoView();
+  });
+  return element("li", {}, back);
+}
+
 function showStrip() {
   byId("pictures").replaceChildren(
+    ...(page.run && page.view.kind === "picture" ? [inHand()] : []),
     ...page.pictures.map((made) => {
       const open = element("button", { type: "button", class: "open", "aria-label": `Show picture ${made.number}` }, element("img", { src: `pictures/${made.number}.jpg`, alt: "", loading: "lazy" }));
       open.setAttribute("aria-current", page.view.kind === "picture" && page.view.number === made.number);
@@ -567,8 +586,8 @@ function told(event) {
     page.run = run;
     const form = JSON.stringify(run.form);
     if (form !== page.form && !page.sending) {
-      page.form = form; // changed in another tab
-      fill(run.form);
+      page.form = form; // changed in another tab, or the page has just been opened
+      if (isOfRun() || (!page.chosen.content && !page.chosen.style.length)) fill(run.form);
     }
   } else {
     page.run = null;
@@ -581,33 +600,39 @@ function told(event) {
   const ended = before !== null && !page.run && page.view.kind === "run";
   if (ended && page.pictures.length && !news.failures.some((failure) => failure.number === before))
     page.view = { kind: "picture", number: page.pictures[0].number };
-  if (news.pictures || ended) showStrip();
+  if (news.pictures || before !== (page.run ? page.run.number : null)) showStrip();
   for (const failure of news.failures)
     if (!page.failures.has(failure.number)) {
       page.failures.add(failure.number);
       if (page.heard) fail(failure.reason);
     }
   page.heard = true;
-  byId("live-note").textContent = page.run ? "heard by the picture at once" : "also while it is made";
+  byId("live-note").textContent = page.run && page.view.kind === "run" && isOfRun() ? "heard by the picture at once" : "also while it is made";
   if (page.untimed && !page.run) estimate();
   showQueue();
   showStage();
   showCurves();
 }
 
+// A browser keeps few connections to one address: a tab that nobody sees gives its own back.
+let events = null;
+
 function listen() {
-  const events = new EventSource("events");
+  if (events) events.close();
+  events = null;
+  if (document.hidden) return;
+  events = new EventSource("events");
   events.onmessage = told;
   events.onerror = () => {
-    byId("status").textContent = "The studio does not answer; this page goes on when it does.";
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+    byId("status").textContent = "The studio does not answer. If it has ended, start it again, and open the address that it prints.";
+    if (events && events.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
   };
 }
 
 // ---- masks by brush ----
 
 const tints = ["#ffd400", "#ff3b7f", "#23b5ff", "#5ddf3f", "#b06bff", "#ff8a1f"];
-const board = { layers: [], place: 0, at: null, drawing: false };
+const board = { layers: [], place: 0, at: null };
 
 async function openMasks() {
   const photograph = byId("board").querySelector("img");
@@ -622,6 +647,7 @@ async function openMasks() {
   board.layers = await Promise.all(kinds.map((_, place) => layer(width, height, tints[place % tints.length], names[place])));
   board.place = 0;
   Object.assign(byId("board").querySelector("canvas"), { width, height });
+  byId("mask-note").textContent = "";
   byId("masks").showModal();
   showBoard();
 }
@@ -735,9 +761,21 @@ async function saved(one, name) {
   return (await bringIn(new File([blob], name), "mask")).name;
 }
 
+function isPainted(one) {
+  const { data } = one.canvas.getContext("2d").getImageData(0, 0, one.canvas.width, one.canvas.height);
+  for (let place = 3; place < data.length; place += 4) if (data[place]) return true;
+  return false;
+}
+
 async function takeMasks() {
-  byId("masks").close();
+  for (const one of board.layers) one.drawn = isPainted(one); // it may all have been erased
   const [kept, ...places] = board.layers;
+  const without = places.findIndex((one) => !one.drawn);
+  if (without >= 0 && places.some((one) => one.drawn)) {
+    byId("mask-note").textContent = `Painting ${without + 1} has no place yet.`;
+    return;
+  }
+  byId("masks").close();
   if (kept.changed) page.chosen.keep = kept.drawn ? await saved(kept, "keep.png") : null;
   if (places.some((one) => one.changed))
     page.chosen.mask = places.some((one) => one.drawn) ? await Promise.all(places.map((one, place) => saved(one, `place-${place + 1}.png`))) : [];
@@ -773,6 +811,7 @@ async function begin() {
     page.chosen.style.push(name);
     page.chosen.mask = [];
   });
+  byId("content").addEventListener("input", () => (page.wanted = 0));
   for (const name of ["content", "style-size", "variation"]) {
     byId(name).addEventListener("input", showValues);
     byId(name).addEventListener("change", liveChanged);
@@ -794,6 +833,7 @@ async function begin() {
     byId("larger").value = "";
     const options = (made || page.run).form.options;
     const size = Math.min(about.largest, Math.round(Number(options.size || about.size) * factor));
+    if (made && !page.run) page.view = { kind: "run" };
     await send(made ? `pictures/${made.number}/larger` : `run/${page.run.number}/larger`, { size });
   }));
   byId("beside").addEventListener("change", showStage);

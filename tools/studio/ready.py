@@ -87,6 +87,8 @@ class Ready:
 def plan_of(order: Order, shelf: Shelf, networks: Networks) -> Plan:
     """Return what an order comes to; raises ValueError for what does not fit together, or into the memory."""
     options = order.options
+    for name in (*order.mask, *([] if order.keep is None else [order.keep])):
+        shelf.size_of(name)  # those that have gone are told
     content, styles = shelf.size_of(order.content), [shelf.size_of(name) for name in order.style]
     network = networks.get(options)
     options = check_layers(network, dataclasses.replace(options, levels=levels_of(options)))

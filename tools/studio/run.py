@@ -238,7 +238,10 @@ class Run:
         self._set(note=" ".join(ready.notes))
         stage: Stage | None = None
         if _begins_with_draft(ready):
-            ready, stage = self._minimize(ready, None, read, _draft_starter(draft(ready)), 0)
+            try:
+                ready, stage = self._minimize(ready, None, read, _draft_starter(draft(ready)), 0)
+            except ValueError as error:  # it costs nothing but a first look
+                self._set(note=" ".join([*ready.notes, f"no draft: {describe(error)}"]))
         image: Picture | None = None
         number = 1
         while number <= levels_of(ready.options) and not (self._stopped and stage is not None):

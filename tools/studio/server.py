@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from tools.cli.command_line import describe
-from tools.cli.options import COLORS, MAX_LEVELS, Options
+from tools.cli.options import COLORS, Options
 from tools.media.files import byte_count
 from tools.models.cache import DRAFT
 from tools.studio.networks import Networks
@@ -126,16 +126,22 @@ class Site:
 
     def _check(self) -> None:
         request = self._bottle.request
-        own = {f"{HOST}:{self.port}", f"localhost:{self.port}"}
+        port = "" if self.port == 80 else f":{self.port}"  # as browsers have it
+        own = {f"{HOST}{port}", f"localhost{port}"}
         if request.get_header("Host") not in own:
             raise RefusedError(403, "this is not the host that was asked for")
         origin = request.get_header("Origin")
         # A browser names the origin of whatever is not a plain look at a page.
         if origin not in {f"http://{host}" for host in own} and (origin is not None or request.method != "GET"):
             raise RefusedError(403, "this comes from another site's page")
-        given = request.query.get("token") or request.get_cookie(self._cookie) or ""
+        given = request.query.get("token") or self._token_of_cookie(request.get_header("Cookie") or "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             raise RefusedError(403, "the token is missing: open the address that the studio has printed")
+
+    def _token_of_cookie(self, header: str) -> str:
+        """Return the token in a request's cookies, among those of other programs, whatever these may look like."""
+        cookies = (part.strip().partition("=") for part in header.split(";"))
+        return next((value.strip('"') for name, _, value in cookies if name == self._cookie), "")
 
     @property
     def _cookie(self) -> str:
@@ -186,7 +192,6 @@ class Site:
                 "size": defaults.size,
                 "iterations": defaults.iterations,
                 "largest": MAX_SIDE,
-                "levels": MAX_LEVELS,
                 "paintings": MAX_PAINTINGS,
                 "upload": MAX_UPLOAD,
                 "folder": str(self.shelf.folder),
@@ -242,12 +247,15 @@ class Site:
             time.sleep(_EVENT_SECONDS)
 
     def _order(self, run: Run) -> dict[str, Any]:
-        order = run.order
-        return {"number": run.number, "form": form_of(order), "command": self.queue.command(order)}
+        return {"number": run.number, "form": form_of(run.order)}
 
     def _run(self, run: Run) -> dict[str, Any]:
         state = dataclasses.asdict(run.state)
-        return self._order(run) | state | {"marks": run.marks, "steered": run.steered}
+        try:
+            command = self.queue.command(run.order)
+        except ValueError:  # one of its files has gone meanwhile
+            command = ""
+        return self._order(run) | state | {"command": command, "marks": run.marks, "steered": run.steered}
 
     def _made(self, made: Made) -> dict[str, Any]:
         height, width = made.size
@@ -301,8 +309,6 @@ class Site:
         if order.options.size > MAX_SIDE:
             raise ValueError(f"{order.options.size} pixels are more than {MAX_SIDE}: use the command line for that")
         plan_of(order, self.shelf, self.networks)
-        for name in (*order.mask, *([] if order.keep is None else [order.keep])):
-            self.shelf.size_of(name)
         return self._json({"number": self.queue.add(order).number})
 
     def _command(self, number: int, command: str) -> Any:

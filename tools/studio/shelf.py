@@ -106,7 +106,7 @@ class Shelf:
         """
         kept = f"{_stem(name)}-{hashlib.sha256(content).hexdigest()[:10]}{_suffix(name)}"
         path = self.folder / "inputs" / kept
-        if kept not in self._sizes or painting:
+        if kept not in self._sizes or painting or not path.is_file():
             trial = self.folder / "views" / f"trial-{kept}"
             try:
                 with replacing(trial) as temporary:

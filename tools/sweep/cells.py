@@ -40,7 +40,7 @@ from tools.cli.rendering import (
 from tools.cli.session import Facts, Listener, follow, seconds_since, standing, standing_at_end
 from tools.media.files import sha256_of
 from tools.media.images import load_image, load_painting
-from tools.media.picture import Picture
+from tools.media.picture import Picture, resize
 from tools.media.record import file_name
 from tools.models.loading import load
 from tools.sweep.axes import FIXED
@@ -183,7 +183,7 @@ def _prepare(
     check_levels(network, options, content.size, sizes)
 
     def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:
-        start = first if image is None else Picture(image, None)
+        start = first if image is None else Picture(image, resize(content, *image.shape[:2]).alpha)
         return rendering(network, at_level(options, level), content, styles, start)
 
     return picture_levels(options, network), prepared

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 
 from engine.onnx.operators.operator import Array, Call, Gradients, Operator, UnsupportedError
 
@@ -22,6 +21,12 @@ DTYPES = {
     12: np.uint32,
     13: np.uint64,
 }
+
+# Their names there, from 1.
+_NAMES = (
+    *("FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING", "BOOL", "FLOAT16", "DOUBLE"),
+    *("UINT32", "UINT64"),
+)
 
 
 def constant(call: Call) -> Array:
@@ -79,8 +84,8 @@ def dropout_input_gradients(
 
 
 def cast_type(to: int | str) -> int:
-    """Return the number of the type that a Cast's ``to`` stands for; until opset 5 that is its name."""
-    return int(getattr(onnx.TensorProto, to, 0)) if isinstance(to, str) else int(to)
+    """Return the number of the type that a Cast's ``to`` stands for, 0 for none; until opset 5 it is a name."""
+    return int(to) if not isinstance(to, str) else _NAMES.index(to) + 1 if to in _NAMES else 0
 
 
 def cast(call: Call, input: Array) -> Array:

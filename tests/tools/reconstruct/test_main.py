@@ -365,6 +365,8 @@ def test_a_picture_that_fails_is_shown_with_its_reason_and_the_rest_is_made(fold
 def test_nothing_to_optimize_is_said(call):
     _, said = call(*SMALL, "--init", "{}/photo.png", "--content", "conv1_1", code=2)
     assert "content conv1_1: failed: nothing to optimize" in said
+    # What came to nothing leaves nothing that would be in the way of the next.
+    call(*SMALL, "--content", "conv1_1")
 
 
 # ---- what is said ----

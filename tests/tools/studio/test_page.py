@@ -32,7 +32,8 @@ def choose(desk: Browser, folder) -> None:
     desk.until("return page.chosen.style.length")
     desk.set("#size", 64)
     desk.set("#iterations", 100000)
-    desk.run("page.further.optimizer = 'adam'")  # which goes on and on, where L-BFGS has converged
+    # This goes on and on, where L-BFGS has converged.
+    desk.run("Object.assign(page.further, { optimizer: 'adam', change_tolerance: '0' })")
     desk.until("return document.querySelector('#estimate').textContent.includes('64 × 48 pixels')")
 
 
@@ -161,6 +162,78 @@ def test_a_mask_by_brush_is_in_the_picture(desk, page):
     desk.click("#stop")
     desk.until("return page.pictures.length === 1")
     assert f"--keep {page.studio.shelf.input_path(keep)}" in desk.text("#command")
+
+
+def test_a_mask_that_was_erased_is_none_and_each_painting_but_the_last_needs_a_place(desk, page, folder):
+    canvas, done = "#board canvas", "#mask-done"
+    desk.click("#open-masks")
+    desk.until("return document.querySelector('#masks').open && board.layers.length === 1")
+    desk.run("document.querySelector('#board canvas').focus()")
+    desk.type(canvas, " ")
+    desk.click("#mask-clear")
+    desk.click(done)
+    desk.until("return !document.querySelector('#masks').open")
+    assert desk.run("return page.chosen.keep") is None
+    for _ in range(2):
+        desk.type("#drop-style input", str(folder / "other.png"))
+    desk.until("return page.chosen.style.length === 3")
+    desk.click("#open-masks")
+    desk.until("return document.querySelector('#masks').open && board.layers.length === 3")
+    desk.run("document.querySelector('#mask-which').value = '0'")
+    desk.run("document.querySelector('#mask-which').dispatchEvent(new Event('change'))")
+    desk.run("document.querySelector('#board canvas').focus()")
+    desk.type(canvas, " ")
+    desk.click(done)
+    assert desk.text("#mask-note") == "Painting 2 has no place yet."
+    assert desk.run("return document.querySelector('#masks').open")
+
+
+def test_from_a_picture_of_the_strip_there_is_a_way_back_to_the_one_in_hand(desk, page):
+    started(desk)
+    desk.click("#stop")
+    desk.until("return page.pictures.length === 1 && !page.run")
+    desk.click("#start")
+    desk.until("return page.run && page.run.shown")
+    desk.click("#pictures .open")
+    desk.until("return page.view.kind === 'picture'")
+    assert not desk.shown("#pause")
+    desk.click("#in-hand")
+    desk.until("return page.view.kind === 'run'")
+    assert desk.shown("#pause")
+    assert not desk.run("return document.querySelector('#in-hand')")
+    desk.click("#stop")
+    desk.until("return page.pictures.length === 2")
+
+
+def test_what_is_composed_for_the_next_picture_leaves_the_one_in_hand_alone(desk, page, folder):
+    started(desk)
+    desk.type("#drop-content input", str(folder / "other.png"))
+    desk.until("return page.chosen.content.startsWith('other-')")
+    desk.set("#variation", 12)
+    run = page.studio.queue.current
+    step = run.state.iteration
+    until(lambda: run.state.iteration > step + 5)
+    assert not run.steered
+    assert desk.run("return page.chosen.content").startswith("other-")
+    assert desk.text("#live-note") == "also while it is made"
+    desk.click("#start")
+    desk.until("return page.waiting.length === 1")
+    assert page.studio.queue.waiting[0].order.content.startswith("other-")
+    desk.click("#stop")
+    desk.until("return page.run && page.run.number === 2 && page.run.shown")
+    desk.click("#stop")
+    desk.until("return page.pictures.length === 2")
+
+
+def test_a_content_weight_outlasts_a_reload_and_counts_at_once(desk, page):
+    desk.set("#content", 0.5)
+    wanted = desk.run("return formNow().options.content_weight")
+    desk.do("POST", "/refresh", {})
+    desk.until("return page.about && page.chosen.content")
+    assert desk.run("return formNow().options.content_weight") == wanted
+    desk.until("return page.recommended && page.wanted === 0")
+    assert desk.run("return Number(document.querySelector('#content').value)") == 0.5
+    assert desk.run("return formNow().options.content_weight") == wanted
 
 
 class Foreign(http.server.BaseHTTPRequestHandler):

@@ -229,6 +229,25 @@ def test_a_draft_comes_first_and_leaves_the_picture_as_it_is(studio, monkeypatch
     assert [mark["kind"] for mark in without.run.marks] == ["level"]
 
 
+def test_a_draft_that_cannot_be_made_does_not_cost_the_picture(studio, monkeypatch):
+    """As of a photograph so wide that the draft's few pixels are too few."""
+    steered = Steered(studio, studio.order())
+    monkeypatch.setattr(module, "_begins_with_draft", lambda ready: True)
+    minimize = Run._minimize
+
+    def failing(self, ready, image, read, start, number, *further):
+        if number == 0:
+            raise ValueError("an image of 256x15 pixels is too small")
+        return minimize(self, ready, image, read, start, number, *further)
+
+    monkeypatch.setattr(Run, "_minimize", failing)
+    steered.thread.start()
+    outcome = steered.end()
+    assert steered.error is None
+    assert outcome.pixels.shape == (36, 48, 3)
+    assert steered.run.state.note == "no draft: an image of 256x15 pixels is too small"
+
+
 def test_a_change_during_the_draft_is_in_the_picture_as_if_it_had_been_there_before(studio, monkeypatch, without_draft):
     changed = studio.order(content_weight="5")
     plain = Steered(studio, changed)

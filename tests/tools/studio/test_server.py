@@ -38,6 +38,36 @@ def test_without_the_token_there_is_nothing_to_see(page, path):
     assert page.ask("GET", "/?token=wrong", Cookie=None)[0] == 403
 
 
+def test_other_programs_cookies_do_not_hide_the_studio_s(page):
+    """A cookie knows no ports: what any program on this machine has left is sent along, and need not be well-formed."""
+    own = f"studio-{page.site.port}=the-token"
+    for cookie in (f'prefs={{"a":1}}; {own}', f"a=b c; {own}; x", f'{own}; studio=other; "'):
+        assert page.ask("GET", "/about", Cookie=cookie)[0] == 200
+
+
+def test_a_mask_that_has_gone_is_told_and_leaves_the_page_as_it_is(page, folder):
+    studio = page.studio
+    mask = studio.shelf.bring_in("keep.png", (folder / "photo.png").read_bytes())
+    first = page.post("/runs", studio.form() | {"keep": mask})["number"]
+    until(lambda: [made for made in studio.shelf.pictures if made.number] and studio.queue.current is None)
+    made = studio.shelf.pictures[0].number
+    studio.shelf.input_path(mask).unlink()
+    studio.shelf._sizes.pop(mask)
+    assert first
+    assert "keep" in page.refusal(f"/pictures/{made}/larger", {"size": 96})
+    assert studio.queue.waiting == []
+    # Brought in again it is there again.
+    assert studio.shelf.bring_in("keep.png", (folder / "photo.png").read_bytes()) == mask
+    assert studio.shelf.input_path(mask).is_file()
+
+
+def test_a_photograph_that_has_gone_can_be_brought_in_again(page, folder):
+    shelf, content = page.studio.shelf, (folder / "photo.png").read_bytes()
+    shelf.input_path(page.studio.photo).unlink()
+    assert page.ask("POST", "/inputs", content, X_Name="photo.png")[1]["name"] == page.studio.photo
+    assert shelf.input_path(page.studio.photo).is_file()
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1:1", None])
 def test_what_another_site_sends_is_refused(page, origin):
     form = page.studio.form()
