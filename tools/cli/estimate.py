@@ -13,7 +13,7 @@ from engine.stylize import Job, Settings, first_evaluation
 _LONG_SECONDS = 3.0
 
 # What does not grow with the picture, such as reading the weights, takes as long as this many of its pixels.
-_FIXED_PIXELS = 11_000
+_FIXED_PIXELS = 13_000
 
 
 def work(height: int, width: int) -> int:
