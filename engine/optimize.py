@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import NonFiniteError, unknown_name
 from engine.ops import Array
 from engine.optimizers import OPTIMIZERS, defaults_of, optimizer_of
-from engine.optimizers.run import DifferentiableFunction, Iteration, Result, Run, StopRunError
+from engine.optimizers.run import DifferentiableFunction, Iteration, Result, Run, StopRunError, reached
 from kernels import Cpu, Device
 
 METHODS = tuple(OPTIMIZERS)
@@ -166,7 +166,7 @@ def minimize(
     )
     if run.iteration > iterations:
         raise ValueError(f"the saved state is that of iteration {run.iteration}, more than {iterations}")
-    stop, reason = "iterations", f"reached {iterations} iterations"
+    stop, reason = "iterations", reached(iterations)
     try:
         # scipy's own vector sums are split among BLAS threads too: see kernels/cpu/threads.py.
         with Cpu.computing(), np.errstate(over="ignore", invalid="ignore"):

@@ -201,7 +201,7 @@ class Run:
                 f"level{'' if self._change_tolerance == 1 else 's'} in {CHANGE_ITERATIONS} iterations",
             )
         if self.iteration >= self.iterations:
-            raise StopRunError("iterations", f"reached {self.iterations} iterations")
+            raise StopRunError("iterations", reached(self.iterations))
 
     def _state(self, of_optimizer: Callable[[], Mapping[str, Array]] | None) -> State:
         if of_optimizer is None:
@@ -222,6 +222,11 @@ class Run:
             # A search that used up its evaluations returns the best of them, which need not be the last.
             self.value = value / self.scale
         self.finish_iteration(image, state)
+
+
+def reached(iterations: int) -> str:
+    """Return the reason of a run that has made all of its iterations."""
+    return f"reached {iterations} iteration{'' if iterations == 1 else 's'}"
 
 
 def converged(by: str, value_tolerance: float, gradient_tolerance: float) -> StopRunError:

@@ -14,6 +14,7 @@ from engine.errors import NonFiniteError
 from engine.load import load_network
 from engine.objective import Objective
 from engine.optimize import METHODS, minimize
+from engine.optimizers.run import reached
 from kernels import Cpu
 from tests.engine import models
 
@@ -333,7 +334,7 @@ def test_iterations_and_evaluations_are_counted(iterations, method):
     assert result.evaluations == len(objective.images)
     assert seen[-1].evaluations <= result.evaluations
     assert all(one.evaluations < other.evaluations for one, other in itertools.pairwise(seen))
-    assert (result.stop, result.stop_reason) == ("iterations", f"reached {iterations} iterations")
+    assert (result.stop, result.stop_reason) == ("iterations", reached(iterations))
 
 
 @pytest.mark.parametrize("method", METHODS)

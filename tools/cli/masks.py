@@ -79,7 +79,7 @@ def _load(path: Path, content: tuple[int, int]) -> Mask:
     if abs(np.log(height * content[1] / (width * content[0]))) > _SHAPES_DIFFER:
         raise ValueError(
             f"the mask {path} has {width}x{height} pixels, which is not the shape of the photograph, "
-            f"{content[1]}x{content[0]}"
+            f"{content[1]}x{content[0]}: give it the same proportions"
         )
     mask: Mask = picture.pixels.mean(axis=2) / 255
     mask = mask if picture.alpha is None else mask * picture.alpha

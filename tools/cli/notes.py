@@ -59,7 +59,8 @@ def check_style(options: Options) -> None:
         chosen.values() if isinstance(chosen, Mapping) else [1.0]
         for chosen in (options.style_layers, options.style_statistics)
     ]
-    if options.init == "content" and not (options.style_weight and all(map(any, weights))):
+    has_style = options.style_weight and all(map(any, weights))
+    if options.init == "content" and not has_style and options.content_weight != 0:  # both: all weights are zero
         raise ValueError(
             "the weight of the style is zero, and the picture begins with the photograph: nothing would change; give "
             "another --style-weight, or --init noise"

@@ -72,7 +72,7 @@ def read_archive(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
     except OSError as error:
         raise ValueError(f"{problem}: {error.strerror or error}") from None
     except (zipfile.BadZipFile, struct.error, _DamagedError, NotImplementedError, RuntimeError, EOFError, UnicodeError):
-        raise ValueError(f"{problem}: it is no archive of arrays, or is damaged") from None
+        raise ValueError(f"{problem}: it is no checkpoint of this program, or is damaged") from None
 
 
 class _DamagedError(Exception):

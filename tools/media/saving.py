@@ -91,6 +91,10 @@ def encoded_image(
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise ValueError unless `save_image` can write to ``path``: to be called before a long computation."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(
+            f"cannot write {str(path)!r}: it is a folder, give the name of a file such as {str(path / 'picture.png')!r}"
+        )
     _format_of(path)
     check_writable(path)
 

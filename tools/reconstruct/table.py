@@ -68,7 +68,8 @@ def listing(targets: Sequence[Target], found: Mapping[Target, Mapping[str, Any]]
 def measures(target: Target, facts: Mapping[str, Any]) -> list[str]:
     """Return how near a picture has come, for people."""
     decibels = [] if facts["psnr"] is None else [f"{facts['psnr']:.1f} dB"]
-    return [*decibels, f"error {100 * _own_error(target, facts):.2g} %"]
+    percent = 100 * _own_error(target, facts)
+    return [*decibels, f"error {percent:.0f} %" if percent >= 99.5 else f"error {percent:.2g} %"]
 
 
 def _own_error(target: Target, facts: Mapping[str, Any]) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.multiscale import fit
 from engine.network import Network
 from engine.optimize import Iteration, Result
+from engine.optimizers.run import reached
 from engine.stylize import Job, shares
 from tools.cli.command_line import describe
 from tools.cli.estimate import seconds_of_evaluation
@@ -385,7 +386,7 @@ class Run:
             enlarged = resize(Picture(pixels.astype(np.float32), photograph.alpha), *ready.plan.size)
             pixels, photograph = enlarged.pixels, replace(resize(ready.content, *ready.plan.size), alpha=enlarged.alpha)
         pixels, alpha = finished(pixels, photograph, self._order.options), photograph.alpha
-        reason = f"reached {ready.options.iterations} iterations" if result.stop == "iterations" else result.stop_reason
+        reason = reached(ready.options.iterations) if result.stop == "iterations" else result.stop_reason
         facts = {
             "loss": result.value,
             "iterations": self._steps,

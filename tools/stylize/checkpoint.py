@@ -210,6 +210,11 @@ class Resumed:
         return int(self.about["level"])
 
     @property
+    def levels(self) -> int:
+        """How many sizes the picture has."""
+        return int(self.about["levels"])
+
+    @property
     def iteration(self) -> int:
         """How many iterations of it there were."""
         return int(self.about["iteration"])

@@ -55,11 +55,14 @@ class Pictures(Listener):
     Parameters
     ----------
     content : the photograph at the picture's size.
+    began : when this size did, and the run, by ``time.perf_counter``.
     space : on the disk, kept for the picture.
     """
 
-    def __init__(self, task: Task, content: Picture, progress: Progress, began: float, space: Space) -> None:
-        self._arguments, self._options, self._inputs = task.arguments, task.filled, task.inputs
+    def __init__(
+        self, task: Task, content: Picture, progress: Progress, began: tuple[float, float], space: Space
+    ) -> None:
+        self._task, self._arguments, self._options, self._inputs = task, task.arguments, task.filled, task.inputs
         self._content, self._progress, self._began, self._space = content, progress, began, space
 
     def iteration(self, state: Iteration) -> None:
@@ -77,10 +80,11 @@ class Pictures(Listener):
         """Write the picture, and say how it ended."""
         if is_made(result):
             self._save(result, facts)
+            of_size, in_all = (duration(time.perf_counter() - began) for began in self._began)
             self._progress.write(
                 f"{NAME}: {result.stop_reason}; loss {result.initial_value:.4g} -> {result.value:.4g} in "
-                f"{counted(result.evaluations, 'evaluation')}, {duration(time.perf_counter() - self._began)}; wrote "
-                f"{self._arguments.output}"
+                f"{counted(result.evaluations, 'evaluation')}, {of_size}"
+                f"{f', {in_all} in all' if self._task.begins_small else ''}; wrote {self._arguments.output}"
             )
 
     def save_again(self, result: Result, facts: Facts) -> str:

@@ -25,6 +25,8 @@ def check_outputs(arguments: argparse.Namespace, resumed: Path | None = None) ->
     ----------
     resumed : the checkpoint that is gone on from, the only one there may be.
     """
+    if not arguments.content.exists() and address(arguments.content) is None:
+        raise ValueError(f"cannot read {str(arguments.content)!r}: there is no such file")  # nor a folder of them
     check_output(arguments.output)
     remove_unfinished(arguments.output.parent)
     checkpoint: Path | None = arguments.checkpoint

@@ -88,6 +88,7 @@ class _Run:
     timelapse : or None.
     resumed : the checkpoint that the next size goes on from, or None.
     further : who else follows.
+    since : when it was begun or gone on with, by ``time.perf_counter``.
     """
 
     task: Task
@@ -98,6 +99,7 @@ class _Run:
     checkpoints: Checkpoints
     resumed: Resumed | None
     further: Sequence[Listener]
+    since: float = dataclasses.field(default_factory=time.perf_counter)
 
     @property
     def done(self) -> int:
@@ -187,7 +189,7 @@ def _make_last(run: _Run, level: Level, photograph: Picture, job: Job) -> Result
         if run.done:
             progress.reach(run.done, task.options.iterations)
         entries = Entries(run.log, progress, began)
-        pictures = Pictures(task, photograph, progress, began, run.space)
+        pictures = Pictures(task, photograph, progress, (began, run.since), run.space)
         plot = Plot(task, progress, [] if run.resumed is None else run.resumed.about["points"])
 
         def keep(result: Result, facts: Facts) -> None:

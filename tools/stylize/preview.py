@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engine.load import load_network
 from tools.cli.command_line import describe
-from tools.cli.progress import Progress, duration
+from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import finished, picture_size, rendering
 from tools.cli.session import Bar, follow
 from tools.media.files import sha256_of
@@ -48,9 +48,9 @@ def _make_preview(task: Task) -> bool:
         stopped = result.stop == "interrupted"
         text = texts(arguments, small, inputs, facts)
         save_image(path, finished(result.image, content, small), content.alpha, text)
-        took = duration(time.perf_counter() - began)
+        took = f"{counted(result.iterations, 'iteration')}, {duration(time.perf_counter() - began)}"
         progress.write(
-            f"{NAME}: preview by the draft network, {width}x{height} pixels, {result.iterations} iterations, {took}: "
+            f"{NAME}: preview by the draft network, {width}x{height} pixels, {took}: "
             f"{path}{'; interrupted, so there is no picture' if stopped else ''}"
         )
     return stopped

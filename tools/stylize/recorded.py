@@ -18,6 +18,7 @@ from tools.media.files import sha256_of
 from tools.media.images import read_text
 from tools.media.record import PROJECT, fits, parsed_json
 from tools.stylize.account import NAME
+from tools.stylize.outputs import same_file
 
 _FILES = {
     "content": "the photograph",
@@ -146,6 +147,8 @@ def made_again(picture: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     if "size" in given and settings.get("levels") == usual_levels(settings["size"]):
         del found["levels"]  # nobody need have asked for them: another size has as many as suit it
     arguments = overridden(found, given)
+    if same_file(Path(arguments["output"]), picture):
+        raise ValueError(f"{str(picture)!r} would be written over by the picture made from it: give another -o")
     if "content_weight" not in given and not given.get("paper"):
         arguments["content_weight"] = _weight_at(settings, given)
     return arguments, lambda now: _check_model(picture, given, inputs, now)

@@ -81,7 +81,7 @@ def test_a_stranger_s_archive_is_refused_in_one_sentence(tmp_path, members, comp
     with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(f"{name}.npy", content)
-    with pytest.raises(ValueError, match=r"cannot read '.*a\.npz': it is no archive of arrays, or is damaged"):
+    with pytest.raises(ValueError, match=r"cannot read '.*a\.npz': it is no checkpoint of this program, or is damaged"):
         read_archive(tmp_path / "a.npz")
 
 

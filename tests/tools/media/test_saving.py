@@ -153,7 +153,7 @@ def test_an_output_that_can_be_written_passes_and_leaves_nothing(tmp_path):
 
 def test_an_output_that_is_a_directory_or_in_none_is_refused(tmp_path):
     (tmp_path / "a.png").mkdir()
-    assert "directory" in refused(check_output, tmp_path / "a.png")
+    assert "it is a folder, give the name of a file" in refused(check_output, tmp_path / "a.png")
     assert "does not exist" in refused(check_output, tmp_path / "none" / "a.png")
     assert "does not exist" in refused(save_image, tmp_path / "none" / "a.png", noise(2, 2, 3))
 

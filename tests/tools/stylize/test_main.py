@@ -587,6 +587,9 @@ def test_a_size_that_is_too_small_comes_with_a_remedy(folder, call, given, remed
         ((SMALL[0], "{}/model.onnx", *SMALL[2:]), "model.onnx"),
         ((*SMALL[:2], "-o", "{}/out.txt"), "out.txt"),
         ((*SMALL[:2], "-o", "{}/missing/out.png"), "does not exist"),
+        ((*SMALL[:2], "-o", "{}"), "it is a folder, give the name of a file such as '"),
+        (("{}/missing/", SMALL[1], "-o", "{}/made"), "missing': there is no such file"),
+        ((*SMALL, "-a", 0, "-b", 0), "nothing to optimize: all weights are zero"),
         (
             (*SMALL[:2], "-o", "{}/out.webp", "-s", 16384),
             "WEBP holds 16383 pixels a side at most, of the picture's 16384: choose a .png or a .tif",

@@ -85,7 +85,10 @@ def test_masks_go_through_preview_and_sizes(folder, call):
             "--mask has 3 masks for 2 paintings: give one",
         ),
         (["--mask", "{}/black.png"], "black.png is black: white is what it chooses"),
-        (["--mask", "{}/tall.png"], "tall.png has 36x48 pixels, which is not the shape of the photograph, 48x36"),
+        (
+            ["--mask", "{}/tall.png"],
+            "which is not the shape of the photograph, 48x36: give it the same proportions",
+        ),
         (["--mask", "{}/left.png", "--blend", "1,2"], "--blend mixes paintings, --mask gives each a place of its own"),
         (["--keep", "{}/nowhere.png"], "nowhere.png': there is no such file"),
         (["--keep", "{}/out.png"], "is an input, it would be overwritten"),

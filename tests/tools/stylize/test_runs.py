@@ -121,7 +121,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_it_had_not_been(fol
         said = call(*KEPT, code=130)
     assert (
         said.splitlines()[-1]
-        == f"stylize: to go on from iteration 4: python -m tools.stylize --resume {folder}/run.npz"
+        == f"stylize: to go on from iteration 4 of level 2 of 2: python -m tools.stylize --resume {folder}/run.npz"
     )
     assert facts(folder / "out.png", "Result")["stop"] == "interrupted"
     call("--resume", "{}/run.npz")
@@ -249,10 +249,10 @@ def other_model(path: Path) -> None:
     ("change", "given", "message"),
     [
         (Path.unlink, (), "there is no such file"),
-        (cut, (), "it is no archive of arrays, or is damaged"),
-        (turned, (), "it is no archive of arrays, or is damaged"),
-        (lambda path: path.write_bytes(b"text"), (), "it is no archive of arrays, or is damaged"),
-        (lambda path: np.savez(path, image=np.zeros(3)), (), "it is no archive of arrays, or is damaged"),
+        (cut, (), "it is no checkpoint of this program, or is damaged"),
+        (turned, (), "it is no checkpoint of this program, or is damaged"),
+        (lambda path: path.write_bytes(b"text"), (), "it is no checkpoint of this program, or is damaged"),
+        (lambda path: np.savez(path, image=np.zeros(3)), (), "it is no checkpoint of this program, or is damaged"),
         (changed_about(program="another"), (), "is no checkpoint of this program"),
         (changed_about(format=1), (), "is a checkpoint of format 1, this program reads 2"),
         (changed_about(versions={"numpy": "1.0"}), (), "was made with numpy 1.0, this is "),
@@ -298,7 +298,8 @@ def test_a_checkpoint_that_does_not_fit_is_told_in_one_line(folder, call, kill, 
         ((*SMALL, "--summary", "{}/a.json"), "--summary is for several photographs"),
         (("--again", "{}/photo.png"), "has no settings of a picture by this program's stylize"),
         (("--again", "{}/model.onnx"), "model.onnx"),
-        (("--resume", "{}/photo.png"), "it is no archive of arrays, or is damaged"),
+        (("--resume", "{}/model.onnx"), "it is no checkpoint of this program, or is damaged"),
+        (("--resume", "{}/photo.png"), "it is no checkpoint of this program, or is damaged"),
         (("--resume",), "expected one argument"),
     ],
 )
@@ -349,6 +350,14 @@ def test_a_picture_is_made_again_from_its_own_settings(folder, call, monkeypatch
     assert "photo.png painting.png" in command
     assert "--seed=3" in command
     assert str(folder) not in command
+
+
+def test_a_picture_is_not_written_over_by_the_one_made_from_it(folder, call):  # noqa: F811
+    call(*WITH_MODEL, "-n", 1, "-q")
+    before = (folder / "out.png").read_bytes()
+    said = call("--again", "{}/out.png", "-o", "{}/out.png", "-s", 24, code=2)
+    assert "would be written over by the picture made from it: give another -o" in said
+    assert (folder / "out.png").read_bytes() == before
 
 
 def test_what_is_given_counts_more_than_what_was_recorded(folder, call):  # noqa: F811
