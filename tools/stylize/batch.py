@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.cli.command_line import EXIT_ERROR, EXIT_INTERRUPTED, describe, tell
-from tools.cli.options import STARTS, Options, levels_of
+from tools.cli.options import Options, levels_of
 from tools.cli.progress import Progress, counted, duration
 from tools.cli.session import Bar, Session, facts_of, seconds_since
 from tools.media.files import check_writable, make_folder, remove_unfinished, write_text
@@ -22,7 +22,7 @@ from tools.media.record import fits, parsed_json
 from tools.models.cache import announce_draft
 from tools.stylize.account import NAME
 from tools.stylize.checkpoint import decisive, settings_of
-from tools.stylize.outputs import is_snapshot, same_file
+from tools.stylize.outputs import inputs_beside, is_snapshot, same_file
 from tools.stylize.picture import make_picture
 from tools.stylize.task import Given, Task, read_given, read_task
 
@@ -117,24 +117,17 @@ def _items(arguments: argparse.Namespace) -> list[Item]:
                 f"a snapshot of {str(whole)!r} may be called {str(item.output)!r}, as another's picture: leave out "
                 "--save-every, or rename one of them"
             )
-    for path in _inputs(arguments):
+    for path in inputs_beside(arguments):
         if any(same_file(path, item.output) or (every and is_snapshot(item.output, path)) for item in items):
             raise ValueError(f"{str(path)!r} is an input, it would be overwritten: choose another folder for -o")
     return items
-
-
-def _inputs(arguments: argparse.Namespace) -> list[Path]:
-    """Return the files that all pictures have in common."""
-    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
-    first = [] if arguments.init in STARTS else [Path(arguments.init)]
-    return [*arguments.style, *arguments.mask, *single, *first]
 
 
 def _check_summary(arguments: argparse.Namespace, items: list[Item]) -> None:
     """Raise ValueError for a summary that cannot be written, or would be written over something."""
     check_writable(arguments.summary)
     model = [] if arguments.model is None else [Path(arguments.model)]
-    others = [*_inputs(arguments), *model, *(path for item in items for path in (item.photograph, item.output))]
+    others = [*inputs_beside(arguments), *model, *(path for item in items for path in (item.photograph, item.output))]
     if any(same_file(arguments.summary, path) for path in others):
         raise ValueError(f"--summary {str(arguments.summary)!r} is also a picture's name or an input: choose another")
 

@@ -255,7 +255,7 @@ class Resumed:
         device = task.network.device.kind
         if self.about["device"] != device:
             raise ValueError(f"{str(self.path)!r} was made on {self.about['device']}, this is {device}")
-        if self.about["levels"] != levels_of(task.options) or not 1 <= self.level <= self.about["levels"]:
+        if self.levels != levels_of(task.options) or not 1 <= self.level <= self.levels:
             raise ValueError(f"{str(self.path)!r} was made in other sizes: make the picture anew")
         if self.about["processor"] != cpu_name() and not task.arguments.quiet:
             tell(f"{NAME}: the checkpoint was made on another processor: the end may differ in the last bits")

@@ -42,15 +42,13 @@ def check_outputs(arguments: argparse.Namespace, resumed: Path | None = None) ->
     _check_different(arguments)
     if arguments.preview:
         check_output(preview_path(arguments.output))
-    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
-    inputs = [arguments.content, *arguments.style, *arguments.mask, *single]
     if arguments.init not in STARTS:
-        inputs.append(Path(arguments.init))
-        if not inputs[-1].exists() and address(inputs[-1]) is None:  # of an address more is said where it is read
-            if inputs[-1].suffix or inputs[-1].name != arguments.init:
+        first = Path(arguments.init)
+        if not first.exists() and address(first) is None:  # of an address more is said where it is read
+            if first.suffix or first.name != arguments.init:
                 raise ValueError(f"--init: there is no picture {arguments.init!r}")
             raise ValueError(f"{unknown_name('init', arguments.init, STARTS)}, or the path of an image file")
-    for path in inputs:
+    for path in (arguments.content, *inputs_beside(arguments)):
         check_not_written(arguments, path)
     plot: Path | None = arguments.plot
     if plot is not None:
@@ -78,6 +76,13 @@ def _check_different(arguments: argparse.Namespace) -> None:
                 raise ValueError(f"--{name} {str(path)!r} is also {other}: choose another name for one of them")
         if _is_snapshot(arguments, path):
             raise ValueError(f"--{name} {str(path)!r} is also a picture's name: choose another")
+
+
+def inputs_beside(arguments: argparse.Namespace) -> list[Path]:
+    """Return the pictures that are read beside the photograph."""
+    single = [path for path in (arguments.keep, arguments.coarse_style) if path is not None]
+    first = [] if arguments.init in STARTS else [Path(arguments.init)]
+    return [*arguments.style, *arguments.mask, *single, *first]
 
 
 def check_not_written(arguments: argparse.Namespace, path: Path) -> None:
