@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import unknown_name
 from engine.graph import Node, Observer, Rejected, depending_on, leading_to, value_shapes
+from engine.layers import named_alike
 from engine.ops import Array, Shape
 from engine.pieces import Cutter
 from engine.plan import LayerGradient, Plan, Tape, joined
@@ -80,6 +81,20 @@ class Network:
             replace(node, operator=node.operator.placed(self.device, self.dtype, self.convolution))
             for node in self.nodes
         )
+
+    def compact(self, layers: Iterable[str] | None = None) -> Network:
+        """Return the network as far as some layers (all by default), to compute with: it holds each weight in one form.
+
+        Where the network itself is let go of, a weight goes as soon as it has been transformed for its algorithm. What
+        is returned cannot be written to a file, moved to another device or precision, or compared with the definition.
+
+        Raises ValueError for an unknown layer.
+        """
+        wanted = self.checked(self.layers if layers is None else layers)
+        nodes = leading_to(self._placed, {self.outputs[name] for name in wanted})
+        values = {node.output for node in nodes}
+        outputs = {name: value for name, value in self.outputs.items() if value in values}
+        return replace(self, nodes=nodes, outputs=named_alike(self.outputs, outputs))
 
     def plan(self, height: int, width: int, layers: Iterable[str], begin: str | None = None) -> Plan:
         """Return how the network is run for images of ``height`` x ``width`` as far as the deepest of ``layers``.
@@ -247,7 +262,10 @@ class Network:
         return self.plan(height, width, layers).peak_bytes
 
     def weight_bytes(self, layers: Iterable[str]) -> int:
-        """Return the bytes of the parameters up to ``layers``, as each algorithm takes them in both directions."""
+        """Return the bytes of the parameters up to ``layers``, as each algorithm takes them in both directions.
+
+        On the CPU those of a network that is not ``compact`` are in memory as they were read besides.
+        """
         nodes = leading_to(self._placed, {self.outputs[name] for name in self.checked(layers)})
         return sum(node.operator.parameters_held for node in nodes) * self.dtype.itemsize
 

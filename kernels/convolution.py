@@ -21,7 +21,7 @@ class Convolution(ABC):
     """
 
     weight_copies: ClassVar[int]
-    """Numbers in memory for each of the weight's, when both directions have been run."""
+    """Numbers that it holds for each of the weight's, when both directions have been run."""
 
     @abstractmethod
     def forward(self, input: Array, output_is_kept: bool) -> tuple[Array, Any]:

@@ -118,6 +118,5 @@ def visits(network: Network, image: Array, layers: tuple[str, ...]) -> tuple[Vis
     tape = network.forward(image, layers, observe=lambda _, output: outputs.append(output))
     values = {network.nodes[0].input: network.preprocessing.apply(network.device, np.asarray(image), network.dtype)}
     values |= {node.output: output for node, output in zip(tape.plan.nodes, outputs, strict=True)}
-    return tuple(
-        Visit(node, tuple(values[name] for name in node.inputs), values[node.output]) for node in tape.plan.nodes
-    )
+    ran = [node for node in network.nodes if node.output in values]
+    return tuple(Visit(node, tuple(values[name] for name in node.inputs), values[node.output]) for node in ran)

@@ -118,37 +118,6 @@ class _Reader:
         # Scales and zero points that are found from the values at hand: of which scale, times what.
         self._scales: dict[str, tuple[str, Array]] = {}
         self._made: dict[tuple[Channel, ...], str] = {image.channels or (): self.input}
-        self._handlers: dict[str, Callable[[onnx.NodeProto, Mapping[str, Any]], None]] = {
-            "Add": self._add,
-            "AveragePool": self._pool,
-            "BatchNormalization": self._batch_normalization,
-            "Cast": self._cast,
-            "Concat": self._concat,
-            "Conv": self._conv,
-            "ConvInteger": self._integer_conv,
-            "DequantizeLinear": self._dequantize,
-            "Div": self._arithmetic,
-            "Dropout": self._same,
-            "DynamicQuantizeLinear": self._quantize_dynamically,
-            "Gather": self._rearrange,
-            "GatherND": self._rearrange,
-            "Identity": self._same,
-            "MaxPool": self._pool,
-            "Mul": self._multiply,
-            "Pad": self._pad,
-            "QLinearConv": self._quantized_conv,
-            "QuantizeLinear": self._quantize,
-            "Relu": self._relu,
-            "Reshape": self._rearrange,
-            "Slice": self._rearrange,
-            "Split": self._rearrange,
-            "Squeeze": self._rearrange,
-            "Sub": self._arithmetic,
-            "Sum": self._sum,
-            "Transpose": self._transpose,
-            "Unsqueeze": self._rearrange,
-            "com.microsoft.FusedConv": self._fused_conv,
-        }
 
     def add(self, node: onnx.NodeProto) -> None:
         """Read one node; what cannot be run is noted in ``rejected``."""
@@ -163,10 +132,10 @@ class _Reader:
             if self.constants.takes(node):
                 return
             self._names.update(dict.fromkeys(node.output, name_of(node)))
-            handler = self._handlers.get(operator_of(node))
+            handler = _HANDLERS.get(operator_of(node))
             if handler is None:
                 raise _RefusedError(f"operator {operator_of(node)} is not supported")
-            handler(node, attributes_of(node, self.file.array))
+            handler(self, node, attributes_of(node, self.file.array))
         except (_RefusedError, UnsupportedError) as refusal:
             self._leave_out(node)
             reason = printable(str(refusal)).removeprefix(f"{_label(node)}: ")
@@ -633,6 +602,40 @@ class _Reader:
                     )
                 constant = first
         return constant.reshape(-1)
+
+
+_HANDLERS: dict[str, Callable[[_Reader, onnx.NodeProto, Mapping[str, Any]], None]] = {
+    "Add": _Reader._add,
+    "AveragePool": _Reader._pool,
+    "BatchNormalization": _Reader._batch_normalization,
+    "Cast": _Reader._cast,
+    "Concat": _Reader._concat,
+    "Conv": _Reader._conv,
+    "ConvInteger": _Reader._integer_conv,
+    "DequantizeLinear": _Reader._dequantize,
+    "Div": _Reader._arithmetic,
+    "Dropout": _Reader._same,
+    "DynamicQuantizeLinear": _Reader._quantize_dynamically,
+    "Gather": _Reader._rearrange,
+    "GatherND": _Reader._rearrange,
+    "Identity": _Reader._same,
+    "MaxPool": _Reader._pool,
+    "Mul": _Reader._multiply,
+    "Pad": _Reader._pad,
+    "QLinearConv": _Reader._quantized_conv,
+    "QuantizeLinear": _Reader._quantize,
+    "Relu": _Reader._relu,
+    "Reshape": _Reader._rearrange,
+    "Slice": _Reader._rearrange,
+    "Split": _Reader._rearrange,
+    "Squeeze": _Reader._rearrange,
+    "Sub": _Reader._arithmetic,
+    "Sum": _Reader._sum,
+    "Transpose": _Reader._transpose,
+    "Unsqueeze": _Reader._rearrange,
+    "com.microsoft.FusedConv": _Reader._fused_conv,
+}
+"""By operator; not the reader's own, which would be a circle that keeps the file in memory."""
 
 
 def _scaled(view: View, scale: Array, shift: Array) -> View:

@@ -6,7 +6,7 @@ laid out as the kernels want them, channels last.
 
 from engine.ops.affine import Affine
 from engine.ops.branches import Add, Concat
-from engine.ops.conv import Conv
+from engine.ops.conv import Conv, PlacedConv
 from engine.ops.operator import Array, Operator, Shape
 from engine.ops.pad import Pad
 from engine.ops.pool import AveragePool, MaxPool
@@ -23,6 +23,7 @@ __all__ = [
     "MaxPool",
     "Operator",
     "Pad",
+    "PlacedConv",
     "Relu",
     "Shape",
     "Windowed",

@@ -1,6 +1,7 @@
 """The network: equal to the naive twins put one behind the other, forward and backward, and sparing with memory."""
 
 import dataclasses
+import gc
 import math
 import tracemalloc
 import weakref
@@ -332,6 +333,58 @@ def test_a_models_own_averages_stay_as_they_are_unless_maxima_are_asked_for(tmp_
     assert load_network(path, "max").nodes[2].operator == MaxPool(window)
 
 
+# ---- one form of each weight ----
+
+
+@pytest.mark.parametrize("name", ["tiny", "wide"])
+def test_a_compact_network_gives_the_same_bits(name, paths):
+    network, layers = load_network(paths[name], threads=1), ("conv1_1", "conv2_2")
+    for compact in (network.compact(), network.compact(layers), network.compact().compact(layers)):
+        assert compact.shapes(13, 11, layers) == network.shapes(13, 11, layers)
+        assert compact.multiply_adds(13, 11, layers) == network.multiply_adds(13, 11, layers)
+        assert compact.weight_bytes(layers) == network.weight_bytes(layers)
+        results = []
+        for one in (network, compact):
+            tape = one.forward(IMAGE, layers)
+            features = dict(tape.features)
+            _, functions = random_gradients(one, IMAGE, layers)
+            results.append([*features.values(), one.backward(tape, functions)])
+        for found, expected in zip(*results, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_compact_network_goes_as_far_as_its_layers_do(paths):
+    network = load_network(paths["tiny"], threads=1)
+    compact = network.compact(["conv2_1"])
+    assert compact.layers == NAMES[:3]
+    with pytest.raises(ValueError, match="unknown layer 'conv3_1'"):
+        compact.features(IMAGE, "conv3_1")
+    assert network.compact().layers == network.layers
+    with pytest.raises(ValueError, match="unknown layer 'conv9_1'"):
+        network.compact(["conv9_1"])
+
+
+@pytest.fixture
+def no_garbage_collection():
+    """Have what is in a circle of references stay."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_a_compact_network_lets_go_of_weights_in_other_forms(paths, no_garbage_collection):
+    network = load_network(paths["wide"], threads=1)
+    weights = {
+        node.name: weakref.ref(node.operator.weight) for node in network.nodes if isinstance(node.operator, Conv)
+    }
+    compact = network.compact(["conv2_2", "conv3_1"])
+    del network
+    # What no algorithm holds goes at once, the others with their first use; the direct one takes its own as it is.
+    assert [name for name, weight in weights.items() if weight() is None] == ["conv3_2"]
+    compact.features(IMAGE, "conv2_2")
+    assert [name for name, weight in weights.items() if weight() is not None] == ["conv1_1", "conv3_1"]
+
+
 # ---- the fast algorithms ----
 
 
@@ -516,8 +569,7 @@ def test_estimated_memory_is_within_30_percent_of_what_is_allocated(layers, pool
 def test_weights_and_multiplications_are_counted(paths):
     network = load_network(paths["tiny"], threads=1)
     first, second, third = BLOCKS[0][0], BLOCKS[0][1], BLOCKS[1][0]
-    numbers = sum(weight.size + bias.size for weight, bias in (first, second, third))
-    assert network.weight_bytes(["conv2_1"]) == 2 * numbers * 4
+    assert network.weight_bytes(["conv2_1"]) == 2 * (first[0].size + second[0].size + third[0].size) * 4
     expected = 13 * 11 * (first[0].size + second[0].size) + 6 * 5 * third[0].size
     assert network.multiply_adds(13, 11, ["conv2_1"]) == expected
 

@@ -19,7 +19,7 @@ import numpy as np
 from engine.device import choose_device, moved_to_cuda
 from engine.gradcheck.problem import in_precision
 from engine.network import Network
-from engine.ops import Array, Conv
+from engine.ops import Array, PlacedConv
 from engine.optimize import minimize
 from kernels import Cuda
 from kernels.cuda import opening, selftest
@@ -296,7 +296,9 @@ def time_layers(network: Network, variant: str, size: int) -> list[LayerTime]:
         forward = seconds_each(partial(operator.forward, gpu, [given], kept), wait, LAUNCHES)
         backward = seconds_each(going_back, wait, LAUNCHES)
         convolved = (
-            replace(operator, pool=None).output_shape([shapes[node.input]]) if isinstance(operator, Conv) else shape
+            replace(operator, pool=None).output_shape([shapes[node.input]])
+            if isinstance(operator, PlacedConv)
+            else shape
         )
         operations = 2 * operator.multiply_adds(convolved)
         moved = given.nbytes + flowing.nbytes

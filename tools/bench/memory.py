@@ -13,7 +13,7 @@ from engine.objective import Objective
 from engine.ops import Array
 from tools.bench.programs import ENGINE, TORCH, Evaluate, build_twin, evaluation
 from tools.media.memory import kernel_bytes
-from tools.models.subject import Setup, build_network, build_objective, pictures
+from tools.models.subject import LAYERS, Setup, build_network, build_objective, pictures
 from tools.models.torch_vgg import import_torch
 
 
@@ -78,6 +78,7 @@ def memory_of_this_process(setup: Setup, size: int, program: str) -> Memory:
     estimate = None
     evaluate: Evaluate
     if program == ENGINE:
+        network = network.compact(LAYERS)
         objective = build_objective(network, content, style)
         layers = objective.layers
         estimate = network.memory(size, size, layers) + network.weight_bytes(layers)

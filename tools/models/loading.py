@@ -21,7 +21,7 @@ def with_model(options: Options, cache: Path | None) -> Options:
 
 
 def load(options: Options, path: Path, threads: int | None) -> Network:
-    """Return the options' network.
+    """Return the options' network, for pictures alone: see ``Network.compact``.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def load(options: Options, path: Path, threads: int | None) -> Network:
     threads : to compute with; None means all cores, more would only take memory.
     """
     try:
-        return load_network(
+        network = load_network(
             path,
             pooling=options.pooling,
             device=options.device,
@@ -41,6 +41,7 @@ def load(options: Options, path: Path, threads: int | None) -> Network:
         # In the words of the command line: the file that was named, not what the cache has of it, and the option.
         message = str(error).replace(str(path), str(options.model)) if options.model else str(error)
         raise ModelError(message.replace("choose its preprocessing", "choose its --preprocessing")) from None
+    return network.compact()
 
 
 def about_preprocessing(options: Options, path: Path) -> list[str]:

@@ -164,7 +164,9 @@ def read_given(arguments: argparse.Namespace, options: Options) -> Given:
         "init": _sha256_of_start(options.init),
         "model": sha256_of(model),
     }
-    return Given(check_layers(network, options), styles, coarse, first, model, network, inputs)
+    options = check_layers(network, options)
+    network = network.compact([*options.content_layers, *options.style_layers])
+    return Given(options, styles, coarse, first, model, network, inputs)
 
 
 def read_task(arguments: argparse.Namespace, options: Options, given: Given | None = None) -> Task:
