@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def minimize(
     is_tile: bool = False,
     device: Device | None = None,
     resumable: bool = False,
-    state: Mapping[str, NDArray[Any]] | None = None,
+    state: MutableMapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """Minimize ``objective`` from ``initial`` and return the best image found.
 
@@ -87,7 +87,8 @@ def minimize(
     resumable : have each iteration's ``state()`` return where the run stands. ``"l-bfgs-b"`` alone needs to be told:
         scipy's function keeps its state to itself, so its solver is called directly, with the same results to the bit.
     state : what ``state()`` returned, in this process or another: go on from there with the same arguments. The end is
-        that of an unbroken run, to the bit. ``iterations`` counts those before, ``initial`` only gives the shape.
+        that of an unbroken run, to the bit. ``iterations`` counts those before, ``initial`` only gives the shape. The
+        arrays are taken out of it, so that none is in memory twice; hand in a copy, ``dict(state)``, to keep it.
 
     A loss that is not finite ends the run with the best image so far, and so does an interruption from the keyboard.
     At the first evaluation there is none yet: then NonFiniteError is raised, and KeyboardInterrupt passes through.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,16 @@ class Saved:
 
     Parameters
     ----------
-    state : by name.
+    state : by name; an array is taken out of it when it is asked for, so that none stays in memory twice.
     device : where the run's arrays live.
     """
 
-    def __init__(self, state: Mapping[str, NDArray[Any]], device: Device) -> None:
+    def __init__(self, state: MutableMapping[str, NDArray[Any]], device: Device) -> None:
         self._state, self._device = state, device
 
     def host(self, name: str, shape: tuple[int, ...] | None, dtype: Any = np.float64) -> NDArray[Any]:
         """Return a copy of an array in NumPy; of any shape if that is None. Raises ValueError for another array."""
-        array = self._state.get(name)
+        array = self._state.pop(name, None)
         if array is None or array.dtype != dtype or (shape is not None and array.shape != shape):
             raise self.misfit(name)
         return array.copy()

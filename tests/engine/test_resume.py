@@ -71,7 +71,7 @@ def test_a_run_that_ends_because_the_image_hardly_changes_ends_there_again(metho
     kept, states = states_of(Valley(), method, 300, **options)
     same(kept, unbroken)
     for state in states[:: len(states) // 7] + states[-2:]:
-        same(minimize(Valley(), np.zeros(SHAPE), method, 300, state=state, **options), unbroken)
+        same(minimize(Valley(), np.zeros(SHAPE), method, 300, state=dict(state), **options), unbroken)
     for name in ("seen", "change"):
         with pytest.raises(ValueError, match=f"its '{name}' is missing"):
             minimize(Valley(), START, method, 300, state=states[0] | {name: np.zeros(2)}, **options)
@@ -130,7 +130,9 @@ def test_a_state_goes_on_at_any_thread_count(method):
             states.append({name: array.copy() for name, array in told.state().items()})
 
     ends = [minimize(Quadratic(target), start, method, 9, callback=keep, resumable=True, device=Cpu(2))]
-    ends += [minimize(Quadratic(target), start, method, 9, state=states[0], device=Cpu(count)) for count in (1, 3)]
+    ends += [
+        minimize(Quadratic(target), start, method, 9, state=dict(states[0]), device=Cpu(count)) for count in (1, 3)
+    ]
     same(ends[1], ends[0])
     same(ends[2], ends[0])
 
@@ -146,9 +148,17 @@ def test_a_state_of_something_else_is_an_error_that_says_so(method):
             with pytest.raises(ValueError, match="the saved state does not fit the run"):
                 minimize(Quadratic(), START, method, 8, state=state)
     with pytest.raises(ValueError, match="the saved state does not fit the run"):
-        minimize(Quadratic(), np.zeros((3, 3, 3)), method, 8, state=states[-1])
+        minimize(Quadratic(), np.zeros((3, 3, 3)), method, 8, state=dict(states[-1]))
     with pytest.raises(ValueError, match="that of iteration 5, more than 4"):
-        minimize(Quadratic(), START, method, 4, state=states[-1])
+        minimize(Quadratic(), START, method, 4, state=dict(states[-1]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_is_used_up_so_that_it_is_not_in_memory_twice(method):
+    _, states = states_of(Quadratic(), method, 5)
+    sizes, left = dict(states[-1]), states[-1]
+    minimize(Quadratic(), START, method, 8, state=left)
+    assert [name for name in left if sizes[name].size >= START.size] == []
 
 
 def test_numbers_that_scipy_s_solver_would_trust_are_looked_at():

@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,10 +47,14 @@ def write_archive(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDA
         np.savez(file, allow_pickle=False, **{ABOUT: description, **plain})
 
 
-def read_archive(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
+def read_archive(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> tuple[Any, dict[str, NDArray[Any]]]:
     """Return what ``write_archive`` wrote: the description, and the arrays by name.
 
     Nothing in it is unpickled or unpacked, and no array takes more memory than its bytes in the file.
+
+    Parameters
+    ----------
+    wanted : says which arrays are returned; the others are looked at part by part, for damage.
 
     Raises ValueError for what cannot be read, is of another kind, or is damaged.
     """
@@ -62,7 +66,12 @@ def read_archive(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
             members = archive.infolist()
             if len(members) > MAX_ARRAYS or sum(one.file_size for one in members) > path.stat().st_size:
                 raise _DamagedError
-            arrays = {one.filename.removesuffix(".npy"): _array(archive, one) for one in members}
+            arrays = dict[str, NDArray[Any]]()
+            for one in members:
+                name = one.filename.removesuffix(".npy")
+                array = _array(archive, one, name == ABOUT or wanted(name))
+                if array is not None:
+                    arrays[name] = array
         about = arrays.pop(ABOUT, None)
         if about is None or about.dtype != np.uint8 or about.nbytes > MAX_ABOUT:
             raise _DamagedError
@@ -79,7 +88,7 @@ class _DamagedError(Exception):
     """Something that ``write_archive`` does not write."""
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, is_wanted: bool) -> NDArray[Any] | None:
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         raise _DamagedError
     with archive.open(member) as file:
@@ -87,10 +96,11 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         size = math.prod(shape) * dtype.itemsize
         if size > member.file_size:
             raise _DamagedError
-        array = np.empty(shape, dtype)
-        content, place = array.reshape(-1).view(np.uint8), 0
+        array = np.empty(shape, dtype) if is_wanted else None
+        content, place = None if array is None else array.reshape(-1).view(np.uint8), 0
         while place < size and (part := file.read(min(size - place, _PART))):
-            content[place : place + len(part)] = np.frombuffer(part, np.uint8)
+            if content is not None:
+                content[place : place + len(part)] = np.frombuffer(part, np.uint8)
             place += len(part)
         if place < size or file.read(1):  # with the last byte, the check sum is looked at
             raise _DamagedError

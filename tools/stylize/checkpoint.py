@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.multiscale import Level
-from engine.optimize import Iteration
+from engine.optimize import Iteration, Result
 from engine.optimizers import check_resumable
+from engine.saved import State
 from tools.cli.command_line import positive_float, positive_int, tell
 from tools.cli.curve import Curve
+from tools.cli.interruption import Interruption
 from tools.cli.machine import cpu_name
 from tools.cli.options import STARTS, Options, levels_of
 from tools.cli.progress import Progress
-from tools.cli.session import Listener
+from tools.cli.session import Facts, Listener
 from tools.media.archive import read_archive, write_archive
 from tools.media.picture import Picture
 from tools.media.record import PROJECT, fits, versions
@@ -93,9 +95,11 @@ class Checkpoints(Listener):
     Parameters
     ----------
     timelapse : whose pictures are kept with the rest, or None.
+    interruption : of the run: it waits for the iteration, which a last checkpoint keeps.
     """
 
-    def __init__(self, task: Task, log: Log, timelapse: Timelapse | None) -> None:
+    def __init__(self, task: Task, log: Log, timelapse: Timelapse | None, interruption: Interruption) -> None:
+        self._interruption = interruption
         self._path: Path | None = task.arguments.checkpoint
         self._every: Every = task.arguments.checkpoint_every
         self._log, self._timelapse, self._optimizer = log, timelapse, task.options.optimizer
@@ -125,17 +129,27 @@ class Checkpoints(Listener):
         return self
 
     def iteration(self, state: Iteration) -> None:
-        """Write a checkpoint, where one is due."""
+        """Write a checkpoint, where one is due; raises KeyboardInterrupt behind it where the run is to end here."""
         self._iterations += 1
         if self._path is None:
             return
+        ends = self._interruption.asked
         if self._every.iterations is not None:
             due = self._iterations >= self._every.iterations
         else:
             due = time.monotonic() - self._written >= (self._every.seconds or 0)
-        if due:
+        if due or ends:
             self._write(self._path, state)
             self._iterations, self._written = 0, time.monotonic()
+        if ends:
+            raise KeyboardInterrupt
+        self._interruption.iterated()
+
+    def end(self, result: Result, facts: Facts) -> None:
+        """Have an interruption wait no longer; raises KeyboardInterrupt for one that did, and has a size before it."""
+        self._interruption.rest()
+        if self._interruption.asked and result.stop != "interrupted" and not self._level.is_last:
+            raise KeyboardInterrupt
 
     def _write(self, path: Path, state: Iteration) -> None:
         frames, step = ([], 0) if self._timelapse is None else (self._timelapse.frames, self._timelapse.step)
@@ -195,14 +209,18 @@ class Resumed:
     ----------
     path : of its file.
     about : what it says of the run, of the form that is expected.
-    state : for ``minimize``; None for a run that had made no iteration.
+    best : the best image so far, as ``minimize`` has it; None for a run that had made no iteration.
     frames : of the timelapse.
     """
 
     path: Path
     about: Mapping[str, Any]
-    state: Mapping[str, NDArray[Any]] | None
+    best: NDArray[Any] | None
     frames: list[NDArray[np.uint8]]
+
+    def state(self) -> State | None:
+        """Read the state for ``minimize``, as large as all that the run holds; None where it had made no iteration."""
+        return read_archive(self.path, lambda name: not name.startswith(_FRAME))[1] or None
 
     @property
     def level(self) -> int:
@@ -222,7 +240,7 @@ class Resumed:
     @property
     def picture(self) -> Picture | None:
         """The best picture so far, at that size; None where there is none yet."""
-        return None if self.state is None else Picture(self.state["best"].astype(np.float32), None)
+        return None if self.best is None else Picture(self.best.astype(np.float32), None)
 
     def log_bytes(self, path: Path | None) -> int:
         """Return how many bytes of a log were written before the checkpoint; what follows is to be written anew.
@@ -263,15 +281,15 @@ class Resumed:
 
 def read_checkpoint(path: Path) -> Resumed:
     """Return a checkpoint; raises ValueError for what is none, is damaged or was made by another version."""
-    about, arrays = read_archive(path)
+    about, arrays = read_archive(path, lambda name: name in ("best", "counts") or name.startswith(_FRAME))
     if not fits(about, {"format": int, "program": str}) or about["program"] != PROJECT:
         raise ValueError(f"{str(path)!r} is no checkpoint of this program")
     if about["format"] != FORMAT:
         raise ValueError(f"{str(path)!r} is a checkpoint of format {about['format']}, this program reads {FORMAT}")
-    state = {name: array for name, array in arrays.items() if not name.startswith(_FRAME)}
+    best, counts = arrays.get("best"), arrays.get("counts")
     frames = [array for name, array in arrays.items() if name.startswith(_FRAME)]
     whole = fits(about, _FORM) and (about.get("log") is None or (fits(about["log"], int) and about["log"] >= 0))
-    if not (whole and _is_state(state, about["iteration"]) and _are_frames(frames, about["timelapse"])):
+    if not (whole and _is_state(best, counts, about["iteration"]) and _are_frames(frames, about["timelapse"])):
         raise ValueError(f"{str(path)!r} is a checkpoint that is damaged: make the picture anew")
     now = versions()
     for name, recorded in about["versions"].items():
@@ -280,16 +298,13 @@ def read_checkpoint(path: Path) -> Resumed:
                 f"{str(path)!r} was made with {name} {recorded}, this is {now.get(name, 'none')}: with another version "
                 "the end would be another, go on with that one or make the picture anew"
             )
-    return Resumed(path, about, state or None, frames)
+    return Resumed(path, about, best, frames)
 
 
-def _is_state(state: Mapping[str, NDArray[Any]], iteration: int) -> bool:
+def _is_state(best: NDArray[Any] | None, counts: NDArray[Any] | None, iteration: int) -> bool:
     """Tell whether there is a picture, and as many iterations as were said; the rest is the optimizer's to look at."""
-    if not state:
-        return iteration == 0
-    best, counts = state.get("best"), state.get("counts")
     if best is None or counts is None:
-        return False
+        return best is counts and iteration == 0
     return best.ndim == 3 and best.shape[2] == 3 and best.size > 0 and counts.size == 2 and counts.flat[0] == iteration
 
 

@@ -18,6 +18,7 @@ from engine.optimize import Result
 from engine.stylize import Job
 from tools.cli.disk import Space, picture_bytes, save_somewhere
 from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run, work
+from tools.cli.interruption import Interruption
 from tools.cli.options import FIRST_DRAFT
 from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import at_level, finished, painting_sizes, picture_levels
@@ -59,13 +60,14 @@ def make_picture(
     with (
         Space(task.arguments.output, needed) as space,
         contextlib.nullcontext() if path is None else Lines(path, kept) as lines,
+        Interruption() as interruption,
     ):
         log = Log(
             lines, start_of_log(task.arguments, task.filled, task.needed), begun=lines is not None and lines.size > 0
         )
         frames, step = ([], 0) if resumed is None else (resumed.frames, resumed.about["timelapse"])
         timelapse = None if task.arguments.timelapse is None else Timelapse(task, frames, step)
-        checkpoints = Checkpoints(task, log, timelapse)
+        checkpoints = Checkpoints(task, log, timelapse, interruption)
         if resumed is None:
             checkpoints.begin()
         run = _Run(task, session, log, space, timelapse, checkpoints, resumed, further)
@@ -114,7 +116,7 @@ class _Run:
         self, job: Job, listeners: Sequence[Listener], began: float, keep: Callable[[Result, Facts], None]
     ) -> Result:
         """Run a job, from the checkpoint if there is one."""
-        state = None if self.resumed is None else self.resumed.state
+        state = None if self.resumed is None else self.resumed.state()
         resumable = self.task.arguments.checkpoint is not None
         return follow(job, [*listeners, *self.further], began, keep, resumable=resumable, state=state)[0]
 

@@ -108,3 +108,14 @@ def test_what_is_no_file_is_told(tmp_path):
         read_archive(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="it is not a file"):
         read_archive(tmp_path)
+
+
+def test_what_is_not_wanted_is_looked_at_and_left(path):
+    about, arrays = read_archive(path, lambda name: name == "image")
+    assert (about, list(arrays)) == (ABOUT, ["image"])
+    whole = bytearray(path.read_bytes())
+    place = whole.index(ARRAYS["image"].tobytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="or is damaged"):
+        read_archive(path, lambda name: name != "image")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -17,10 +18,12 @@ from PIL import Image
 import engine.optimizers.setulb
 import tools.stylize.checkpoint
 from engine.optimize import METHODS
+from engine.optimizers.run import Run
 from engine.optimizers.setulb import check_solver
 from tests.tools.conftest import ROOT
 from tests.tools.disk import full_disk
 from tests.tools.stylize.test_main import SMALL, WITH_MODEL, call, facts, interrupt, opened, pixels  # noqa: F401 (a fixture)
+from tools.cli import interruption
 from tools.cli.options import PAPER
 from tools.media import archive
 from tools.media.archive import read_archive, write_archive
@@ -126,6 +129,51 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_it_had_not_been(fol
     assert facts(folder / "out.png", "Result")["stop"] == "interrupted"
     call("--resume", "{}/run.npz")
     np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
+
+
+@pytest.mark.parametrize(
+    ("signals", "most", "kept"),
+    [
+        pytest.param(1, 5.0, 4, id="waits for the iteration, and keeps it"),
+        pytest.param(1, 0.0, 0, id="an iteration that takes long is broken off"),
+        pytest.param(2, 5.0, 0, id="a second one does not wait"),
+    ],
+)
+def test_ctrl_c_in_the_middle_of_an_iteration(folder, call, monkeypatch, signals, most, kept):  # noqa: F811
+    """In the fourth iteration of the second size; a checkpoint of a time is not due before the end."""
+    kept_rarely = (*LEVELS, "--checkpoint", "{}/run.npz", "--checkpoint-every", 1000)
+    call(*LEVELS)
+    picture = pixels(folder / "out.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(interruption, "MOST_SECONDS", most)
+        patch.setattr(interruption, "PATIENCE_SECONDS", -1.0)
+        _raise_in_evaluation(patch, signals)
+        call(*kept_rarely, code=130)
+    assert facts(folder / "out.png", "Result")["iterations"] == (4 if kept else 3)
+    about = read_archive(folder / "run.npz")[0]
+    assert (about["level"], about["iteration"]) == ((2, 4) if kept else (1, 0))
+    call("--resume", "{}/run.npz")
+    np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
+
+
+def _raise_in_evaluation(patch, signals):
+    """Send signals in the middle of the fourth iteration of the second size."""
+    evaluate, iterate, at = Run.evaluate, Checkpoints.iteration, []
+
+    def iteration(self, state):
+        at[:] = [self._level.number, state.iteration]
+        iterate(self, state)
+
+    def evaluation(self, image, launch=None):
+        found = evaluate(self, image, launch)
+        if at == [2, 3]:
+            at.clear()
+            for _ in range(signals):
+                signal.raise_signal(signal.SIGINT)
+        return found
+
+    patch.setattr(Checkpoints, "iteration", iteration)
+    patch.setattr(Run, "evaluate", evaluation)
 
 
 def test_the_plot_of_a_run_that_went_on_has_all_iterations(folder, call, kill, monkeypatch):  # noqa: F811
