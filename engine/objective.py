@@ -101,6 +101,20 @@ class Pending:
     finish: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How the terms of an objective stand at an image, by kind and name.
+
+    Parameters
+    ----------
+    terms : as they are in the total, see ``Objective.weighted_terms``.
+    gradient_norms : of their contributions to the gradient, see ``Objective.gradient_norms``.
+    """
+
+    terms: Mapping[str, Mapping[str, Any]]
+    gradient_norms: dict[str, dict[str, float]]
+
+
 class Objective:
     """The paper's total loss for one network, one content image and one or several style images.
 
@@ -437,11 +451,7 @@ class Objective:
 
     def _finish(self, image: Array, terms: Mapping[str, Mapping[str, Any]], not_finite: Any) -> Any:
         """Return the total loss, after waiting for its terms and checking them."""
-        of_kinds = [(kind, layer, term) for kind, of_kind in terms.items() for layer, term in of_kind.items()]
-        *values, not_finite = self.device.numbers([*(term for _, _, term in of_kinds), not_finite])
-        self.terms = self._by_kind()
-        for (kind, name, _), value in zip(of_kinds, values, strict=True):
-            self.terms[kind][name] = value
+        self.terms, (not_finite,) = self._fetched(terms, not_finite)
         self.evaluations += 1
         w = {term.name: term.weight for term in self.summands if term.kind == "style"}
         L_style = losses.style_loss(self.terms["style"], w)
@@ -454,6 +464,17 @@ class Objective:
             raise NonFiniteError(self._locate(image))
         return value
 
+    def _fetched(
+        self, terms: Mapping[str, Mapping[str, Any]], *further: Any
+    ) -> tuple[dict[str, dict[str, Any]], list[Any]]:
+        """Return terms, and further numbers, fetched from the device; a GPU is waited for once."""
+        of_kinds = [(kind, name, term) for kind, of_kind in terms.items() for name, term in of_kind.items()]
+        numbers = self.device.numbers([*(term for _, _, term in of_kinds), *further])
+        fetched = self._by_kind()
+        for (kind, name, _), value in zip(of_kinds, numbers, strict=False):
+            fetched[kind][name] = value
+        return fetched, list(numbers[len(of_kinds) :])
+
     def weight_of(self, term: Term) -> float:
         """Return a term's factor in the total: its weight, times alpha for content and beta for style."""
         return {"content": self.content_weight, "style": self.style_weight}.get(term.kind, 1.0) * term.weight
@@ -462,10 +483,7 @@ class Objective:
         """Return the terms of the last call as they are in the total: times alpha or beta and their weights."""
         if not self.evaluations:
             raise ValueError("the objective has not been called yet, it has no terms")
-        weighted = self._by_kind()
-        for term in self.summands:
-            weighted[term.kind][term.name] = self.weight_of(term) * self.terms[term.kind][term.name]
-        return weighted
+        return self._weighted(self.terms)
 
     def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
         """Return the L2 norm of each term's own contribution to the gradient, weights included.
@@ -473,12 +491,24 @@ class Objective:
         This tells which term steers the image; the losses do not. It takes one forward pass, and one backward pass for
         each term; what is computed in pieces, a forward pass for each term too.
         """
-        seen = self._look(self._checked_size(image))
+        return self.standing(image).gradient_norms
+
+    def standing(self, image: Array) -> Standing:
+        """Return how the terms stand at an image: their values and ``gradient_norms``, in the time of the norms."""
         norms = self._by_kind()
+        with self.device.computing():
+            seen = self._look(self._checked_size(image))
+            terms, _ = self._fetched(self._values(seen))
+            for term in self.summands:
+                gradient = self.device.fetch(self._gradient(seen, [term], again=True))
+                norms[term.kind][term.name] = float(np.linalg.norm(gradient))
+        return Standing(self._weighted(terms), norms)
+
+    def _weighted(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        weighted = self._by_kind()
         for term in self.summands:
-            gradient = self.device.fetch(self._gradient(seen, [term], again=True))
-            norms[term.kind][term.name] = float(np.linalg.norm(gradient))
-        return norms
+            weighted[term.kind][term.name] = self.weight_of(term) * terms[term.kind][term.name]
+        return weighted
 
     def layer_gradients(self, tape: Tape) -> dict[str, LayerGradient]:
         """Return the layers' derivatives that ``Network.backward`` needs, at the image that made ``tape``."""

@@ -289,6 +289,11 @@ def test_terms_are_of_the_last_call(load):
     assert objective.terms["content"]["conv2_2"] == 0
     assert first["content"]["conv2_2"] > 0
     assert objective.evaluations == 2
+    standing = objective.standing(IMAGE)
+    assert objective.terms["content"]["conv2_2"] == 0
+    assert objective.evaluations == 2
+    objective(IMAGE)
+    assert (standing.terms, standing.gradient_norms) == (objective.weighted_terms(), objective.gradient_norms(IMAGE))
 
 
 # ---- the norms of the terms' gradients ----

@@ -12,6 +12,9 @@ from engine.stylize import Job, Settings, first_evaluation
 # An evaluation that takes longer is not made a second time only to be timed.
 _LONG_SECONDS = 3.0
 
+# A report of the terms' shares is a forward pass, and a backward pass for each term: about this many evaluations.
+_REPORT_EVALUATIONS = 2.7
+
 # What does not grow with the picture, such as reading the weights, takes as long as this many of its pixels.
 _FIXED_PIXELS = 13_000
 
@@ -29,7 +32,7 @@ def seconds_of_evaluation(job: Job) -> tuple[float, float]:
     if job.objective.network.device.kind == "cuda":
         again = 2  # there the first compiles, and the second may record
     else:
-        again = 1 if seconds < _LONG_SECONDS else 0  # the first transforms the weights
+        again = 1 if seconds < _LONG_SECONDS else 0  # the first takes memory from the system
     for _ in range(again):
         before = time.perf_counter()
         job.objective(job.initial)
@@ -43,8 +46,8 @@ def seconds_of_run(job: Job, options: Settings, seconds: float, reports: int) ->
     start, each = optimizer.seconds_per_value
     if job.objective.network.device.kind == "cuda" and optimizer.on_device:
         start, each = 0.0, 0.0  # on the GPU as well, in a small part of an evaluation's time
-    # A report is a backward pass for each term, of which most are short: about as long as two evaluations.
-    return float(seconds * (options.iterations + 2 * reports) + job.initial.size * (start + each * options.iterations))
+    of_steps = job.initial.size * (start + each * options.iterations)
+    return float(seconds * (options.iterations + _REPORT_EVALUATIONS * reports) + of_steps)
 
 
 def seconds_of_paintings(job: Job, sizes: Sequence[tuple[int, int]], seconds: float) -> float:

@@ -144,17 +144,19 @@ def facts_of(result: Result, began: float) -> Facts:
 
 
 def standing(job: Job, image: NDArray[Any]) -> Facts:
-    """Return the weighted terms at the image that was evaluated last, and their shares of loss and gradient."""
-    terms = job.objective.weighted_terms()
-    norms = job.objective.gradient_norms(image)
-    return {"terms": terms, "loss_shares": shares(terms), "gradient_shares": shares(norms)}
+    """Return the weighted terms at an image, and their shares of loss and gradient."""
+    found = job.objective.standing(image)
+    return {
+        "terms": found.terms,
+        "loss_shares": shares(found.terms),
+        "gradient_shares": shares(found.gradient_norms),
+    }
 
 
 def standing_at_end(job: Job, result: Result) -> Facts | None:
     """Return the standing at a result, or None where the run broke off."""
     if result.stop in ("interrupted", "non-finite"):
         return None
-    job.objective(result.image)
     return standing(job, result.image)
 
 

@@ -84,7 +84,11 @@ def build_parser(whole: bool = True) -> Parser:
     )
     parser.add_argument("--save-every", type=positive_int, metavar="N", help="also write a snapshot every N iterations")
     parser.add_argument(
-        "--report-every", type=positive_int, default=50, metavar="N", help="report the terms' shares every N iterations"
+        "--report-every",
+        type=positive_int,
+        default=100,
+        metavar="N",
+        help="report the terms' shares every N iterations (default 100), and at start and end",
     )
     parser.add_argument("--log", type=given_path, metavar="FILE.jsonl", help="write each iteration as a line of JSON")
     parser.add_argument(

@@ -104,28 +104,37 @@ class Pictures(Listener):
         return texts(self._arguments, self._options, self._inputs, facts)
 
 
+class Start(Listener):
+    """Tells the terms' shares of loss and gradient at the first image; ``value`` is the loss there."""
+
+    def __init__(self, progress: Progress, entries: Entries, value: float) -> None:
+        self._progress, self._entries, self._value = progress, entries, value
+
+    def start(self, job: Job) -> None:
+        """Tell them."""
+        _report(self._progress, self._entries, "start", 0, self._value, standing(job, job.initial))
+
+
 class Report(Bar):
     """Says how long the run will take, moves the bar, and tells now and then the terms' shares of loss and gradient.
 
     Parameters
     ----------
-    value, seconds : the loss of the first image, and how long an evaluation takes.
+    seconds : how long an evaluation takes.
     done : iterations before this run goes on.
     """
 
-    def __init__(
-        self, task: Task, progress: Progress, entries: Entries, value: float, seconds: float, done: int = 0
-    ) -> None:
+    def __init__(self, task: Task, progress: Progress, entries: Entries, seconds: float, done: int = 0) -> None:
         super().__init__(progress)
-        self._task, self._entries = task, entries
-        self._value, self._seconds, self._done = value, seconds, done
+        self._task, self._entries, self._seconds, self._done = task, entries, seconds, done
 
     def start(self, job: Job) -> None:
-        """Say how long it will take, and how the terms stand."""
+        """Say how long it will take."""
         self._job = job
         iterations, every = self._task.options.iterations, self._task.arguments.report_every
         left = dataclasses.replace(self._task.options, iterations=iterations - self._done)
-        takes = duration(seconds_of_run(job, left, self._seconds, 2 + left.iterations // every))
+        reports = left.iterations // every + (1 if self._task.begins_small else 2)
+        takes = duration(seconds_of_run(job, left, self._seconds, reports))
         more = f"iterations {self._done + 1} to {iterations}" if self._done else counted(iterations, "iteration")
         time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {more}"
         if self._task.begins_small:
@@ -135,8 +144,6 @@ class Report(Bar):
             for line in of_model:
                 self._say(line)
             self._say(f"{memory}, {time_needed}")
-        if not self._done:
-            self._report("start", 0, self._value, standing(job, job.initial))
 
     def iteration(self, state: Iteration) -> None:
         """Move the bar, and report where that is due."""
@@ -152,16 +159,20 @@ class Report(Bar):
             facts |= self._report("end", result.iterations, result.value, found)
 
     def _report(self, when: str, iteration: int, value: float, found: Facts) -> Facts:
-        """Print and record the terms' shares of the loss and of the gradient."""
-        loss, gradient = found["loss_shares"], found["gradient_shares"]
-        self._say(f"{when}: loss {value:.4g}, of which {_percentages(loss)}")
-        self._say(f"{when}: gradient {_percentages(gradient)}")
-        told = {"loss_shares": loss, "gradient_shares": gradient}
-        self._entries.write({"event": "shares", "iteration": iteration, **told})
-        return told
+        return _report(self.progress, self._entries, when, iteration, value, found)
 
     def _say(self, line: str) -> None:
         self.progress.write(f"{NAME}: {line}")
+
+
+def _report(progress: Progress, entries: Entries, when: str, iteration: int, value: float, found: Facts) -> Facts:
+    """Print and record the terms' shares of the loss and of the gradient."""
+    loss, gradient = found["loss_shares"], found["gradient_shares"]
+    progress.write(f"{NAME}: {when}: loss {value:.4g}, of which {_percentages(loss)}")
+    progress.write(f"{NAME}: {when}: gradient {_percentages(gradient)}")
+    told = {"loss_shares": loss, "gradient_shares": gradient}
+    entries.write({"event": "shares", "iteration": iteration, **told})
+    return told
 
 
 def _percentages(parts: Mapping[str, Mapping[str, float]]) -> str:

@@ -28,7 +28,7 @@ from tools.media.picture import Picture, resize
 from tools.stylize.account import NAME, Entries, Log, start_of_log, texts
 from tools.stylize.checkpoint import Checkpoints, Resumed
 from tools.stylize.first_draft import first_draft
-from tools.stylize.listeners import Pictures, Plot, Report
+from tools.stylize.listeners import Pictures, Plot, Report, Start
 from tools.stylize.task import Task
 from tools.stylize.timelapse import Timelapse
 
@@ -137,7 +137,7 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
         session.keep = lambda: _write_enlarged(task, picture, ended)
 
     with Progress(iterations, "iterations", f"level {level.number}", quiet=task.arguments.quiet) as progress:
-        _, seconds = seconds_of_evaluation(job)
+        value, seconds = seconds_of_evaluation(job)
         if run.done:
             progress.reach(run.done, iterations)
         of_level = seconds_of_run(job, job.settings, seconds, 0)
@@ -152,12 +152,11 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
             f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(left)} for {which}, "
             f"about {duration(remaining)} to the end"
         )
+        entries = Entries(run.log, progress, began, shown)
         listeners: list[Listener] = [] if run.timelapse is None else [run.timelapse.at(progress, is_last=False)]
-        listeners += [
-            Entries(run.log, progress, began, shown),
-            Bar(progress),
-            run.checkpoints.at(level, progress, began),
-        ]
+        listeners += [entries, Bar(progress), run.checkpoints.at(level, progress, began)]
+        if level.number == 1 and not run.done:
+            listeners.append(Start(progress, entries, value))
         result = run.follow(job, listeners, began, keep)
         progress.write(
             f"{NAME}: {name}: {counted(result.iterations, 'iteration')}, loss {result.initial_value:.4g} -> "
@@ -198,5 +197,7 @@ def _make_last(run: _Run, level: Level, photograph: Picture, job: Job) -> Result
             session.keep = lambda: pictures.save_again(result, facts)
 
         listeners: list[Listener] = [] if run.timelapse is None else [run.timelapse.at(progress, is_last=True)]
-        listeners += [plot, entries, pictures, Report(task, progress, entries, value, seconds, run.done)]
+        listeners += [plot, entries, pictures, Report(task, progress, entries, seconds, run.done)]
+        if level.number == 1 and not run.done:
+            listeners.append(Start(progress, entries, value))
         return run.follow(job, [*listeners, run.checkpoints.at(level, progress, began, plot)], began, keep)

@@ -162,6 +162,15 @@ def test_the_log_has_a_line_for_each_iteration_and_the_shares_add_up(folder, cal
                 assert total == pytest.approx(1)
 
 
+def test_the_shares_at_the_start_are_those_of_the_first_size(folder, call):
+    said = call(*WITH_MODEL, "-s", 96, "--levels", 3, "--log", "{}/run.jsonl")
+    entries = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    assert [entry["event"] for entry in entries if entry["event"] != "iteration"] == [
+        *("start", "shares", "level", "level", "shares", "end"),
+    ]
+    assert [line.split(":")[1] for line in said.splitlines() if "of which" in line] == [" start", " end"]
+
+
 def drawn_lines(text: str) -> list[str]:
     """Return the paths of the lines in a plot, longest first."""
     return sorted(re.findall(r'id="line2d_\d+">\s*<path d="([^"]*)" clip-path', text), key=len, reverse=True)
@@ -711,7 +720,9 @@ def test_an_interruption_at_a_level_leaves_its_picture_enlarged(folder, call, mo
     assert (result["level"], result["stop"], result["iterations"]) == (2, "interrupted", 2)
     assert "tools.stylize" in opened(folder / "out.png").text["Command"]
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [entry["event"] for entry in entries if entry["event"] != "iteration"] == ["start", "level", "level"]
+    assert [entry["event"] for entry in entries if entry["event"] != "iteration"] == [
+        *("start", "shares", "level", "level"),
+    ]
     assert [entry["level"] for entry in entries if entry["event"] == "iteration"] == [1] * 4 + [2] * 2
     assert entries[0]["settings"] == settings
 
