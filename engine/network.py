@@ -83,10 +83,11 @@ class Network:
         )
 
     def compact(self, layers: Iterable[str] | None = None) -> Network:
-        """Return the network as far as some layers (all by default), to compute with: it holds each weight in one form.
+        """Return the network as far as some layers (all by default), to compute with: its weights are its algorithms'.
 
-        Where the network itself is let go of, a weight goes as soon as it has been transformed for its algorithm. What
-        is returned cannot be written to a file, moved to another device or precision, or compared with the definition.
+        Where the network itself is let go of, a weight goes as soon as it has been transformed for Winograd's algorithm
+        or brought to a GPU; direct convolutions keep it. What is returned cannot be written to a file, moved to another
+        device or precision, or compared with the definition.
 
         Raises ValueError for an unknown layer.
         """

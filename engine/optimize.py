@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def minimize(
     is_tile: bool = False,
     device: Device | None = None,
     resumable: bool = False,
-    state: MutableMapping[str, NDArray[Any]] | None = None,
+    state: Mapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """Minimize ``objective`` from ``initial`` and return the best image found.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,14 @@ class Saved:
 
     Parameters
     ----------
-    state : by name; an array is taken out of it when it is asked for, so that none stays in memory twice.
+    state : by name; an array is taken out of it when it is asked for, so that none stays in memory twice. Out of a
+        mapping that does not let go of its arrays, they are copied.
     device : where the run's arrays live.
     """
 
-    def __init__(self, state: MutableMapping[str, NDArray[Any]], device: Device) -> None:
-        self._state, self._device = state, device
+    def __init__(self, state: Mapping[str, NDArray[Any]], device: Device) -> None:
+        self._state: MutableMapping[str, NDArray[Any]] = state if isinstance(state, MutableMapping) else dict(state)
+        self._device = device
 
     def host(self, name: str, shape: tuple[int, ...] | None, dtype: Any = np.float64) -> NDArray[Any]:
         """Return a copy of an array in NumPy; of any shape if that is None. Raises ValueError for another array."""

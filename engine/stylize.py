@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ class Job:
         callback: Callable[[Iteration], bool | None] | None = None,
         *,
         resumable: bool = False,
-        state: MutableMapping[str, NDArray[Any]] | None = None,
+        state: Mapping[str, NDArray[Any]] | None = None,
     ) -> Result:
         """Minimize the objective; see ``engine.optimize.minimize``."""
         on_device = optimizer_of(self.settings.optimizer).on_device

@@ -116,13 +116,15 @@ KNOWN_WEIGHTS = {
 }
 
 
-def layer_hash(conv: Conv) -> str:
-    """Return a convolution's fingerprint: the git blob SHA-1 of its weight (height, width, input, output) and bias.
-
-    Both are taken as little-endian float32, one after the other.
-    """
+def parameter_bytes(conv: Conv) -> bytes:
+    """Return a convolution's weight (height, width, input, output) and bias as little-endian float32."""
     bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias
-    data = conv.weight.astype("<f4").tobytes() + bias.astype("<f4").tobytes()
+    return conv.weight.astype("<f4").tobytes() + bias.astype("<f4").tobytes()
+
+
+def layer_hash(conv: Conv) -> str:
+    """Return a convolution's fingerprint: the git blob SHA-1 of its parameters."""
+    data = parameter_bytes(conv)
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 

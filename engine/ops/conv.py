@@ -163,6 +163,10 @@ class PlacedConv(AnyConv):
             return (replace(self, algorithm=pair[0]), replace(after, algorithm=pair[1])) if pair else None
         return None
 
+    def astype(self, dtype: np.dtype[Any]) -> PlacedConv:
+        """Raise ValueError: there is no weight to convert any more."""
+        raise ValueError("a compact network has no weights to convert: load it anew, in the precision that is wanted")
+
     @property
     def parameters_held(self) -> int:
         """The weight's numbers, in the forms that the algorithm takes."""

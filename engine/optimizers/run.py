@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ class Run:
         callback: Callable[[Iteration], bool | None] | None,
         device: Device,
         resumable: bool = False,
-        state: MutableMapping[str, NDArray[Any]] | None = None,
+        state: Mapping[str, NDArray[Any]] | None = None,
         change_tolerance: float = 0.0,
     ) -> None:
         self._objective = objective

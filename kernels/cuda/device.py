@@ -105,5 +105,5 @@ class Cuda(Launcher):
         return contextlib.nullcontext()
 
     def put_parameter(self, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-        """Return a bias, scale or shift on the GPU: in float32, whatever the activations are."""
-        return self.put(array.astype(np.float32))
+        """Return a bias, scale or shift on the GPU, in float32 whatever the activations are; itself if it is there."""
+        return array if self.holds(array) else self.put(array.astype(np.float32))

@@ -17,6 +17,7 @@ from engine.ops import Array
 from engine.optimize import minimize
 from tools.bench.programs import ENGINE, TORCH, build_twin
 from tools.media.plot import plot_courses
+from tools.media.record import finite
 from tools.models.torch_vgg import CLAMPED, OPTIMIZERS, Tensor, TorchObjective, minimize_with_torch
 
 MARKS = (50, 100, 200, 300, 500)
@@ -56,7 +57,7 @@ class Course:
     def as_picture(self) -> list[float | None]:
         """The lowest loss so far of an image within 0..255; None where no finite one has been looked at."""
         if not self.pictures:
-            return [loss if math.isfinite(loss) else None for loss in self.lowest]
+            return list(finite(self.lowest))
         found: list[float | None] = []
         for evaluation in range(1, len(self.losses) + 1):
             known = [one for one in (self.pictures.get(evaluation), *found[-1:]) if one is not None]
@@ -254,12 +255,8 @@ def draw(race: Race, path: Path) -> None:
     """Draw the losses over seconds and over evaluations."""
     lines = []
     for course in race.courses:
-        lines.append((course.racer, list(course.seconds), [_finite(loss) for loss in course.lowest]))
+        lines.append((course.racer, list(course.seconds), finite(course.lowest)))
         if course.pictures:
-            seen = [_finite(loss) for loss in course.as_picture]
+            seen = finite(course.as_picture)
             lines.append((f"{course.racer}, within 0..255", list(course.seconds), seen))
     plot_courses(path, lines, race.title)
-
-
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and math.isfinite(loss) else None

@@ -10,22 +10,16 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tools.cli import starting
+from tools.cli.interruption import SIGNALS, Interrupt
 from tools.media.record import PROJECT, own_version
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""What ends a run early: Ctrl-C, a scheduler's limit, a closed terminal."""
-
-PATIENCE_SECONDS = 0.5
-"""A second signal within this time of the first is taken for the same wish."""
 
 MAX_THREADS = 1024
 """More threads than any machine has cores for would only use up its memory."""
@@ -100,24 +94,15 @@ def add_record_paths(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a tool's ``main`` and leave with its exit code; what a user can cause becomes one line, never a traceback."""
-    last = -math.inf
     # A file's name may have what the console cannot show: it is spelled out, and ends nothing.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
-    def interrupt(number: int, frame: object) -> None:
-        # A closing terminal sends several signals at once, an impatient hand several Ctrl-C: in the middle of another's
-        # clean-up an exception could come up inside a library's.
-        nonlocal last
-        now = time.monotonic()
-        if now - last > PATIENCE_SECONDS:
-            last = now
-            raise KeyboardInterrupt
-
     # From here on a Ctrl-C is an exception that the tool can take: see tools/cli/starting.py.
     # A closed terminal and a scheduler's limit shall keep the best picture just as well; nohup shall be heeded.
     starting.end()
+    interrupt = Interrupt()
     for signal_name in SIGNALS:
         if hasattr(signal, signal_name) and not (signal_name == "SIGHUP" and _is_ignored(signal_name)):
             signal.signal(getattr(signal, signal_name), interrupt)

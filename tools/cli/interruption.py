@@ -1,23 +1,49 @@
-"""An interruption that waits for the end of an iteration, so that nothing of it is lost."""
+"""What ends a run early becomes one exception, which may wait for the end of an iteration."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from tools.cli.command_line import PATIENCE_SECONDS, SIGNALS
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""What ends a run early: Ctrl-C, a scheduler's limit, a closed terminal."""
+
+PATIENCE_SECONDS = 0.5
+"""A second signal within this time of the first is taken for the same wish."""
 
 MOST_SECONDS = 5.0
-"""An iteration that takes longer is broken off: a scheduler gives ten seconds or more until it kills."""
+"""A signal is not held back for longer: a scheduler gives ten seconds or more until it kills."""
 
 
-class Interruption:
-    """Holds back Ctrl-C, and what else ends a run early, while it is entered and iterations are short.
+class Interrupt:
+    """The handler of all signals: it raises KeyboardInterrupt, once for several that come together.
 
-    A second signal, unless it belongs to the first, is not held back. Nor is any outside the main thread, where there
+    A closing terminal sends several signals at once, an impatient hand several Ctrl-C: in the middle of another's
+    clean-up an exception could come up inside a library's.
+    """
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def note(self) -> bool:
+        """Take a signal; tell whether it is a wish of its own."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before > PATIENCE_SECONDS
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, unless the signal belongs to the one before."""
+        if self.note():
+            raise KeyboardInterrupt
+
+
+class Postponement:
+    """Holds a signal back while it is entered and iterations are short, so that nothing of one is lost.
+
+    It is held for ``MOST_SECONDS`` at most, and a second one is not. Nor is any outside the main thread, where there
     are none.
 
     Attributes
@@ -27,19 +53,22 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = False
-        self._first = self._begun = 0.0
+        self._begun = -math.inf
         self._waits = False
         self._handlers: dict[int, Any] = {}
+
+    def begin(self) -> None:
+        """Hear that the first iteration begins; while it lasts there is nothing to lose."""
+        self._waits, self._begun = False, time.monotonic()
 
     def iterated(self) -> None:
         """Hear of the end of an iteration, which is the beginning of the next."""
         now = time.monotonic()
-        self._waits = self._begun > 0 and now - self._begun <= MOST_SECONDS
-        self._begun = now
+        self._waits, self._begun = now - self._begun <= MOST_SECONDS, now
 
     def rest(self) -> None:
         """Hear that no iteration is being made, so that there is nothing to wait for."""
-        self._waits, self._begun = False, 0.0
+        self._waits = False
 
     def __enter__(self) -> Self:
         """Take the signals that somebody takes by a function, as ``tools.cli.command_line.run`` does."""
@@ -55,12 +84,25 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back."""
+        self._set_timer(0)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._waits and not self.asked:
-            self.asked, self._first = True, now
-        elif not self.asked or now - self._first > PATIENCE_SECONDS:
-            self._handlers[number](number, frame)
+        handler = self._handlers[number]
+        if not self._waits or self.asked:
+            handler(number, frame)
+        elif not isinstance(handler, Interrupt) or handler.note():
+            self.asked = True
+            self._set_timer(MOST_SECONDS)
+
+    def _set_timer(self, seconds: float) -> None:
+        """Interrupt after so many seconds, where the system can; 0 does not."""
+        if self._handlers and hasattr(signal, "setitimer"):
+            if seconds:
+                signal.signal(signal.SIGALRM, self._give_up)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _give_up(self, number: int, frame: FrameType | None) -> None:
+        if self._waits:
+            raise KeyboardInterrupt

@@ -7,7 +7,7 @@ start, the iterations and the end: the progress bar, a log, a curve, snapshots, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def follow(
     made: Callable[[Result, Facts], None] | None = None,
     *,
     resumable: bool = False,
-    state: MutableMapping[str, NDArray[Any]] | None = None,
+    state: Mapping[str, NDArray[Any]] | None = None,
 ) -> tuple[Result, Facts]:
     """Run a job for those who listen; return what came of it.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def _is_path(text: str) -> bool:
     with contextlib.suppress(OSError):  # a name that is too long is none
         return path.is_absolute() or text.startswith(("~", ".")) or path.parent.exists()
     return False
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON knows it: numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(name): finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parsed_json(text: str) -> Any:

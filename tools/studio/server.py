@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import json
-import math
 import shlex
 import socketserver
 import threading
@@ -23,6 +22,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from tools.cli.command_line import describe
 from tools.cli.options import COLORS, Options
 from tools.media.files import byte_count
+from tools.media.record import finite
 from tools.models.cache import DRAFT
 from tools.studio.networks import Networks
 from tools.studio.order import LIVE, MAX_PAINTINGS, form_of, order_from
@@ -155,7 +155,7 @@ class Site:
         )
 
     def _json(self, value: Any) -> Any:
-        return self._answer(json.dumps(_finite(value)), "application/json")
+        return self._answer(json.dumps(finite(value)), "application/json")
 
     def _plain_error(self, error: Any) -> str:
         error.content_type = "application/json"
@@ -243,7 +243,7 @@ class Site:
             if len(made) != pictures:
                 pictures = len(made)
                 told["pictures"] = [self._made(one) for one in made]
-            yield f"data: {json.dumps(_finite(told))}\n\n".encode()
+            yield f"data: {json.dumps(finite(told))}\n\n".encode()
             time.sleep(_EVENT_SECONDS)
 
     def _order(self, run: Run) -> dict[str, Any]:
@@ -397,14 +397,3 @@ def served(site: Site, port: int) -> WSGIServer:
         raise ValueError(f"cannot serve on port {port}: {reason}; choose another --port") from None
     site.port = server.server_port
     return server
-
-
-def _finite(value: Any) -> Any:
-    """Return something for JSON without what that cannot hold: a number that is not finite becomes None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value

@@ -148,12 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = Session(NAME, f"interrupted, {arguments.output} was not written")
     code = session.run(lambda: _make(arguments, session, resumed, check))
     if code == EXIT_INTERRUPTED and arguments.checkpoint is not None and arguments.checkpoint.exists():
-        kept = read_checkpoint(arguments.checkpoint)
-        of_level = f" of level {kept.level} of {kept.levels}" if kept.levels > 1 else ""
-        tell(
-            f"{NAME}: to go on from iteration {kept.iteration + 1}{of_level}: python -m tools.stylize --resume "
-            f"{shlex.quote(str(arguments.checkpoint))}"
-        )
+        where = read_checkpoint(arguments.checkpoint).where
+        path = shlex.quote(str(arguments.checkpoint))
+        tell(f"{NAME}: to go on {where}: python -m tools.stylize --resume {path}")
     return code
 
 

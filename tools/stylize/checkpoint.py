@@ -18,9 +18,10 @@ from engine.multiscale import Level
 from engine.optimize import Iteration, Result
 from engine.optimizers import check_resumable
 from engine.saved import State
+from engine.stylize import Job
 from tools.cli.command_line import positive_float, positive_int, tell
 from tools.cli.curve import Curve
-from tools.cli.interruption import Interruption
+from tools.cli.interruption import Postponement
 from tools.cli.machine import cpu_name
 from tools.cli.options import STARTS, Options, levels_of
 from tools.cli.progress import Progress
@@ -95,11 +96,11 @@ class Checkpoints(Listener):
     Parameters
     ----------
     timelapse : whose pictures are kept with the rest, or None.
-    interruption : of the run: it waits for the iteration, which a last checkpoint keeps.
+    postponement : of an interruption, to the end of an iteration, which a last checkpoint keeps.
     """
 
-    def __init__(self, task: Task, log: Log, timelapse: Timelapse | None, interruption: Interruption) -> None:
-        self._interruption = interruption
+    def __init__(self, task: Task, log: Log, timelapse: Timelapse | None, postponement: Postponement) -> None:
+        self._postponement = postponement
         self._path: Path | None = task.arguments.checkpoint
         self._every: Every = task.arguments.checkpoint_every
         self._log, self._timelapse, self._optimizer = log, timelapse, task.options.optimizer
@@ -128,12 +129,17 @@ class Checkpoints(Listener):
         self._level, self._progress, self._began, self._curve = level, progress, began, curve
         return self
 
+    def start(self, job: Job) -> None:
+        """Hear that the first iteration begins."""
+        self._last = job.settings.iterations
+        self._postponement.begin()
+
     def iteration(self, state: Iteration) -> None:
         """Write a checkpoint, where one is due; raises KeyboardInterrupt behind it where the run is to end here."""
         self._iterations += 1
         if self._path is None:
             return
-        ends = self._interruption.asked
+        ends = self._postponement.asked
         if self._every.iterations is not None:
             due = self._iterations >= self._every.iterations
         else:
@@ -141,15 +147,13 @@ class Checkpoints(Listener):
         if due or ends:
             self._write(self._path, state)
             self._iterations, self._written = 0, time.monotonic()
-        if ends:
+        if ends and state.iteration < self._last:
             raise KeyboardInterrupt
-        self._interruption.iterated()
+        self._postponement.iterated()
 
     def end(self, result: Result, facts: Facts) -> None:
-        """Have an interruption wait no longer; raises KeyboardInterrupt for one that did, and has a size before it."""
-        self._interruption.rest()
-        if self._interruption.asked and result.stop != "interrupted" and not self._level.is_last:
-            raise KeyboardInterrupt
+        """Have an interruption wait no longer."""
+        self._postponement.rest()
 
     def _write(self, path: Path, state: Iteration) -> None:
         frames, step = ([], 0) if self._timelapse is None else (self._timelapse.frames, self._timelapse.step)
@@ -219,8 +223,14 @@ class Resumed:
     frames: list[NDArray[np.uint8]]
 
     def state(self) -> State | None:
-        """Read the state for ``minimize``, as large as all that the run holds; None where it had made no iteration."""
-        return read_archive(self.path, lambda name: not name.startswith(_FRAME))[1] or None
+        """Read the state for ``minimize``, as large as all that the run holds; None where it had made no iteration.
+
+        Raises ValueError where the file is another by now.
+        """
+        about, arrays = read_archive(self.path, lambda name: not name.startswith(_FRAME))
+        if about != self.about:
+            raise ValueError(f"{str(self.path)!r} has been written anew since it was read: another run works on it")
+        return arrays or None
 
     @property
     def level(self) -> int:
@@ -236,6 +246,14 @@ class Resumed:
     def iteration(self) -> int:
         """How many iterations of it there were."""
         return int(self.about["iteration"])
+
+    @property
+    def where(self) -> str:
+        """Where the run goes on, in words."""
+        of_level = f"level {self.level} of {self.levels}"
+        if self.iteration >= self.about["settings"].get("iterations", self.iteration + 1):
+            return f"behind {of_level}" if self.levels > 1 else "at its end"
+        return f"from iteration {self.iteration + 1}" + (f" of {of_level}" if self.levels > 1 else "")
 
     @property
     def picture(self) -> Picture | None:

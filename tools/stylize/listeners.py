@@ -133,7 +133,8 @@ class Report(Bar):
         self._job = job
         iterations, every = self._task.options.iterations, self._task.arguments.report_every
         left = dataclasses.replace(self._task.options, iterations=iterations - self._done)
-        reports = left.iterations // every + (1 if self._task.begins_small else 2)
+        first = 0 if self._done or self._task.begins_small else 1
+        reports = first + (iterations - 1) // every - self._done // every + 1
         takes = duration(seconds_of_run(job, left, self._seconds, reports))
         more = f"iterations {self._done + 1} to {iterations}" if self._done else counted(iterations, "iteration")
         time_needed = f"{self._seconds:.2g} s an evaluation: about {takes} for {more}"

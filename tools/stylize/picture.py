@@ -18,7 +18,7 @@ from engine.optimize import Result
 from engine.stylize import Job
 from tools.cli.disk import Space, picture_bytes, save_somewhere
 from tools.cli.estimate import seconds_of_evaluation, seconds_of_paintings, seconds_of_run, work
-from tools.cli.interruption import Interruption
+from tools.cli.interruption import Postponement
 from tools.cli.options import FIRST_DRAFT
 from tools.cli.progress import Progress, counted, duration
 from tools.cli.rendering import at_level, finished, painting_sizes, picture_levels
@@ -60,17 +60,17 @@ def make_picture(
     with (
         Space(task.arguments.output, needed) as space,
         contextlib.nullcontext() if path is None else Lines(path, kept) as lines,
-        Interruption() as interruption,
+        Postponement() as postponement,
     ):
         log = Log(
             lines, start_of_log(task.arguments, task.filled, task.needed), begun=lines is not None and lines.size > 0
         )
         frames, step = ([], 0) if resumed is None else (resumed.frames, resumed.about["timelapse"])
         timelapse = None if task.arguments.timelapse is None else Timelapse(task, frames, step)
-        checkpoints = Checkpoints(task, log, timelapse, interruption)
+        checkpoints = Checkpoints(task, log, timelapse, postponement)
         if resumed is None:
             checkpoints.begin()
-        run = _Run(task, session, log, space, timelapse, checkpoints, resumed, further)
+        run = _Run(task, session, log, space, timelapse, checkpoints, postponement, resumed, further)
         pictures = coarse_to_fine(levels if resumed is None else levels[resumed.level - 1 :], prepared)
         level, (photograph, job) = next(pictures)
         while not level.is_last:
@@ -88,6 +88,7 @@ class _Run:
     ----------
     space : that is kept for the picture.
     timelapse : or None.
+    postponement : of an interruption.
     resumed : the checkpoint that the next size goes on from, or None.
     further : who else follows.
     since : when it was begun or gone on with, by ``time.perf_counter``.
@@ -99,6 +100,7 @@ class _Run:
     space: Space
     timelapse: Timelapse | None
     checkpoints: Checkpoints
+    postponement: Postponement
     resumed: Resumed | None
     further: Sequence[Listener]
     since: float = dataclasses.field(default_factory=time.perf_counter)
@@ -148,9 +150,9 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
         growth = sum(work(height * times, width * times) for times in larger) / work(height, width)
         remaining = left + (of_level + of_paintings) * growth
         which = f"iterations {run.done + 1} to {iterations}" if run.done else counted(iterations, "iteration")
+        of_this = f"about {duration(left)} for {which}, " if run.done < iterations else ""
         progress.write(
-            f"{NAME}: {name}, {seconds:.2g} s an evaluation: about {duration(left)} for {which}, "
-            f"about {duration(remaining)} to the end"
+            f"{NAME}: {name}, {seconds:.2g} s an evaluation: {of_this}about {duration(remaining)} to the end"
         )
         entries = Entries(run.log, progress, began, shown)
         listeners: list[Listener] = [] if run.timelapse is None else [run.timelapse.at(progress, is_last=False)]
@@ -162,7 +164,7 @@ def _make_small(run: _Run, level: Level, photograph: Picture, job: Job) -> Resul
             f"{NAME}: {name}: {counted(result.iterations, 'iteration')}, loss {result.initial_value:.4g} -> "
             f"{result.value:.4g}, {duration(time.perf_counter() - began)}"
         )
-    if result.stop == "interrupted":
+    if result.stop == "interrupted" or run.postponement.asked:
         raise KeyboardInterrupt
     return result
 

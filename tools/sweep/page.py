@@ -14,6 +14,7 @@ from engine.multiscale import fit
 from tools.media.grid import Grid, Record
 from tools.media.images import load_image
 from tools.media.picture import resize
+from tools.media.record import finite
 from tools.media.saving import encoded_image
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -245,7 +246,7 @@ def _embedded(path: Path, side: int | None) -> str:
 
 def _facts(record: Record, kept: float) -> dict[str, Any]:
     """Return a cell's facts for the page; of its curve, the part ``kept``, and then which iterations those are."""
-    facts = _plain(record.facts)
+    facts = finite(record.facts)
     curve = facts.get("curve") or []
     places = _extremes([point[1] for point in curve], max(4, int(kept * len(curve))))
     if len(places) == len(curve):
@@ -317,15 +318,6 @@ def _number(value: float) -> str:
     """Return a number to four digits, ``10420`` and not ``1.042e+04``, as the script does."""
     rounded = float(f"{value:.4g}")
     return f"{rounded:.15g}" if 1e-3 <= abs(rounded) < 1e6 else f"{rounded:g}"
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it: what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(data: Any) -> str:

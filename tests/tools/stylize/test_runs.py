@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import engine.optimizers.setulb
+import tools.stylize.__main__
 import tools.stylize.checkpoint
 from engine.optimize import METHODS
 from engine.optimizers.run import Run
@@ -24,6 +25,7 @@ from tests.tools.conftest import ROOT
 from tests.tools.disk import full_disk
 from tests.tools.stylize.test_main import SMALL, WITH_MODEL, call, facts, interrupt, opened, pixels  # noqa: F401 (a fixture)
 from tools.cli import interruption
+from tools.cli.interruption import Interrupt, Postponement
 from tools.cli.options import PAPER
 from tools.media import archive
 from tools.media.archive import read_archive, write_archive
@@ -131,49 +133,139 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_it_had_not_been(fol
     np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
 
 
+class Impatience:
+    """Sends signals in the middle of an iteration, the first when so many are done at a size."""
+
+    def __init__(self, patch, level, iterations, signals=(signal.SIGINT,), pause=0.0):
+        self.at, self.asked = (1, 0), (level, iterations)
+        begin, iterate, evaluate = Checkpoints.start, Checkpoints.iteration, Run.evaluate
+
+        def start(checkpoints, job):
+            self.at = (checkpoints._level.number, 0)
+            begin(checkpoints, job)
+
+        def iteration(checkpoints, state):
+            self.at = (checkpoints._level.number, state.iteration)
+            iterate(checkpoints, state)
+
+        def evaluation(run, image, launch=None):
+            found = evaluate(run, image, launch)
+            if self.at == self.asked and run.evaluations > 1:
+                self.at = (0, 0)
+                for number in signals:
+                    signal.raise_signal(number)
+                    time.sleep(pause)
+            return found
+
+        patch.setattr(Checkpoints, "start", start)
+        patch.setattr(Checkpoints, "iteration", iteration)
+        patch.setattr(Run, "evaluate", evaluation)
+
+
+RARELY = (*LEVELS, "--checkpoint", "{}/run.npz", "--checkpoint-every", 1000)
+TWO = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def handled():
+    """Have one handler for all signals, as a tool that is run has."""
+    handler = Interrupt()
+    before = {number: signal.signal(number, handler) for number in TWO}
+    yield
+    for number, one in before.items():
+        signal.signal(number, one)
+
+
 @pytest.mark.parametrize(
-    ("signals", "most", "kept"),
+    ("at", "signals", "settings", "kept", "told"),
     [
-        pytest.param(1, 5.0, 4, id="waits for the iteration, and keeps it"),
-        pytest.param(1, 0.0, 0, id="an iteration that takes long is broken off"),
-        pytest.param(2, 5.0, 0, id="a second one does not wait"),
+        pytest.param((2, 3), TWO[:1], {}, (2, 4), "from iteration 5 of level 2 of 2", id="kept"),
+        pytest.param((2, 1), TWO[:1], {}, (2, 2), "from iteration 3 of level 2 of 2", id="so is the second"),
+        pytest.param((2, 0), TWO[:1], {}, (1, 0), "from iteration 1 of level 1 of 2", id="before the first is nothing"),
+        pytest.param((1, 4), TWO[:1], {}, (1, 5), "behind level 1 of 2", id="the last of the first size"),
+        pytest.param((2, 3), TWO, {}, (2, 4), "from iteration 5 of level 2 of 2", id="two that belong together"),
+        pytest.param(
+            *((2, 3), TWO, {"PATIENCE_SECONDS": -1.0}, (1, 0), "from iteration 1 of level 1 of 2"),
+            id="a second is not held",
+        ),
+        pytest.param(
+            *((2, 3), TWO[:1], {"MOST_SECONDS": 0.0}, (1, 0), "from iteration 1 of level 1 of 2"),
+            id="long ones are broken off",
+        ),
     ],
 )
-def test_ctrl_c_in_the_middle_of_an_iteration(folder, call, monkeypatch, signals, most, kept):  # noqa: F811
-    """In the fourth iteration of the second size; a checkpoint of a time is not due before the end."""
-    kept_rarely = (*LEVELS, "--checkpoint", "{}/run.npz", "--checkpoint-every", 1000)
+def test_ctrl_c_in_the_middle_of_an_iteration(
+    folder,
+    call,  # noqa: F811
+    monkeypatch,
+    handled,
+    at,
+    signals,
+    settings,
+    kept,
+    told,
+):
+    """A checkpoint of a time is not due before the end."""
     call(*LEVELS)
     picture = pixels(folder / "out.png")
     with monkeypatch.context() as patch:
-        patch.setattr(interruption, "MOST_SECONDS", most)
-        patch.setattr(interruption, "PATIENCE_SECONDS", -1.0)
-        _raise_in_evaluation(patch, signals)
-        call(*kept_rarely, code=130)
-    assert facts(folder / "out.png", "Result")["iterations"] == (4 if kept else 3)
+        for name, value in settings.items():
+            patch.setattr(interruption, name, value)
+        Impatience(patch, *at, signals)
+        said = call(*RARELY, code=130)
+    assert f"stylize: to go on {told}: " in said.splitlines()[-1]
+    assert (folder / "out.png").exists()
     about = read_archive(folder / "run.npz")[0]
-    assert (about["level"], about["iteration"]) == ((2, 4) if kept else (1, 0))
-    call("--resume", "{}/run.npz")
+    assert (about["level"], about["iteration"]) == kept
+    assert "iterations 6 to 5" not in call("--resume", "{}/run.npz")
     np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
 
 
-def _raise_in_evaluation(patch, signals):
-    """Send signals in the middle of the fourth iteration of the second size."""
-    evaluate, iterate, at = Run.evaluate, Checkpoints.iteration, []
+def test_ctrl_c_in_the_last_iteration_leaves_it_at_that(folder, call, monkeypatch, handled):  # noqa: F811
+    call(*LEVELS)
+    picture = pixels(folder / "out.png")
+    with monkeypatch.context() as patch:
+        Impatience(patch, 2, 4)
+        call(*RARELY)
+    assert facts(folder / "out.png", "Result")["stop"] == "iterations"
+    np.testing.assert_array_equal(pixels(folder / "out.png"), picture)
+    assert not (folder / "run.npz").exists()
 
-    def iteration(self, state):
-        at[:] = [self._level.number, state.iteration]
-        iterate(self, state)
 
-    def evaluation(self, image, launch=None):
-        found = evaluate(self, image, launch)
-        if at == [2, 3]:
-            at.clear()
-            for _ in range(signals):
-                signal.raise_signal(signal.SIGINT)
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_an_iteration_that_turns_out_long_is_broken_off(folder, call, monkeypatch, handled):  # noqa: F811
+    began = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(interruption, "MOST_SECONDS", 1.0)
+        Impatience(patch, 2, 3, pause=60.0)
+        call(*RARELY, code=130)
+    assert time.monotonic() - began < 30
+    assert facts(folder / "out.png", "Result")["iterations"] == 3
+
+
+def test_a_signal_that_belongs_to_one_held_back_does_not_disturb_what_follows(handled):
+    with Postponement() as postponement:
+        postponement.begin()
+        postponement.iterated()
+        signal.raise_signal(signal.SIGINT)
+    assert postponement.asked
+    signal.raise_signal(signal.SIGTERM)  # of the same closing terminal, while the best is being written
+
+
+def test_a_checkpoint_that_another_run_writes_meanwhile_is_told(folder, call, kill, monkeypatch):  # noqa: F811
+    kill(7, *KEPT)
+    later = (folder / "run.npz").read_bytes()
+    (folder / "run.npz").unlink()
+    kill(3, *KEPT)
+    read = tools.stylize.__main__.read_checkpoint
+
+    def read_before(path):
+        found = read(path)
+        path.write_bytes(later)
         return found
 
-    patch.setattr(Checkpoints, "iteration", iteration)
-    patch.setattr(Run, "evaluate", evaluation)
+    monkeypatch.setattr(tools.stylize.__main__, "read_checkpoint", read_before)
+    assert "has been written anew since it was read" in call("--resume", "{}/run.npz", code=2).splitlines()[-1]
 
 
 def test_the_plot_of_a_run_that_went_on_has_all_iterations(folder, call, kill, monkeypatch):  # noqa: F811

@@ -94,7 +94,7 @@ class _Wire:
             if self._left < 0:
                 raise ValueError(f"it has more than {_MOST_FIELDS:,} fields, far more than a VGG has: {_DAMAGED}")
             head = self.at(start, min(20, end - start))
-            key, size = _varint(head, 0)
+            key, size = varint(head, 0)
             number, kind, begin = key >> 3, key & 7, start + size
             if not number or kind not in (_VARINT, _FIXED64, _BLOCK, _FIXED32):
                 raise ValueError(f"at byte {start} there is no field that Caffe writes: {_DAMAGED}")
@@ -104,7 +104,7 @@ class _Wire:
                 field = _Field(number, kind, start=begin, count=count, stride=size + width)
                 start = start + count * field.stride if count else end + 1
             else:
-                value, after = _varint(head, size)
+                value, after = varint(head, size)
                 start += after + (value if kind == _BLOCK else 0)
                 field = _Field(number, kind, value, start - value, start)
             if start > end:
@@ -135,7 +135,7 @@ class _Wire:
         return count
 
 
-def _varint(data: bytes, start: int) -> tuple[int, int]:
+def varint(data: bytes, start: int) -> tuple[int, int]:
     """Return a varint and the position behind it."""
     value = 0
     for index, byte in enumerate(data[start : start + 10]):
@@ -220,7 +220,7 @@ def _sizes(wire: _Wire, shape: _Field) -> Iterator[int]:
             start, end = _block(field)
             data, position = wire.at(start, min(end - start, 10 * 33)), 0
             while position < len(data):
-                size, position = _varint(data, position)
+                size, position = varint(data, position)
                 yield size
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from engine.errors import ModelError
 from engine.graph import Node
 from engine.load import resolve_preprocessing
@@ -17,7 +15,7 @@ from engine.onnx.reader import read_onnx
 from engine.onnx.writer import write_onnx
 from engine.ops import Conv
 from engine.preprocessing import PREPROCESSING, Preprocessing, preprocessing_metadata
-from engine.vgg import NORMALIZED, is_normalized, known_weights
+from engine.vgg import NORMALIZED, is_normalized, known_weights, parameter_bytes
 from tools.media.files import replacing, sha256_of
 from tools.models.part import convolution_part, single_precision
 from tools.models.weights.caffe_file import read_caffe
@@ -157,8 +155,7 @@ def is_original_vgg19(nodes: Sequence[Node]) -> bool:
     data = bytearray()
     for conv in (node.operator for node in nodes):
         if isinstance(conv, Conv):
-            bias = np.zeros(conv.weight.shape[3]) if conv.bias is None else conv.bias
-            data += conv.weight.astype("<f4").tobytes() + bias.astype("<f4").tobytes()
+            data += parameter_bytes(conv)
     pieces = [bytes(data[begin : begin + (4 << 20)]) for begin in range(0, len(data), 4 << 20)]
     hashes = [hashlib.sha1(b"blob %d\0" % len(piece) + piece, usedforsecurity=False).hexdigest() for piece in pieces]
     return tuple(hashes) == _ORIGINAL_VGG19

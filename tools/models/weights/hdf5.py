@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.models.weights.byte_range import ByteRange, whole_file
-from tools.models.weights.tensor import Tensor
+from tools.models.weights.tensor import Tensor, from_bfloat16
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -300,9 +300,7 @@ def _reading(
 
     def read() -> NDArray[Any]:
         numbers = held.numbers(offset, dtype, shape)
-        if kind == "bfloat16":
-            return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers
+        return from_bfloat16(numbers) if kind == "bfloat16" else numbers
 
     return read
 

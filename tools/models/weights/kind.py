@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tools.models.weights.caffe_file import varint
+
 MAX_DIRECTORY = 4 << 20
 """The largest table of contents that is read: pickle, zip directory, JSON; that of a large network has some 100 kB."""
 
@@ -198,24 +200,17 @@ def _caffe_fields(file: BinaryIO, length: int) -> Iterator[int]:
     while position < length and len(fields) < 16:
         file.seek(position)
         start = file.read(20)
-        key, size = _varint(start, 0)
-        field, wire = key >> 3, key & 7
-        if wire not in _CAFFE.get(field, ()):
-            return
-        value, size = _varint(start, size)
+        try:
+            key, size = varint(start, 0)
+            field, wire = key >> 3, key & 7
+            if wire not in _CAFFE.get(field, ()):
+                return
+            value, size = varint(start, size)
+        except ValueError:
+            break
         position += size + (value if wire == 2 else 0)
         # A file that was cut short is Caffe's all the same; a single field that runs past the end is anything.
         if position > length and not fields:
             return
         fields.append(field)
     yield from fields
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the number at a position and where the next begins, of at most ten bytes."""
-    value = 0
-    for shift, byte in enumerate(data[position : position + 10]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, position + shift + 1
-    return value, len(data)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tools.models.weights.byte_range import ByteRange
 from tools.models.weights.kind import MAX_DIRECTORY, kind_of, shown
-from tools.models.weights.tensor import Tensor
+from tools.models.weights.tensor import Tensor, from_bfloat16
 
 DTYPES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U64": "u8",
@@ -59,7 +59,7 @@ def as_numbers(data: NDArray[np.uint8], kind: str, order: str = "<") -> NDArray[
     numbers = data.view(order + DTYPES[kind])
     numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
     if kind == "BF16":
-        return (numbers.astype(np.uint32) << 16).view(np.float32)
+        return from_bfloat16(numbers)
     return numbers != 0 if kind == "BOOL" else numbers
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -25,6 +26,11 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
+
+
+def from_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return bfloat16 numbers, given as uint16, in float32."""
+    return (numbers.astype(np.uint32) << 16).view(np.float32)
 
 
 def natural_order(name: str) -> list[list[tuple[str, int, str]]]:
