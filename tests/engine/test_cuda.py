@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from engine import Objective, load_network
-from engine.device import choose_device
+from engine.device import choose_device, moved_to_cuda
 from engine.errors import NonFiniteError
 from kernels.cuda import opening
 from tests.engine import models, test_branches
+from tests.engine.test_network import BRANCHING, ENDS, by_hand
 from tests.engine.test_objective import CONTENT, IMAGE, SETTINGS, make
 from tests.kernels.cuda.emulator import DeviceArray
 from tests.kernels.devices import to_device, to_host
@@ -89,6 +90,16 @@ def test_branches_give_the_same(emulator, build, tmp_path):
     (value, gradient), (expected, of_cpu) = results
     assert value == pytest.approx(expected, rel=2e-5)
     assert relative(gradient, of_cpu) < 1e-5
+
+
+def test_a_compact_network_gives_the_same_bits(emulator):
+    """Also where scales and shifts were not folded into convolutions, and are on the device already."""
+    whole = moved_to_cuda(by_hand(BRANCHING, ENDS, "float32"), "float32")
+    compact = whole.compact().compact(ENDS)
+    for found, expected in zip(
+        compact.features(IMAGE, ENDS).values(), whole.features(IMAGE, ENDS).values(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_terms_and_norms_are_the_cpus(load):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError
+from engine.gradcheck.problem import in_precision
 from engine.graph import Node
 from engine.load import load_network
 from engine.network import Network
@@ -362,6 +363,11 @@ def test_a_compact_network_goes_as_far_as_its_layers_do(paths):
     assert network.compact().layers == network.layers
     with pytest.raises(ValueError, match="unknown layer 'conv9_1'"):
         network.compact(["conv9_1"])
+
+
+def test_a_compact_network_has_no_weights_for_another_precision(paths):
+    with pytest.raises(ValueError, match="a compact network has no weights to convert"):
+        in_precision(load_network(paths["tiny"]).compact(), "float64")
 
 
 @pytest.fixture
