@@ -419,7 +419,7 @@ class Objective:
                 tape = plan.forward(self._part(seen.begun, piece))
             elif left_out := set(stage.outputs) - tape.features.keys():
                 tape.features |= plan.features(self._part(seen.begun, piece), left_out)
-            view = replace(seen.view, tape=tape, piece=piece, _made={})
+            view = replace(seen.view, tape=tape, piece=piece, _made=seen.view.made_of_sums)
             tape.gradient_scale = self._gradient_scale(view, terms)
             gradients = self._layer_gradients(view, terms)
             if stage.end is not None and behind is not None:

@@ -233,9 +233,11 @@ class Cutter:
                 jump = jumps[self.outputs[layer]]
                 # What an odd size leaves over at the end goes to the last.
                 own[layer] = min(first // jump, count), count if stop == size else min(stop // jump, count)
-            looked_at = {
-                layer: (begin, self._end_ahead(layer, end, positions[layer])) for layer, (begin, end) in own.items()
-            }
+            looked_at = dict[str, Span]()
+            for layer, (begin, end) in own.items():
+                # One position at least, also of a layer of which the piece owns none: it must be large enough for all.
+                begin = min(begin, positions[layer] - 1)
+                looked_at[layer] = begin, max(self._end_ahead(layer, end, positions[layer]), begin + 1)
             low, high = self._needed(axis, looked_at)
             pieces.append(_Along((low // stride * stride, high), own))
         return pieces
@@ -251,11 +253,10 @@ class Cutter:
         needed: dict[str, Span] = {}
 
         def add(value: str, rows: Span) -> None:
-            if self.edges == "zero":  # beyond the edge there is padding only
-                rows = max(rows[0], 0), min(rows[1], sizes[value])
-            if rows[0] < rows[1]:
-                known = needed.get(value, rows)
-                needed[value] = min(known[0], rows[0]), max(known[1], rows[1])
+            if self.edges == "zero":  # beyond the edge there is padding only; what sees nothing else reaches the edge
+                rows = min(max(rows[0], 0), sizes[value] - 1), max(min(rows[1], sizes[value]), 1)
+            known = needed.get(value, rows)
+            needed[value] = min(known[0], rows[0]), max(known[1], rows[1])
 
         for layer, rows in layers.items():
             add(self.outputs[layer], rows)

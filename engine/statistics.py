@@ -94,8 +94,10 @@ class Target:
     def root(self) -> Matrix:
         """R, the root of the covariance with ``epsilon`` on its diagonal; made once."""
         if self._root is None:
-            epsilon = self.moments.epsilon
-            values, vectors = np.linalg.eigh(self.moments.C + epsilon * np.eye(len(self.moments.mu)))
+            epsilon, C = self.moments.epsilon, self.moments.C
+            if not np.isfinite(C).all():  # what comes of it names the layer; eigh would only say that it failed
+                return np.full_like(C, np.nan)
+            values, vectors = np.linalg.eigh(C + epsilon * np.eye(len(C)))
             self._root = (vectors * np.sqrt(np.maximum(values, epsilon))) @ vectors.T
         return self._root
 
@@ -124,11 +126,13 @@ def means_loss(own: Moments, target: Target) -> Number:
 def means_loss_gradient(own: Moments, target: Target) -> tuple[Matrix, Matrix]:
     """Return dL/dmu and dL/dQ of ``means_loss``.
 
-    sigma_i^2 = Q_ii - mu_i^2 + epsilon, so that d sigma_i = (dQ_ii - 2 mu_i dmu_i) / (2 sigma_i).
+    sigma_i^2 = Q_ii - mu_i^2 + epsilon, so that d sigma_i = (dQ_ii - 2 mu_i dmu_i) / (2 sigma_i). Where sigma_i is 0,
+    which needs a style image without any features in the layer, it is taken for 0.
     """
     of_style, epsilon = target.moments, target.moments.epsilon
     N, sigma = len(own.mu), _deviations(own, epsilon)
-    of_square = np.diag((sigma - _deviations(of_style, epsilon)) / (N * sigma))
+    steps = sigma - _deviations(of_style, epsilon)
+    of_square = np.diag(np.divide(steps, N * sigma, out=np.zeros_like(sigma), where=sigma != 0))
     return 2 / N * (own.mu - of_style.mu) - 2 * of_square @ own.mu, of_square
 
 

@@ -403,7 +403,7 @@ class Variation:
     Parameters
     ----------
     weight : its factor in the total.
-    epsilon : in gray levels; None for the squared form.
+    epsilon : in gray levels, above 0; None for the squared form.
     relative : whether an objective is to multiply the weight by ``VARIATION_UNIT`` times its style loss of no features.
         A weight of 1 is then of use with any network and painting.
     wrap : whether the image is a tile: see ``losses.total_variation``.
@@ -416,6 +416,11 @@ class Variation:
     kind: ClassVar[str] = "variation"
     name: ClassVar[str] = "image"
     layer: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an epsilon that has no gradient at a flat image."""
+        if self.epsilon is not None and not 0 < self.epsilon < np.inf:
+            raise ValueError(f"the epsilon of a total variation must be a finite number above 0, got {self.epsilon}")
 
     def value(self, view: View) -> Any:
         """Return the total variation of the image."""

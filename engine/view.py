@@ -228,6 +228,11 @@ class View:
             self.sums[key] = make()
         return self.sums[key]
 
+    @property
+    def made_of_sums(self) -> dict[Any, Any]:
+        """What has been made of sums over all positions, and so holds for every piece."""
+        return {key: made for key, made in self._made.items() if key[0] == "moments"}
+
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:
             self._made[key] = make()

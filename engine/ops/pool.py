@@ -80,6 +80,6 @@ class MaxPool(Windowed):
         return [device.max_pool_input_gradient(output_gradient, winners, input_shape, self.window)]
 
     def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
-        """Return the kept output, and a byte for each winner where it is not."""
+        """Return the kept output, and a byte for each winner."""
         values = int(np.prod(output))
-        return (values, 0) if output_is_kept else (0, values)
+        return (values if output_is_kept else 0), values

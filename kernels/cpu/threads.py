@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -102,28 +103,50 @@ class Threads:
         if self._pool is None or len(items) < 2 or getattr(self._within, "map", False):
             return [function(item) for item in items]
         results: list[Result | None] = [None] * len(items)
-        # A shared iterator hands out the strips: next() on it is atomic under the interpreter lock.
+        # A shared iterator hands out the strips: next() on it is atomic under the interpreter lock, and so is append().
         todo = iter(range(len(items)))
+        begun, ended, errors = list[None](), list[None](), list[BaseException]()
+        changed = SimpleQueue[None]()
 
         def work() -> None:
             self._within.map = True
             try:
                 for index in todo:
                     results[index] = function(items[index])
+            except BaseException as error:
+                errors.append(error)
             finally:
                 self._within.map = False
 
-        # Each with a copy of the caller's context: NumPy's treatment of overflow belongs to it.
-        count = min(self.count, len(items)) - 1
-        helpers = [self._pool.submit(contextvars.copy_context().run, work) for _ in range(count)]
-        try:
+        def help() -> None:
+            begun.append(None)
             work()
-        finally:
-            # Also after an error here: no thread may still write when the caller goes on.
-            errors = [helper.exception() for helper in helpers]
-        for error in errors:
-            if error is not None:
-                raise error
+            ended.append(None)
+            changed.put(None)
+
+        try:
+            # Each with a copy of the caller's context: NumPy's treatment of overflow belongs to it.
+            for _ in range(min(self.count, len(items)) - 1):
+                self._pool.submit(contextvars.copy_context().run, help)
+            work()
+        except BaseException as error:
+            errors.append(error)
+        # No thread may still write when the caller goes on, also after an error or a Ctrl-C, here or while it waits.
+        # What has not begun finds nothing to do.
+        while True:
+            try:
+                for _ in todo:
+                    pass
+                while len(ended) < len(begun):
+                    changed.get()
+                break
+            except KeyboardInterrupt as interruption:
+                errors.append(interruption)
+        if errors:
+            try:
+                raise errors[0]
+            finally:
+                errors.clear()  # else the error would hold on to this frame, and this frame to it
         return results  # type: ignore[return-value]  # every entry is filled
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -89,7 +89,9 @@ def walk(size, pairs, steps, held=0.0, seed=0):
     return history, kept[-pairs:], point, curvature * (point - center), free
 
 
-@pytest.mark.parametrize("strip", [7, 1 << 16])
+# Not 7: that leaves a matrix of 3 rows of 5, for which OpenBLAS may, by what is left on its stack, set the flag of an
+# invalid operation, though all values are right.
+@pytest.mark.parametrize("strip", [8, 1 << 16])
 @pytest.mark.parametrize("piece", [5, 1 << 10])
 @pytest.mark.parametrize("steps", [0, 1, 3, 5, 12])
 @pytest.mark.parametrize("held", [0.0, 0.2, 0.9])

@@ -11,13 +11,17 @@ import pytest
 import engine.objective
 from engine import pieces
 from engine.errors import NonFiniteError
+from engine.graph import Node
 from engine.load import load_network
 from engine.objective import Objective, at_scales
+from engine.ops import Conv
 from engine.pieces import sources
 from engine.plan import Plan
 from engine.regions import Region
 from engine.terms import Variation
+from kernels.geometry import Window
 from tests.engine import models, test_branches
+from tests.engine.test_network import by_hand
 from tests.engine.test_terms import Square
 from tools.check_gradients.fault_study import awkward_problem
 
@@ -311,6 +315,41 @@ def test_what_is_left_over_without_padding_goes_to_the_piece_before(length, tmp_
     photo, image = (models.random_image(64, 64, seed=seed) for seed in (1, 2))
     cut_up, whole = (Objective(own, photo, photo[::-1], **layers, piece=piece) for piece in ((length, None), None))
     assert len(cut_up.pieces(photo.shape)) > 1
+    assert_same(cut_up, whole, image)
+
+
+@pytest.mark.parametrize("cut", [(16, None), (48, None), (64, 64)])
+def test_a_piece_is_large_enough_also_for_layers_of_which_it_owns_nothing(cut, tmp_path):
+    """Without padding, the last of a shallow layer's positions lie behind the last of a deep one's."""
+    blocks = models.parameters((2, 2, 2, 1), (3, 4, 4, 4))
+    path = models.save(models.vgg(blocks, conv=unpadded_conv), tmp_path / "unpadded.onnx")
+    own = load_network(path, dtype="float64", threads=1)
+    photo, image = (models.random_image(150, 130, seed=seed) for seed in (1, 2))
+    layers = {"content_layers": own.layers[4:5], "style_layers": own.layers}
+    cut_up, whole = (Objective(own, photo, photo[::-1], **layers, piece=piece) for piece in (cut, None))
+    assert_same(cut_up, whole, image)
+
+
+@pytest.mark.parametrize("cut", [(2, None), (3, None), (8, None), (8, 8)])
+@pytest.mark.parametrize("layers", [(("a", "c"), ("a",)), (("a",), ("a", "c"))])
+def test_a_piece_that_sees_padding_alone_reaches_the_edge(cut, layers):
+    """Two paddings wider than their windows, behind each other: rows of the last layer are made of nothing else."""
+    rng = np.random.default_rng(1)
+
+    def conv(name, value, channels, side, pads):
+        weight, bias = rng.standard_normal((side, side, channels, 2)), rng.uniform(0.5, 1, 2)
+        return Node(name, Conv(weight, bias, Window((side, side), pads=pads), relu=True), value, name)
+
+    nodes = (
+        conv("a", "image", 3, 3, (1, 1, 1, 1)),
+        conv("b", "a", 2, 1, (5, 0, 0, 0)),
+        conv("c", "b", 2, 1, (3, 0, 0, 0)),
+    )
+    own = by_hand(nodes, {node.name: node.output for node in nodes})
+    photo, image = rng.uniform(0, 255, (2, 24, 20, 3))
+    cut_up, whole = (
+        Objective(own, photo, photo[::-1, :15], *layers, content_weight=1.0, piece=piece) for piece in (cut, None)
+    )
     assert_same(cut_up, whole, image)
 
 

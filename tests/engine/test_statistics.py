@@ -8,11 +8,15 @@ import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine import NonFiniteError, Objective, Settings, load_network, stylize
+from engine.graph import Node
 from engine.objective import PAPER_STATISTICS
+from engine.ops import Conv
 from engine.regions import Region, at_layer
 from engine.sliced import directions
 from engine.statistics import FLATTEST, SHIFT, STATISTICS, Moments, Target, pairs_of, transport
+from kernels.geometry import Window
 from tests.engine import models
+from tests.engine.test_network import by_hand
 
 SIZE = (22, 18)
 LAYERS = ("conv1_1", "conv2_1")
@@ -247,6 +251,20 @@ def test_features_that_never_change_have_a_finite_gradient(network):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_style_image_without_features_asks_for_nothing(name):
+    """A black one, of a layer without bias: then nothing is added to a variance that is 0."""
+    rng = np.random.default_rng(0)
+    conv = Conv(rng.standard_normal((3, 3, 3, 4)), np.zeros(4), Window((3, 3), pads=(1, 1, 1, 1)), relu=True)
+    bare = by_hand((Node("a", conv, "image", "a"),), {"a": "a"})
+    black = np.zeros((*SIZE, 3))
+    looking = Objective(bare, CONTENT, black, ("a",), ("a",), content_weight=1.0, style_statistics=name)
+    for image in (black, CONTENT, IMAGE):
+        value, gradient = looking(image)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
 def test_the_transport_maps_one_covariance_to_the_other():
     random = np.random.default_rng(0)
     one, other = (matrix @ matrix.T / 9 for matrix in random.standard_normal((2, 6, 9)))
@@ -304,6 +322,8 @@ def test_what_is_not_finite_is_named(network):
     for name in STATISTICS:
         with pytest.raises(NonFiniteError, match=r"it began at the style loss of 'conv1_1"):
             Objective(network, style=PAINTING, style_layers=LAYERS, style_statistics=name)(1e200 * IMAGE)
+        with pytest.raises(NonFiniteError, match="it began at the style loss of"):
+            Objective(network, style=1e200 * PAINTING, style_layers=LAYERS, style_statistics=name)(IMAGE)
 
 
 @pytest.mark.parametrize("name", STATISTICS[1:])

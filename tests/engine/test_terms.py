@@ -211,3 +211,9 @@ def test_a_relative_total_variation_goes_with_the_style_of_no_features(network, 
     (found,) = (term for term in objective.summands if term.kind == "variation")
     assert found.weight == pytest.approx(2.0 * VARIATION_UNIT * blank, rel=1e-12)
     assert objective.weighted_terms()["variation"]["image"] == found.weight * objective.terms["variation"]["image"]
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, np.nan, np.inf])
+def test_a_total_variation_without_a_gradient_at_a_flat_image_is_refused(epsilon):
+    with pytest.raises(ValueError, match="the epsilon of a total variation must be a finite number above 0"):
+        Variation(1.0, epsilon)

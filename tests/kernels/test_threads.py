@@ -1,6 +1,7 @@
 """Sharing work among threads: everything once, results in order, errors out."""
 
 import os
+import signal
 import threading
 import time
 
@@ -51,6 +52,40 @@ def test_an_error_in_any_item_is_raised(threads, bad):
 
     with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
         Threads(threads).map(fail, range(20))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@pytest.mark.parametrize("interruptions", [1, 5])
+def test_an_interruption_comes_after_all_threads_have_ended(interruptions):
+    """One in the caller's item, or further ones while it waits for the other thread."""
+    caller, at_work, wrote = threading.current_thread(), threading.Event(), []
+
+    def item(_):
+        if threading.current_thread() is caller:
+            at_work.wait(10)
+            time.sleep(10)
+        else:
+            at_work.set()
+            time.sleep(0.5)
+            wrote.append("all")
+
+    def interrupt(number, frame):
+        sent.append(number)
+        if len(sent) == interruptions:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
+
+    sent, before = [], signal.signal(signal.SIGALRM, interrupt)
+    threads = Threads(2)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            threads.map(item, range(50))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (wrote, len(sent)) == (["all"], interruptions)  # the strips that nobody had begun were left
+    assert threads.map(str, range(5)) == list("01234")
 
 
 def test_an_error_of_a_helper_thread_is_raised():
