@@ -125,9 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"--json {str(arguments.json)!r} is the model, it would be overwritten: choose another name"
             )
-    if arguments.plot is not None:
-        if arguments.race is None:
-            raise ValueError("--plot draws a race: give --race too")
+    if arguments.race is None:
+        others = {"--rivals": arguments.rivals != "all", "--init": arguments.init != "content"}
+        of_a_race = {"--plot": arguments.plot, **others}
+        idle = next((option for option, is_given in of_a_race.items() if is_given), None)
+        if idle is not None:
+            raise ValueError(f"{idle} is of a race: give --race too")
+        if arguments.optimizer != METHODS[0] and arguments.iterations is None and arguments.device != "cuda":
+            raise ValueError("--optimizer is that of a whole run: give --iterations too")
+    elif arguments.plot is not None:
         check_plot(arguments.plot)
     if arguments.against is not None or arguments.race is not None:
         import_torch()

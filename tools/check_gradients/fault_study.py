@@ -74,17 +74,24 @@ class FaultRow:
         return any(self.noticed.values())
 
 
-def fault_study(seed: int = 0, faults: tuple[Fault, ...] | None = None) -> list[FaultRow]:
+def fault_study(
+    seed: int = 0, faults: tuple[Fault, ...] | None = None, on_step: Callable[[], object] = lambda: None
+) -> list[FaultRow]:
     """Put in each fault and run all checks.
 
     Parameters
     ----------
     seed : of the network, the pictures and the directions.
     faults : which, all of ``FAULTS`` by default.
+    on_step : called after each.
 
     Not to be run beside other work of this process: while it runs, the engine is wrong.
     """
-    return [_row(fault, seed) for fault in (FAULTS if faults is None else faults)]
+    rows = []
+    for fault in FAULTS if faults is None else faults:
+        rows.append(_row(fault, seed))
+        on_step()
+    return rows
 
 
 def awkward_problem(seed: int = 0) -> Problem:

@@ -28,7 +28,7 @@ from engine.gradcheck.steps import StepStudy, step_study
 from tools.check_gradients.audit import Verdict, audit
 from tools.check_gradients.confidence import Detection, detection_study
 from tools.check_gradients.fault_study import CHECKS, USUAL, FaultRow, fault_study
-from tools.check_gradients.faults import NO_FAULT, Fault
+from tools.check_gradients.faults import FAULTS, NO_FAULT, Fault
 
 ORDER = (1.9, 2.1)
 """Between these the measured order of the central difference passes, with the decisions held."""
@@ -65,7 +65,8 @@ class Plan:
     @property
     def work(self) -> int:
         """How often ``on_step`` is called in a whole study."""
-        return 6 + 4 * len(self.steps) + self.iterations[-1] + len(self.iterations)
+        faults = len(FAULTS if self.faults is None else self.faults) + 1
+        return 6 + 4 * len(self.steps) + self.iterations[-1] + len(self.iterations) + faults
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,10 @@ def run_study(
     gradient = problem.objective()(problem.image)[1]
     detection = detection_study(gradient, plan.fractions, TOLERANCES[DIFFERENCES], plan.trials, random)
     on_step("confidence")
-    formulas, faults = audit(seed), fault_study(seed, plan.faults)
-    (without_fault,) = fault_study(seed, (NO_FAULT,))
-    on_step("faults")
+    formulas = audit(seed)
+    on_step("formulas")
+    faults = fault_study(seed, plan.faults, lambda: on_step("faults"))
+    (without_fault,) = fault_study(seed, (NO_FAULT,), lambda: on_step("faults"))
     return Study(
         tuple(checks),
         tuple(steps),

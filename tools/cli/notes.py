@@ -11,6 +11,8 @@ from kernels.cpu.threads import available_cores
 from tools.cli.options import Options
 from tools.media.picture import Picture
 
+IDLE_SEED = "--seed does nothing: the picture does not begin with noise (--init noise)"
+
 
 def idle_options(options: Options, paintings: int) -> list[str]:
     """Return a sentence for each option that was given and does nothing beside the others."""
@@ -22,7 +24,7 @@ def idle_options(options: Options, paintings: int) -> list[str]:
     if options.blend is not None and paintings == 1:
         notes.append("--blend does nothing: there is one painting")
     if options.seed != Options.seed and options.init != "noise":
-        notes.append("--seed does nothing: the picture does not begin with noise (--init noise)")
+        notes.append(IDLE_SEED)
     return notes
 
 

@@ -28,11 +28,17 @@ def listed_values(text: str, listed: str, values_of: Callable[[str], Iterable[La
     Raises ValueError for a value that is empty or given twice, and where there is none.
     """
     found: list[Labeled] = []
+    known = set[Any]()
     for part in split_list(listed):
         if not part:
             raise ValueError(f"{text!r} has an empty value" if listed.strip() else f"{text!r} has no values")
         for value, label in values_of(part):
-            if any(value == other for other, _ in found):
+            try:
+                is_known = value in known
+                known.add(value)
+            except TypeError:  # layers with their weights
+                is_known = any(value == other for other, _ in found)
+            if is_known:
                 raise ValueError(f"{text!r} has {label} twice")
             found.append((value, label))
     return found

@@ -293,25 +293,36 @@ class _Pictures:
         return 0
 
     def _write(self) -> str:
-        """Write sheet and table and print the listing; return how much has been made."""
-        found = {target: facts for target in self.targets if (facts := self.folder.facts(target)) is not None}
-        made = sum(finished(facts) for facts in found.values())
+        """Write sheet and table of all pictures in the folder, and print the listing; return how much has been made."""
+        made = sum(finished(self.folder.facts(target)) for target in self.targets)
+        others = self.folder.others(self.targets)
+        targets = self._in_order([*self.targets, *others]) if others else self.targets
+        found = {target: facts for target in targets if (facts := self.folder.facts(target)) is not None}
         said = f"{made} of {_count(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
         if found:
-            asked = {layer for target in self.targets for layer in target.layers}
+            asked = {layer for target in targets for layer in target.layers}
             layers = [layer for layer in self.network.layers if layer in asked]
-            write_text(self.folder.path / TABLE, table(self.targets, found, self.failed, layers))
-            self._save_sheet(found)
+            write_text(self.folder.path / TABLE, table(targets, found, self.failed, layers))
+            self._save_sheet(targets, found)
             said += f"; wrote {self.folder.path / SHEET} and {self.folder.path / TABLE}"
             if not self.arguments.quiet:
-                print(listing(self.targets, found, layers))
+                print(listing(targets, found, layers))
         return said
 
-    def _save_sheet(self, found: Mapping[Target, Mapping[str, Any]]) -> None:
+    def _in_order(self, targets: Sequence[Target]) -> list[Target]:
+        """Return targets by kind, and of each from the lowest layer to the highest, single ones before several."""
+        layers = self.network.layers
+
+        def place(target: Target) -> tuple[int, int, list[int]]:
+            return KINDS.index(target.kind), len(target.layers), [layers.index(name) for name in target.layers]
+
+        return sorted(targets, key=place)
+
+    def _save_sheet(self, targets: Sequence[Target], found: Mapping[Target, Mapping[str, Any]]) -> None:
         height, width = self.image.size
         model, start = (Path(str(name)).stem for name in (self.options.model, self.options.init))
         pixels = draw(
-            self.targets,
+            targets,
             found,
             self.failed,
             self.network.layers,

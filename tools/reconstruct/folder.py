@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,18 @@ class Folder:
         whole = fits(facts, _FACTS | {"errors": {str: float}}) and fits(facts["errors"], errors)
         return facts if whole and (facts.get("psnr") is None or fits(facts["psnr"], float)) else None
 
+    def others(self, targets: Sequence[Target]) -> list[Target]:
+        """Return what further pictures of the same settings were made to match, by kind and in the order of names."""
+        found = []
+        for kind in KINDS:
+            for path in sorted(self.path.glob(f"{kind}-*.png")):
+                settings = (_texts(path) or {}).get("Settings") or {}
+                if fits(settings, {"layers": {str: float}}):
+                    target = Target(kind, tuple(settings["layers"].items()))
+                    if target not in targets and target.file == path.name and finished(self.facts(target)):
+                        found.append(target)
+        return found
+
     def save(self, target: Target, image: NDArray[np.float64], facts: Mapping[str, Any]) -> None:
         """Keep a picture with what came of it."""
         text = {
@@ -109,7 +121,9 @@ class Folder:
         pictures = sorted(path for kind in KINDS for path in self.path.glob(f"{kind}-*.png"))
         for path in pictures:
             text = _texts(path)
-            if text is None or not fits(text, {"Settings": {"files": {str: str}}}):
+            if text is None:
+                raise ValueError(f"{str(path)!r} cannot be read: remove it to have it made anew")
+            if not fits(text, {"Settings": {"files": {str: str}}}):
                 raise ValueError(f"{str(path)!r} was not made by this tool: give another --output")
             found, problem = text["Settings"], f"{str(self.path)!r} holds reconstructions"
             files, names = found["files"], text.get("Names") or {}

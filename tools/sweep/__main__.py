@@ -35,7 +35,7 @@ from tools.cli.command_line import (
     tell,
 )
 from tools.cli.disk import check_space, picture_bytes
-from tools.cli.notes import check_style, idle_options, idle_threads
+from tools.cli.notes import IDLE_SEED, check_style, idle_options, idle_threads
 from tools.cli.options import (
     Options,
     add_options,
@@ -155,6 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.suggest:
         if arguments.rows is not None or arguments.columns is not None:
             raise ValueError("--suggest names content weights for a grid of yours: leave out --rows and --columns")
+        of_a_grid = {"--plot": arguments.plot, "--workers": arguments.workers, "--scheduler": arguments.scheduler}
+        idle = next((option for option, is_given in of_a_grid.items() if is_given), None)
+        if idle is not None:
+            raise ValueError(f"--suggest makes no grid: leave out {idle}")
         if arguments.content_weight is not None:
             raise ValueError("--suggest finds the content weight: leave out --content-weight")
         return _suggest(arguments, options)
@@ -396,6 +400,10 @@ def _notes(cells: Mapping[tuple[int, int], Cell], files: _Files, threads: int | 
     for cell in cells.values():
         of_cells.append(idle_options(cell.options, sum(part.startswith("style ") for part in cell.files)))
     everywhere = [note for note in of_cells[0] if all(note in others for others in of_cells)]
+    if len({cell.options.seed for cell in cells.values()}) > 1 and not any(
+        cell.options.init == "noise" for cell in cells.values()
+    ):
+        everywhere.append(IDLE_SEED)
     models = {(cell.options.preprocessing, cell.files["model"]): cell for cell in cells.values()}
     contradictions = [
         note for cell in models.values() for note in about_preprocessing(cell.options, files.paths[cell.files["model"]])
@@ -533,7 +541,8 @@ class _Sweep:
                 f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
                 f"{duration(facts['seconds'])}"
             )
-        bar.complete(_iterations(self.folder.cells[key].options), f"{name} done")
+        ended = "done" if outcome.failed is None else "failed"
+        bar.complete(_iterations(self.folder.cells[key].options), f"{name} {ended}")
 
     def stopped(self, reason: str) -> str:
         """Write what there is; return what to say of a sweep that stopped before the end."""
@@ -547,8 +556,9 @@ class _Sweep:
             return EXIT_ERROR
         said, failed = self._write()
         if failed:
-            tell(f"{NAME}: {said}, the first for this reason: {failed}")
-        if not self.arguments.quiet:
+            wrote = "" if self.arguments.quiet else f"; wrote {self.folder.path / 'sheet.html'}"
+            tell(f"{NAME}: {said}, the first for this reason: {failed}{wrote}")
+        elif not self.arguments.quiet:
             tell(f"{NAME}: {said}; wrote {self.folder.path / 'sheet.html'}")
         return EXIT_ERROR if failed else 0
 

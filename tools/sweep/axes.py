@@ -183,7 +183,9 @@ def _values(setting: str, text: str) -> list[Labeled]:
         return [(typed(setting, lambda part: style_statistics(part, "+"), text), text)]
     if dots and setting == "seed":
         low, high = typed(setting, natural_int, first), typed(setting, natural_int, last)
-        _check_range(low <= high <= low + MAX_RANGE, text, "whole numbers")
+        _check_range(low <= high, text, "whole numbers")
+        if high > low + MAX_RANGE:
+            raise ValueError(f"{text!r} has more than {MAX_RANGE:,} numbers: give a shorter range")
         return [(number, str(number)) for number in range(low, high + 1)]
     if dots and setting in DECADES:
         numbers = _decades(typed(setting, positive_float, first), typed(setting, positive_float, last), text)

@@ -444,7 +444,10 @@ def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--plot", "race.svg"], "--plot draws a race: give --race too"),
+        (["--plot", "race.svg"], "--plot is of a race: give --race too"),
+        (["--rivals", "usual"], "--rivals is of a race: give --race too"),
+        (["--init", "noise"], "--init is of a race: give --race too"),
+        (["--optimizer", "adam"], "--optimizer is that of a whole run: give --iterations too"),
         (["--race", "a.png", "b.png", "--plot", "race.txt"], "expected .svg or .png"),
         (["--race", "a.png", "b.png", "--device", "cuda"], "a race is run on the CPU"),
         (["--race", "missing.png", "b.png"], "missing.png"),

@@ -30,7 +30,7 @@ def quick(monkeypatch):
         check_gradients, "Plan", lambda: Plan(steps=tuple(np.logspace(-8, 2, 11)), kink_steps=(1e-2,), trials=20)
     )
     row = FaultRow("a fault", dict.fromkeys(CHECKS, True), 0.5, None)
-    monkeypatch.setattr("tools.check_gradients.study.fault_study", lambda seed, faults=None: [row])
+    monkeypatch.setattr("tools.check_gradients.study.fault_study", lambda seed, faults, on_step: [row])
 
 
 @pytest.mark.slow

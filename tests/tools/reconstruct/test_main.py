@@ -259,6 +259,23 @@ def test_further_layers_of_the_same_picture_go_into_the_same_folder(folder, call
     assert len(after) == 3
     assert before.items() <= after.items()
     assert len(rows(folder / "out" / "table.csv")) == 3
+    _, said = call(*SMALL, "--content", "conv1_2")
+    assert "1 of 1 picture made" in said
+    made = pictures(folder / "out")
+    sheet = made.pop("sheet.png")
+    assert len(made) == len(rows(folder / "out" / "table.csv")) == 4
+    assert {len(stands_in(sheet, picture)) for picture in made.values()} == {1}
+
+
+def test_a_picture_that_is_damaged_is_told(folder, call):
+    call(*SMALL, "--content", "conv1_1,conv2_1")
+    path = folder / "out" / "content-conv1_1.png"
+    expected = pixels(path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert "cannot be read: remove it to have it made anew" in call(*SMALL, "--content", "conv1_1", code=2)[1]
+    path.unlink()
+    call(*SMALL, "--content", "conv1_1")
+    np.testing.assert_array_equal(pixels(path), expected)
 
 
 def test_weights_that_look_the_same_in_the_file_name_are_told_apart(folder, call):

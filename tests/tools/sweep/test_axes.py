@@ -66,7 +66,7 @@ def test_the_paper_goes_from_one_style_layer_to_all_of_them():
         ("content-weight=0.1,1e-1", "has 1e-1 twice"),
         ("seed=-1", "seed: '-1' is negative"),
         ("seed=3..1", "no range that goes up in whole numbers"),
-        ("seed=0..999999999", "no range that goes up in whole numbers"),
+        ("seed=0..999999999", "has more than 100,000 numbers"),
         ("size=64..128", "size: '64..128' is not a whole number"),
         ("content-weight=1e-2..1e-5", "no range that goes up in steps of ten"),
         ("content-weight=0..1", "content-weight: '0' is not a finite number above 0"),

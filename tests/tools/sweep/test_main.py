@@ -504,6 +504,7 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("--rows", "seed=0..1", "--columns", "seed=2"), "rows and columns both go over seed"),
         (("--style-layers", "conv1_1"), "the grid goes over style-layers: leave out --style-layers"),
         (("--suggest", "--rows", "seed=1"), "leave out --rows and --columns"),
+        (("--suggest", "--workers", 2), "--suggest makes no grid: leave out --workers"),
         (
             ("--rows", "seed=0..100", "--columns", "style-weight=1,2", "--rows", "seed=0..9999"),
             "20,000 cells: give --yes",
@@ -742,3 +743,12 @@ def test_on_a_gpu_it_comes_to_the_same(folder, call, emulator):
         assert on_gpu["start"]["gradient_shares"]["content"] == pytest.approx(
             on_cpu["start"]["gradient_shares"]["content"], rel=1e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "init", "told"), [("0,1", "content", True), ("0,1", "noise", False), ("1,2", "content", True)]
+)
+def test_seeds_that_do_nothing_are_told(folder, call, seeds, init, told):
+    """Also where the first of them is the default, which does nothing by itself."""
+    said = call("{}/photo.png", "{}/painting.png", *PAIR[2:], "--rows", f"seed={seeds}", "--init", init)
+    assert ("--seed does nothing" in said) == told

@@ -8,6 +8,7 @@ classifier is left in the file. Source: Simonyan and Zisserman (2014), table 1, 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -200,12 +201,31 @@ def _blocks(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[in
     for blocks in CONVOLUTIONS.values():
         present = [outputs[sum(blocks[:index]) : sum(blocks[: index + 1])] for index in range(len(blocks))]
         if len(outputs) <= sum(blocks) and _are_blocks([block for block in present if block]):
+            _check_gaps(names, blocks)
             return tuple(len(block) for block in present if block)
     counts = " or ".join(str(sum(blocks)) for blocks in CONVOLUTIONS.values())
     raise ValueError(
         f"it has {len(outputs)} convolutions of 3x3 with {', '.join(map(str, outputs[:20]))} channels: a VGG has "
         f"{counts}, with another number of channels in each of its first four blocks"
     )
+
+
+def _check_gaps(names: Sequence[str], blocks: Sequence[int]) -> None:
+    """Raise ValueError where the layers are numbered as a VGG's are, and one before the last is missing.
+
+    The channels of the fifth block are those of the fourth: they would not tell.
+    """
+    places = [(block, layer) for block, layers in enumerate(blocks, 1) for layer in range(1, layers + 1)]
+    numberings: dict[tuple[tuple[int, ...], ...], str] = {tuple(places): r"(?:conv|block)(\d)_(?:conv)?(\d)$"}
+    for modules in (2, 3):  # of torchvision: convolution, perhaps normalization, ReLU; and one pooling a block
+        numbers = tuple((modules * index + block - 1,) for index, (block, _) in enumerate(places))
+        numberings[numbers] = r"(?:^|\.)features\.(\d+)$"
+    for expected, pattern in numberings.items():
+        matches = [re.search(pattern, name) for name in names]
+        found = [tuple(map(int, match.groups())) for match in matches if match]
+        if len(found) == len(names) and set(found) <= set(expected) and found != list(expected[: len(found)]):
+            missing = next(place for place, one in enumerate(expected) if one not in found)
+            raise ValueError(f"a convolution is missing before {names[missing]!r}: save the file again, with all")
 
 
 def _are_blocks(present: Sequence[Sequence[int]]) -> bool:

@@ -302,3 +302,32 @@ def test_names_with_more_digits_than_a_number_takes_are_sorted_all_the_same():
         named |= {f"{key}.weight": weight, f"{key}.bias": bias}
     nodes, _ = vgg_from("torch", tensors(named))
     assert len(nodes) == 20
+
+
+def keyed(layers: list[tuple[str, np.ndarray, np.ndarray]]) -> Any:
+    """Return layers as Keras calls them, ``block4_conv2``."""
+    named = {}
+    for name, weight, bias in layers:
+        block, layer = name.removeprefix("conv").split("_")
+        folder = f"block{block}_conv{layer}"
+        named |= {f"{folder}/kernel": weight.transpose(2, 3, 1, 0), f"{folder}/bias": bias}
+    return named
+
+
+@pytest.mark.parametrize("architecture", TORCHVISION)
+@pytest.mark.parametrize("missing", [-2, -4, -5])
+def test_a_convolution_that_is_missing_among_those_of_the_same_channels_is_noticed(architecture, missing):
+    """In the fifth block, and in the fourth: the next would take its name."""
+    layers, places = convolutions(architecture), list(TORCHVISION[architecture])
+    whole = sequential(layers, places), keyed(layers)
+    del layers[missing], places[missing]
+    cut = sequential(layers, places), keyed(layers)
+    for kind, named, complete in zip(("torch", "keras"), cut, whole, strict=True):
+        with pytest.raises(ValueError, match=r"a convolution is missing before '(features\.\d+|block\d_conv\d)'"):
+            vgg_from(kind, tensors(named))
+        vgg_from(kind, tensors(complete))
+
+
+def test_what_is_left_out_at_the_end_is_not_missing():
+    vgg_from("torch", tensors(sequential(LAYERS[:10], TORCHVISION["vgg19"])))
+    vgg_from("keras", tensors(keyed(LAYERS[:10])))
