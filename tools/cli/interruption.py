@@ -31,8 +31,11 @@ class Interrupt:
 
     def note(self) -> bool:
         """Take a signal; tell whether it is a wish of its own."""
-        before, self._last = self._last, time.monotonic()
-        return self._last - before > PATIENCE_SECONDS
+        now = time.monotonic()
+        is_own = now - self._last > PATIENCE_SECONDS
+        if is_own:
+            self._last = now
+        return is_own
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, unless the signal belongs to the one before."""
@@ -100,7 +103,7 @@ class Postponement:
         """Interrupt after so many seconds, where the system can; 0 does not."""
         if self._handlers and hasattr(signal, "setitimer"):
             if seconds:
-                signal.signal(signal.SIGALRM, self._give_up)
+                self._handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._give_up) or signal.SIG_DFL
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _give_up(self, number: int, frame: FrameType | None) -> None:

@@ -294,10 +294,10 @@ class _Pictures:
 
     def _write(self) -> str:
         """Write sheet and table of all pictures in the folder, and print the listing; return how much has been made."""
-        made = sum(finished(self.folder.facts(target)) for target in self.targets)
         others = self.folder.others(self.targets)
         targets = self._in_order([*self.targets, *others]) if others else self.targets
         found = {target: facts for target in targets if (facts := self.folder.facts(target)) is not None}
+        made = sum(finished(found.get(target)) for target in self.targets)
         said = f"{made} of {_count(len(self.targets))} made{f', {len(self.failed)} failed' if self.failed else ''}"
         if found:
             asked = {layer for target in targets for layer in target.layers}

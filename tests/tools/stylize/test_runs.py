@@ -252,6 +252,16 @@ def test_a_signal_that_belongs_to_one_held_back_does_not_disturb_what_follows(ha
     signal.raise_signal(signal.SIGTERM)  # of the same closing terminal, while the best is being written
 
 
+def test_signals_in_close_succession_are_not_dropped_for_ever(monkeypatch):
+    handler, now = Interrupt(), [0.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    own = []
+    for step in range(5):  # of a key that is held down
+        now[0] = 10 + 0.3 * step
+        own.append(handler.note())
+    assert own == [True, False, True, False, True]
+
+
 def test_a_checkpoint_that_another_run_writes_meanwhile_is_told(folder, call, kill, monkeypatch):  # noqa: F811
     kill(7, *KEPT)
     later = (folder / "run.npz").read_bytes()
