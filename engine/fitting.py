@@ -9,7 +9,7 @@ from itertools import product
 
 from engine.network import Network
 from engine.objective import layer_names, used_statistics
-from engine.optimize import HISTORIES
+from engine.optimize import usual_history
 from engine.pieces import Cutter
 from engine.plan import Plan
 from engine.statistics import SHIFT
@@ -100,7 +100,7 @@ def fit(
     search = _Search(network, height, width, settings)
     evaluations = 2 if replays(network, height, width) else 1  # a record keeps memory of its own
     found = with_history(settings.history)
-    usual = HISTORIES.get(settings.optimizer)
+    usual = usual_history(settings.optimizer, settings.iterations, network.device.kind)
     if usual is None or settings.history is not None or optimizer_is_elsewhere(network, settings):
         return found
     history, most = usual, MOST_COST * search.whole.cost

@@ -102,7 +102,11 @@ def l_bfgs(
             return "gradient"
         found = _search(evaluate, image, value, memory)
         if found is None and memory.count:
-            # Rounding has spoilt the stored pairs: begin again with the steepest descent.
+            # Rounding has spoilt the stored pairs, or the function is another by now, as where a tangent has been
+            # renewed (engine/tangent.py): begin again from what it is here, with the steepest descent.
+            value, _ = evaluate(image, partial(memory.propose, image))
+            memory.fetch()
+            memory.accept()
             memory.clear()
             found = _search(evaluate, image, value, memory)
         if found is None:

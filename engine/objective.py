@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -295,6 +296,37 @@ class Objective:
             gradient, terms, not_finite = self._launch(image)
         return Pending(gradient, partial(self._finish, image, terms, not_finite))
 
+    def value(self, image: Array) -> Any:
+        """Return the total loss without its gradient, in about half of a call's time; errors are those of a call."""
+        image = self._checked_size(image)
+        with np.errstate(over="ignore", invalid="ignore"), self.device.computing():
+            return self._finish(image, self._values(self._look(image)), 0)
+
+    def apart(self, image: Array, layer: str) -> tuple[Any, Array, Array]:
+        """Return the total loss, the gradient of the terms on a layer, and that of all others, on the CPU.
+
+        The arguments and errors are otherwise those of a call. There must be terms on the layer, and others.
+        """
+        image = self._checked_size(image)
+        with np.errstate(over="ignore", invalid="ignore"), self.device.computing():
+            seen = self._look(image)
+            terms = self._values(seen)
+            of_layer = [term for term in self.summands if term.layer == layer]
+            deep = self._gradient(seen, of_layer, again=True)
+            others = self._gradient(seen, [term for term in self.summands if term.layer != layer])
+            not_finite = sum(self.device.count_not_finite(one) for one in (deep, others))
+            return self._finish(image, terms, not_finite), deep, others
+
+    def without(self, layer: str) -> Objective:
+        """Return the objective without the terms on a layer, with the targets of the others."""
+        fewer = copy(self)
+        fewer.summands = tuple(term for term in self.summands if term.layer != layer)
+        fewer.content_layers = {name: weight for name, weight in self.content_layers.items() if name != layer}
+        fewer.style_layers = {name: weight for name, weight in self.style_layers.items() if name != layer}
+        fewer.terms, fewer.evaluations = fewer._by_kind(), 0
+        fewer._stages = fewer._replay = None
+        return fewer
+
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
         with self.device.computing():  # what a term computes in NumPy does not depend on the number of threads either
@@ -453,9 +485,9 @@ class Objective:
         """Return the total loss, after waiting for its terms and checking them."""
         self.terms, (not_finite,) = self._fetched(terms, not_finite)
         self.evaluations += 1
-        w = {term.name: term.weight for term in self.summands if term.kind == "style"}
-        L_style = losses.style_loss(self.terms["style"], w)
-        L_content = sum(weight * self.terms["content"][layer] for layer, weight in self.content_layers.items())
+        w = {kind: {term.name: term.weight for term in self.summands if term.kind == kind} for kind in _PAPER_KINDS}
+        L_style = losses.style_loss(self.terms["style"], w["style"])
+        L_content = sum(weight * self.terms["content"][name] for name, weight in w["content"].items())
         value = losses.total_loss(L_content, L_style, self.content_weight, self.style_weight)
         for term in self.summands:
             if term.kind not in _PAPER_KINDS:
@@ -483,7 +515,7 @@ class Objective:
         """Return the terms of the last call as they are in the total: times alpha or beta and their weights."""
         if not self.evaluations:
             raise ValueError("the objective has not been called yet, it has no terms")
-        return self._weighted(self.terms)
+        return self.weighted(self.terms)
 
     def gradient_norms(self, image: Array) -> dict[str, dict[str, float]]:
         """Return the L2 norm of each term's own contribution to the gradient, weights included.
@@ -502,9 +534,10 @@ class Objective:
             for term in self.summands:
                 gradient = self.device.fetch(self._gradient(seen, [term], again=True))
                 norms[term.kind][term.name] = float(np.linalg.norm(gradient))
-        return Standing(self._weighted(terms), norms)
+        return Standing(self.weighted(terms), norms)
 
-    def _weighted(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def weighted(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return terms, as ``terms`` has them, as they are in the total: times alpha or beta and their weights."""
         weighted = self._by_kind()
         for term in self.summands:
             weighted[term.kind][term.name] = self.weight_of(term) * terms[term.kind][term.name]

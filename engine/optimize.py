@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.ops import Array
-from engine.optimizers import OPTIMIZERS, defaults_of, optimizer_of
+from engine.optimizers import LBFGS, OPTIMIZERS, defaults_of, optimizer_of
+from engine.optimizers.l_bfgs import LONG_HISTORY, LONG_RUN
 from engine.optimizers.run import DifferentiableFunction, Iteration, Result, Run, StopRunError, reached
 from kernels import Cpu, Device
 
@@ -27,7 +28,7 @@ LEARNING_RATES = defaults_of("learning_rate")
 """Default step of each first-order method, in gray levels."""
 
 HISTORIES = defaults_of("history")
-"""Default number of corrections of each L-BFGS."""
+"""Default number of corrections of each L-BFGS; see ``usual_history`` for long runs."""
 
 ITERATIONS = 500
 """Default number of iterations at most."""
@@ -35,7 +36,29 @@ ITERATIONS = 500
 MAX_HISTORY = 1000
 """More corrections than this cost more than they can bring, in time and in memory."""
 
-__all__ = ["HISTORIES", "LEARNING_RATES", "METHODS", "DifferentiableFunction", "Iteration", "Result", "minimize"]
+__all__ = [
+    "HISTORIES",
+    "LEARNING_RATES",
+    "METHODS",
+    "DifferentiableFunction",
+    "Iteration",
+    "Result",
+    "minimize",
+    "usual_history",
+]
+
+
+def usual_history(method: str, iterations: int, device: str = "cpu") -> int | None:
+    """Return how many corrections an L-BFGS keeps unless told, None where a method keeps none.
+
+    Parameters
+    ----------
+    device : the kind of the one that the steps are computed on. On a GPU, reading the corrections takes a larger part
+        of an iteration, and a long run keeps as many as a short one.
+    """
+    if method == LBFGS.method and device == "cpu" and iterations > LONG_RUN:
+        return LONG_HISTORY
+    return HISTORIES.get(method)
 
 
 def minimize(
@@ -68,7 +91,7 @@ def minimize(
         ``"adam"`` or ``"sgd"`` (gradient descent with momentum).
     iterations : at most.
     bounds : lowest and highest value of the image, or None.
-    history : corrections that L-BFGS keeps; None means ``HISTORIES``. Each takes two arrays of the image's size, in
+    history : corrections that L-BFGS keeps; None means ``usual_history``. Each takes two arrays of the image's size, in
         float64 for ``"l-bfgs-b"`` and in float32 for ``"l-bfgs"``.
     callback : called after each iteration; when it returns True, the run stops.
     learning_rate : of Adam and SGD, in gray levels; None means ``LEARNING_RATES``.
@@ -120,8 +143,7 @@ def minimize(
     if method not in METHODS:
         raise ValueError(unknown_name("optimizer", method, METHODS))
     iterations = _checked_count("iterations", iterations)
-    history = _checked_count("history", HISTORIES.get(method, 1) if history is None else history)
-    if history > MAX_HISTORY:
+    if history is not None and _checked_count("history", history) > MAX_HISTORY:
         raise ValueError(f"history must be at most {MAX_HISTORY}, got {history}")
     rate = LEARNING_RATES.get(method, 1.0) if learning_rate is None else learning_rate
     if not _is_finite(rate) or rate <= 0:
@@ -140,16 +162,16 @@ def minimize(
     if not low < high:
         raise ValueError(f"the lower bound must be below the upper one, got {bounds}")
 
+    device = device or getattr(objective, "device", None) or Cpu(1)
     optimizer = optimizer_of(
         method,
-        history=history,
+        history=usual_history(method, iterations, device.kind) if history is None else history,
         learning_rate=rate,
         momentum=momentum,
         value_tolerance=value_tolerance,
         gradient_tolerance=gradient_tolerance,
         grids=() if is_tile else None,
     )
-    device = device or getattr(objective, "device", None) or Cpu(1)
     on_gpu = device.kind == "cuda" and device.holds(initial)
     given = np.array(device.fetch(initial) if on_gpu else initial, np.float64, order="C")
     start = np.clip(given, low, high)

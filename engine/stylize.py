@@ -22,10 +22,21 @@ from engine.objective import (
     layer_names,
 )
 from engine.ops import Array
-from engine.optimize import HISTORIES, LEARNING_RATES, Iteration, Result, minimize
-from engine.optimizers import optimizer_of
+from engine.optimize import (
+    HISTORIES,
+    LEARNING_RATES,
+    DifferentiableFunction,
+    Iteration,
+    Result,
+    minimize,
+    usual_history,
+)
+from engine.optimizers import LBFGS, optimizer_of
+from engine.optimizers.l_bfgs import LONG_HISTORY, LONG_RUN
 from engine.regions import Region
+from engine.saved import Saved
 from engine.statistics import STATISTICS
+from engine.tangent import EVERY, TangentLoss, deepest_layer
 from engine.terms import Term, Variation
 from engine.transparency import split_alpha
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
@@ -104,8 +115,19 @@ class Settings:
     learning_rate: float | None = field(
         default=None, metadata={"help": f"step in gray levels (default {_by_method(LEARNING_RATES)})"}
     )
+    deepest_every: int = field(
+        default=EVERY,
+        metadata={
+            "help": "evaluations from one look at the deepest layer to the next; in between its loss is taken for its "
+            "tangent, where that is off by little enough"
+        },
+    )
     history: int | None = field(
-        default=None, metadata={"help": f"corrections that L-BFGS keeps (default {_by_method(HISTORIES)})"}
+        default=None,
+        metadata={
+            "help": f"corrections that L-BFGS keeps (default {_by_method(HISTORIES)}, "
+            f"on the CPU {LONG_HISTORY} in more than {LONG_RUN} iterations)"
+        },
     )
 
 
@@ -135,14 +157,44 @@ class Job:
         state: Mapping[str, NDArray[Any]] | None = None,
     ) -> Result:
         """Minimize the objective; see ``engine.optimize.minimize``."""
+        layer = self.tangent_layer
+        if layer is None:
+            return self._minimized(self.objective, callback, resumable, state)
+        saved = None if state is None else Saved(state, self.objective.device)
+        loss = TangentLoss(self.objective, layer, self.initial.shape, self.settings.deepest_every, saved)
+
+        def told(now: Iteration) -> bool | None:
+            return callback and callback(replace(now, state=lambda: {**now.state(), **loss.state()}))
+
+        result = self._minimized(loss, told, resumable, state)
+        if loss.is_exact or result.stop == "interrupted":
+            return result
+        return replace(result, value=float(self.objective.value(result.image)))
+
+    @property
+    def tangent_layer(self) -> str | None:
+        """The layer that is looked at every ``deepest_every`` evaluations alone, or None: see ``engine.tangent``."""
+        usual = self.settings.optimizer == LBFGS.method and self.settings.deepest_every > 1
+        if not usual or self.objective.device.kind != "cpu":
+            return None
+        return deepest_layer(self.objective, *self.initial.shape[:2])
+
+    def _minimized(
+        self,
+        loss: DifferentiableFunction,
+        callback: Callable[[Iteration], bool | None] | None,
+        resumable: bool,
+        state: Mapping[str, NDArray[Any]] | None,
+    ) -> Result:
         on_device = optimizer_of(self.settings.optimizer).on_device
         return minimize(
-            self.objective,
+            loss,
             self.objective.network.placed(self.initial) if on_device else self.initial,
             method=self.settings.optimizer,
             iterations=self.settings.iterations,
             history=self.settings.history,
             callback=callback,
+            device=self.objective.device,
             learning_rate=self.settings.learning_rate,
             change_tolerance=self.settings.change_tolerance,
             is_tile=self.settings.edges == "wrap",
@@ -353,7 +405,7 @@ def memory_beside(network: Network, height: int, width: int, settings: Settings)
     targets = sum(int(np.prod(shapes[layer])) for layer in content_layers)
     optimizer = _TRANSFERS * height * width * 3 * 8
     if not optimizer_is_elsewhere(network, settings):
-        optimizer = optimizer_memory(height, width, settings)
+        optimizer = optimizer_memory(height, width, settings, network.device.kind)
     return network.weight_bytes(layers) + targets * network.dtype.itemsize + optimizer
 
 
@@ -371,9 +423,12 @@ def optimizer_is_elsewhere(network: Network, settings: Settings) -> bool:
     return network.device.kind == "cuda" and not optimizer_of(settings.optimizer).on_device
 
 
-def optimizer_memory(height: int, width: int, settings: Settings) -> int:
-    """Return an estimate of the optimizer's vectors in bytes."""
-    vectors = optimizer_of(settings.optimizer, history=settings.history).vectors
+def optimizer_memory(height: int, width: int, settings: Settings, device: str = "cpu") -> int:
+    """Return an estimate of the optimizer's vectors in bytes, on a kind of device."""
+    history = settings.history
+    if history is None:
+        history = usual_history(settings.optimizer, settings.iterations, device)
+    vectors = optimizer_of(settings.optimizer, history=history).vectors
     if settings.change_tolerance:
         vectors += 1  # the image ten iterations ago
     return vectors * height * width * 3 * 8

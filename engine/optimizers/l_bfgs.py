@@ -8,6 +8,9 @@ from typing import ClassVar
 from engine.lbfgs import GRIDS, l_bfgs
 from engine.optimizers.run import Run, converged, stalled
 
+LONG_RUN, LONG_HISTORY = 100, 60
+"""In more iterations than these, this many corrections need fewer of them for the same loss, measured on the CPU."""
+
 
 @dataclass(frozen=True)
 class LBFGS:

@@ -35,6 +35,7 @@ class Iteration:
     iterate : the current image, (H, W, 3), float64, where it is computed; in NumPy a copy.
     best_value : the lowest loss so far.
     device : that the iterate lies on.
+    terms : of the loss at the last evaluation, as ``Objective.terms``; none of a function without.
     state : returns the ``State``; raises ValueError where there is none, see ``minimize``.
     """
 
@@ -44,6 +45,7 @@ class Iteration:
     iterate: Array
     best_value: float
     device: Device
+    terms: Mapping[str, Mapping[str, Any]]
     state: Callable[[], State]
 
     @property
@@ -186,6 +188,7 @@ class Run:
                 iterate,
                 self.best_value,
                 self.device,
+                getattr(self._objective, "terms", {}),
                 lambda: self._state(state),
             )
             if self._callback(told):

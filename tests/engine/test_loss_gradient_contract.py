@@ -158,6 +158,7 @@ NO_INFLUENCE = {
     "optimizer": "adam",
     "learning_rate": 2.0,
     "history": 5,
+    "deepest_every": 1,
 }
 
 # Options of the command line that reach the engine as images, another file or a precision: the lines that hold them.

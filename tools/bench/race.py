@@ -15,6 +15,7 @@ from engine.network import Network
 from engine.objective import Objective
 from engine.ops import Array
 from engine.optimize import minimize
+from engine.tangent import TangentLoss, deepest_layer
 from tools.bench.programs import ENGINE, TORCH, build_twin
 from tools.media.plot import plot_courses
 from tools.media.record import finite
@@ -176,10 +177,12 @@ def _our_course(
     objective: Objective, initial: Array, evaluations: int, on_step: Callable[[str], object], clock: Callable[[], float]
 ) -> Course:
     racer, seconds, losses = f"{ENGINE}, l-bfgs", list[float](), list[float]()
+    layer = deepest_layer(objective, *initial.shape[:2])
+    loss = objective if layer is None else TangentLoss(objective, layer, initial.shape)
     began = clock()
 
     def timed(image: Array) -> tuple[Any, Array]:
-        value, gradient = objective(image)
+        value, gradient = loss(image)
         seconds.append(clock() - began)
         losses.append(value)
         on_step(racer)

@@ -22,12 +22,12 @@ class Curve(Listener):
 
     def start(self, job: Job) -> None:
         """Take the names of the terms."""
-        self._objective = job.objective
+        self._weighted = job.objective.weighted
         self._terms = [(kind, name) for kind, names in job.objective.term_names.items() for name in names]
         self.names = [f"{kind} {name}" for kind, name in self._terms]
 
     def iteration(self, state: Iteration) -> None:
         """Note an iteration."""
-        weighted = self._objective.weighted_terms()
+        weighted = self._weighted(state.terms)
         terms = [float(weighted[kind][name]) for kind, name in self._terms]
         self.points.append([state.evaluations, float(state.value), *terms])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engine.optimize import HISTORIES, LEARNING_RATES
+from engine.optimizers import LBFGS
 from kernels.cpu.threads import available_cores
 from tools.cli.options import Options
 from tools.media.picture import Picture
@@ -21,6 +22,8 @@ def idle_options(options: Options, paintings: int) -> list[str]:
         notes.append(f"--learning-rate does nothing: {options.optimizer} finds its own steps")
     if options.history is not None and options.history > 0 and options.optimizer not in HISTORIES:
         notes.append(f"--history does nothing: {options.optimizer} keeps no corrections")
+    if options.deepest_every != Options.deepest_every and options.optimizer != LBFGS.method:
+        notes.append(f"--deepest-every does nothing: with {options.optimizer} the deepest layer is looked at each time")
     if options.blend is not None and paintings == 1:
         notes.append("--blend does nothing: there is one painting")
     if options.seed != Options.seed and options.init != "noise":

@@ -291,6 +291,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "optimizer": {"type": choice("optimizer", METHODS), "metavar": "|".join(METHODS)},
     "learning_rate": {"type": positive_float, "metavar": "X"},
     "history": {"type": positive_int, "metavar": "N"},
+    "deepest_every": {"type": positive_int, "metavar": "N"},
     "style_size": {"type": _style_size, "metavar": "N|picture"},
     "blend": {"type": argument(_weights), "metavar": "W,W,..."},
     "colors": {"type": choice("colors", COLORS), "metavar": "|".join(COLORS)},

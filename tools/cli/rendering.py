@@ -16,7 +16,7 @@ from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.objective import Styles, at_scales, layer_names
 from engine.ops import Array
-from engine.optimize import HISTORIES
+from engine.optimize import usual_history
 from engine.pieces import painting_edges
 from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optimizer_memory, prepare
 from tools.cli.command_line import tell
@@ -96,7 +96,7 @@ class Room:
         """Return what is to be said beside that."""
         if self.options.history == asked.history:
             return []
-        usual = HISTORIES[asked.optimizer]
+        usual = usual_history(asked.optimizer, asked.iterations)
         return [f"L-BFGS keeps {self.options.history} corrections rather than {usual}, for want of memory"]
 
 

@@ -58,10 +58,10 @@ from tools.reconstruct.target import KINDS, Sets, Target, targets_of
 
 NAME = "reconstruct"
 
-DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1, change_tolerance=0.0)
+DEFAULTS = Options(size=256, init="noise", iterations=500, levels=1, change_tolerance=0.0, deepest_every=1)
 _OF_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight", "style_statistics")
 _OF_SMOOTHNESS = ("variation_weight", "variation")
-UNUSED = (*_OF_LOSSES, *_OF_SMOOTHNESS, "init", "style_size", "blend", "colors", "levels")
+UNUSED = (*_OF_LOSSES, *_OF_SMOOTHNESS, "init", "style_size", "blend", "colors", "levels", "deepest_every")
 GRAY = 128.0
 
 

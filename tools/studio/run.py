@@ -334,7 +334,7 @@ class Run:
         def follow(state: Iteration) -> bool:
             nonlocal begun
             self._last = state  # its image is fetched, from a GPU, when it is looked at
-            parts = shares(job.objective.weighted_terms())
+            parts = shares(job.objective.weighted(state.terms))
             named = {f"{kind} {name}": share for kind, names in parts.items() for name, share in names.items()}
             with self._condition:
                 self._steps += 1

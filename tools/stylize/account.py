@@ -108,14 +108,13 @@ class Entries(Listener):
 
     def start(self, job: Job) -> None:
         """Write the first entry, where this is the first run."""
-        self._job = job
         self._log.begin()
 
     def iteration(self, state: Iteration) -> None:
         """Write where the run stands."""
         level = {} if self._level is None else {"level": self._level["level"]}
         where = {"iteration": state.iteration, "evaluations": state.evaluations, "seconds": seconds_since(self._began)}
-        terms = {"loss": state.value, "terms": self._job.objective.terms}
+        terms = {"loss": state.value, "terms": state.terms}
         self.write({"event": "iteration", **level, **where, **terms})
 
     def end(self, result: Result, facts: Facts) -> None:

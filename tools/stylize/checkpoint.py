@@ -36,7 +36,7 @@ from tools.stylize.timelapse import Timelapse
 
 LOG_BEGINS = b'{"event": "start"'
 
-FORMAT = 2
+FORMAT = 3
 """Of the file; one that a later program changes gets the next number."""
 
 _FORM = {

@@ -404,7 +404,7 @@ def other_model(path: Path) -> None:
         (lambda path: path.write_bytes(b"text"), (), "it is no checkpoint of this program, or is damaged"),
         (lambda path: np.savez(path, image=np.zeros(3)), (), "it is no checkpoint of this program, or is damaged"),
         (changed_about(program="another"), (), "is no checkpoint of this program"),
-        (changed_about(format=1), (), "is a checkpoint of format 1, this program reads 2"),
+        (changed_about(format=1), (), "is a checkpoint of format 1, this program reads 3"),
         (changed_about(versions={"numpy": "1.0"}), (), "was made with numpy 1.0, this is "),
         (changed_about(level=7), (), "was made in other sizes"),
         (changed_about(points="many"), (), "is a checkpoint that is damaged"),
