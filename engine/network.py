@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import unknown_name
 from engine.graph import Node, Observer, Rejected, depending_on, leading_to, value_shapes
 from engine.layers import named_alike
-from engine.ops import Array, Shape
+from engine.ops import Array, Operator, Shape
 from engine.pieces import Cutter
 from engine.plan import LayerGradient, Plan, Tape, joined
 from engine.preprocessing import Preprocessing
@@ -267,8 +267,16 @@ class Network:
 
         On the CPU those of a network that is not ``compact`` are in memory as they were read besides.
         """
+        return sum(operator.parameters_held for operator in self._placed_to(layers)) * self.dtype.itemsize
+
+    def weight_bytes_to_come(self, layers: Iterable[str]) -> int:
+        """Return ``weight_bytes`` without what an evaluation before has made: what one more takes beside the rest."""
+        of_layers = self._placed_to(layers)
+        return sum(one.parameters_held - one.parameters_made for one in of_layers) * self.dtype.itemsize
+
+    def _placed_to(self, layers: Iterable[str]) -> list[Operator]:
         nodes = leading_to(self._placed, {self.outputs[name] for name in self.checked(layers)})
-        return sum(node.operator.parameters_held for node in nodes) * self.dtype.itemsize
+        return [node.operator for node in nodes]
 
     def multiply_adds(self, height: int, width: int, layers: Iterable[str]) -> int:
         """Return the multiplications of all convolutions of one forward pass up to ``layers``."""

@@ -302,21 +302,6 @@ class Objective:
         with np.errstate(over="ignore", invalid="ignore"), self.device.computing():
             return self._finish(image, self._values(self._look(image)), 0)
 
-    def apart(self, image: Array, layer: str) -> tuple[Any, Array, Array]:
-        """Return the total loss, the gradient of the terms on a layer, and that of all others, on the CPU.
-
-        The arguments and errors are otherwise those of a call. There must be terms on the layer, and others.
-        """
-        image = self._checked_size(image)
-        with np.errstate(over="ignore", invalid="ignore"), self.device.computing():
-            seen = self._look(image)
-            terms = self._values(seen)
-            of_layer = [term for term in self.summands if term.layer == layer]
-            deep = self._gradient(seen, of_layer, again=True)
-            others = self._gradient(seen, [term for term in self.summands if term.layer != layer])
-            not_finite = sum(self.device.count_not_finite(one) for one in (deep, others))
-            return self._finish(image, terms, not_finite), deep, others
-
     def without(self, layer: str) -> Objective:
         """Return the objective without the terms on a layer, with the targets of the others."""
         fewer = copy(self)

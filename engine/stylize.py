@@ -396,8 +396,8 @@ def checked_initial(network: Network, initial: Array, other: str, shape: tuple[i
 def memory_beside(network: Network, height: int, width: int, settings: Settings) -> int:
     """Return the bytes that a run holds where the network computes beside its evaluations, estimated.
 
-    Counted are the network's parameters, the losses' targets and the optimizer, unless that has its vectors elsewhere:
-    see ``optimizer_is_elsewhere``.
+    Counted are the network's parameters, as far as no evaluation before has made them what the kernels take, the
+    losses' targets and the optimizer, unless that has its vectors elsewhere: see ``optimizer_is_elsewhere``.
     """
     content_layers, style_layers = layer_names(settings.content_layers), layer_names(settings.style_layers)
     layers = dict.fromkeys([*content_layers, *style_layers])
@@ -406,7 +406,7 @@ def memory_beside(network: Network, height: int, width: int, settings: Settings)
     optimizer = _TRANSFERS * height * width * 3 * 8
     if not optimizer_is_elsewhere(network, settings):
         optimizer = optimizer_memory(height, width, settings, network.device.kind)
-    return network.weight_bytes(layers) + targets * network.dtype.itemsize + optimizer
+    return network.weight_bytes_to_come(layers) + targets * network.dtype.itemsize + optimizer
 
 
 def replays(network: Network, height: int, width: int) -> bool:

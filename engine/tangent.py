@@ -23,7 +23,7 @@ from engine.objective import Objective
 from engine.ops import Array
 from engine.saved import Saved, State
 
-EVERY = 25
+EVERY = 50
 """Evaluations from one renewal to the next."""
 
 FIRST = 4
@@ -126,18 +126,22 @@ class TangentLoss:
 
     def _renewed(self, image: Array) -> tuple[Any, Array]:
         """Return the loss and its gradient, and take the tangent at this image from them."""
-        value, slope, gradient = self._objective.apart(image, self._layer)
+        told = None if self._slope is None else self._tangent(image)
+        # One after the other, and no slope but one: both gradients of one forward pass would take more memory.
+        self._slope = None
+        _, slope = self._others(image)
+        value, gradient = self._objective(image)
+        np.subtract(gradient, slope, out=slope)
         self.terms = self._objective.terms
         weighted = self._objective.weighted_terms()
         on_layer = [term for term in self._objective.summands if term.layer == self._layer]
         d = float(sum(weighted[term.kind][term.name] for term in on_layer))
-        gradient += slope
         lowest = min(self._lowest, value)
-        if self._slope is not None:
+        if told is not None:
             lowered = (self._lowest_before - lowest) / (self._renewal - self._last)
-            self._in_use = abs(d - self._tangent(image)) <= OFF * lowered
+            self._in_use = abs(d - told) <= OFF * lowered
             if not self._in_use:
-                self._renewal, self._slope = _NEVER, None
+                self._renewal = _NEVER
                 return value, gradient
         self._lowest_before = lowest
         self._last, self._renewal = self._renewal, self._renewal + min(self._renewal, self._every)

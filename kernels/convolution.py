@@ -23,6 +23,11 @@ class Convolution(ABC):
     weight_copies: ClassVar[int]
     """Numbers that it holds for each of the weight's, when both directions have been run."""
 
+    @property
+    def copies_made(self) -> int:
+        """How many of ``weight_copies`` are in memory already, as far as that is told; the weight itself is not."""
+        return 0
+
     @abstractmethod
     def forward(self, input: Array, output_is_kept: bool) -> tuple[Array, Any]:
         """Return the output, (H', W', K), and what ``input_gradient`` needs besides it.

@@ -172,6 +172,11 @@ class PlacedConv(AnyConv):
         """The weight's numbers, in the forms that the algorithm takes."""
         return self.algorithm.weight_copies * int(np.prod(self.weight_shape))
 
+    @property
+    def parameters_made(self) -> int:
+        """The numbers of those forms that have been made."""
+        return self.algorithm.copies_made * int(np.prod(self.weight_shape))
+
     def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
         """Return the kept output, and the ReLU mask where that does not tell it."""
         values = int(np.prod(output))

@@ -87,6 +87,11 @@ class Operator(ABC):
         """Numbers in memory for the parameters, when both directions have been run."""
         return 2 * self.parameters
 
+    @property
+    def parameters_made(self) -> int:
+        """How many of ``parameters_held`` are in memory already, beside the parameters as they were read."""
+        return 0
+
     def held_values(self, output: Shape, output_is_kept: bool) -> tuple[int, int]:
         """Return what stays until the backward pass: activations, the kept output included, and bytes besides them."""
         return (int(np.prod(output)) if output_is_kept else 0), 0

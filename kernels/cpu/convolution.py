@@ -68,6 +68,11 @@ class DirectConvolution(Convolution):
         """The weight of the transposed convolution."""
         return flip_weight(self.weight, self.group)
 
+    @property
+    def copies_made(self) -> int:
+        """1 where the flipped weight has been asked for."""
+        return int("flipped" in vars(self))
+
     def forward(self, input: Array, output_is_kept: bool) -> tuple[Array, Any]:
         """Return the output; the input gradient needs the input's shape and the ReLU mask."""
         output = conv(self.threads, input, self.weight, self.bias, self.window, self.group, relu=self.relu)
@@ -105,6 +110,11 @@ class Transformed:
         self.shape, self.itemsize = (TILE * TILE, weight.shape[2], weight.shape[3]), weight.itemsize
 
     @property
+    def is_made(self) -> bool:
+        """Whether it has been asked for."""
+        return self._weight is None
+
+    @property
     def values(self) -> Array:
         """As ``transform_weight`` returns it, of ``shape``."""
         with self._lock:
@@ -130,6 +140,11 @@ class WinogradConvolution(Convolution):
     window: Window
     pool: bool = False
     weight_copies: ClassVar[int] = 4  # 36 numbers for 9
+
+    @property
+    def copies_made(self) -> int:
+        """All where the transformed weight has been asked for."""
+        return self.weight_copies if self.transformed.is_made else 0
 
     def forward(self, input: Array, output_is_kept: bool) -> tuple[Array, Any]:
         """Return the output; the input gradient needs the input's shape and the ReLU mask."""

@@ -13,7 +13,12 @@ from kernels.geometry import strips
 Array = NDArray[Any]
 
 # Positions a strip: long enough for the matrix product, short enough to give every thread several.
-_STRIP = 2048
+_SHORTEST, _LONGEST, _STRIPS = 192, 2048, 8
+
+
+def _strips(count: int) -> list[tuple[int, int]]:
+    """Return the strips of so many positions, on any number of threads the same."""
+    return strips(count, min(max(count // _STRIPS, _SHORTEST), _LONGEST))
 
 
 def gram(threads: Threads, features: Array, *, factor: float = 1.0) -> Array:
@@ -39,7 +44,7 @@ def gram(threads: Threads, features: Array, *, factor: float = 1.0) -> Array:
         return part.T @ part
 
     total = np.zeros((rows.shape[1], rows.shape[1]), np.result_type(rows.dtype, np.float64))
-    for part in threads.map(strip, strips(len(rows), _STRIP)):
+    for part in threads.map(strip, _strips(len(rows))):
         total += part
     return total if factor == 1 else total * factor
 
@@ -72,5 +77,5 @@ def gram_product(
         else:
             flat[part] += rows[part] @ right
 
-    threads.map(strip, strips(len(rows), _STRIP))
+    threads.map(strip, _strips(len(rows)))
     return product

@@ -204,14 +204,16 @@ def _fill_level(threads: Threads, row: Vectors, grids: Grids, number: int, level
     of_below, roots = grids.roots(number - 1), grids.roots(number)
     across = hats(0, below.shape[1], step).T
 
-    def visit(line: int) -> None:
-        top, bottom = max((line - 1) * step + 1, 0), min((line + 1) * step, below.shape[0])
-        down = (1 - np.abs(np.arange(top, bottom) - line * step) / step).astype(np.float32)
+    def visit(strip: tuple[int, int]) -> None:
+        first, stop = strip
+        top, bottom = max((first - 1) * step + 1, 0), min(stop * step, below.shape[0])
+        down = hats(top, bottom - top, step)[:, first - top // step :][:, : stop - first].T
         # A node's value times its root is the sum under its hat.
         rows = given[top:bottom] if number == 1 else given[top:bottom] * of_below[top:bottom]
-        output[line] = across @ (down @ rows.reshape(len(rows), -1)).reshape(below.shape[1:]) / roots[line]
+        lines = (down @ rows.reshape(len(rows), -1)).reshape(stop - first, *below.shape[1:])
+        output[first:stop] = across @ lines / roots[first:stop]
 
-    threads.map(visit, range(level.shape[0]))
+    threads.map(visit, strips(level.shape[0], max(_STRIP // (step * below.shape[1] * below.shape[2]), 1)))
 
 
 def _spread(means: Vectors, across: Vectors, step: int, shape: tuple[int, ...], first: int = 0) -> Vectors:

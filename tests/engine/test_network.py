@@ -576,8 +576,26 @@ def test_weights_and_multiplications_are_counted(paths):
     network = load_network(paths["tiny"], threads=1)
     first, second, third = BLOCKS[0][0], BLOCKS[0][1], BLOCKS[1][0]
     assert network.weight_bytes(["conv2_1"]) == 2 * (first[0].size + second[0].size + third[0].size) * 4
+    assert network.weight_bytes_to_come(["conv2_1"]) == network.weight_bytes(["conv2_1"])
     expected = 13 * 11 * (first[0].size + second[0].size) + 6 * 5 * third[0].size
     assert network.multiply_adds(13, 11, ["conv2_1"]) == expected
+
+
+@pytest.mark.parametrize("convolution", ["auto", "direct"])
+def test_what_an_evaluation_has_made_of_the_weights_is_not_to_come_again(convolution, tmp_path):
+    """Of a direct convolution the flipped weight is made, of Winograd's all that it holds."""
+    blocks = models.parameters((2, 1), (16, 16))
+    path = models.save(models.vgg(blocks), tmp_path / "m.onnx")
+    network, layers = load_network(path, convolution=convolution, threads=1), ["conv1_1", "conv2_1"]
+    sizes = [weight.size * 4 for block in blocks for weight, _ in block]
+    held = network.weight_bytes(layers)
+    assert held == (2 * sizes[0] + 4 * sum(sizes[1:]) if convolution == "auto" else 2 * sum(sizes))
+    assert network.weight_bytes_to_come(layers) == held
+    tape = network.forward(IMAGE, layers)
+    network.backward(tape, {name: adding(np.ones_like(array)) for name, array in tape.features.items()})
+    assert network.weight_bytes_to_come(layers) == (sizes[0] if convolution == "auto" else sum(sizes))
+    assert network.weight_bytes(layers) == held
+    assert network.compact(layers).weight_bytes_to_come(layers) == network.weight_bytes_to_come(layers)
 
 
 # ---- what is asked of it ----

@@ -99,7 +99,7 @@ def test_it_is_what_its_definition_says(path, case):
         total = sum(sum(terms.values()) for terms in objective.weighted(loss.terms).values())
         assert total == pytest.approx(own_value, rel=1e-12)
         assert {kind: list(names) for kind, names in loss.terms.items()} == objective.term_names
-        if own_value == pytest.approx(objective_of(path, **options).value(image), rel=1e-13):
+        if own_value == objective_of(path, **options).value(image):
             exact.add(number)
     assert exact == {*range(1, 2 * FIRST + 1), *renewals}
 
@@ -112,23 +112,19 @@ def test_it_is_renewed_less_and_less_often(path, walk):
         loss(image)
         if objective.evaluations > before and number >= 2 * FIRST:
             renewed.append(number)
-    assert (FIRST, EVERY) == (4, 25)
-    assert renewed == [8, 16, 32, 57, 82, 107, 132]
+    assert (FIRST, EVERY) == (4, 50)
+    assert renewed == [8, 16, 32, 64, 114]
 
 
 def test_where_the_deepest_terms_count_the_loss_is_what_it_is(path, walk):
-    """To the bit but for the two renewals: there gradients are added in another order."""
     objective, same = (objective_of(path, STRONG, style=PAINTING) for _ in range(2))
     loss = TangentLoss(objective, DEEPEST, PHOTO.shape)
-    for number, image in enumerate(walk[:40], 1):
+    for image in walk[:40]:
         (value, gradient), (own_value, own_gradient) = same(image), loss(image)
         assert own_value == value
         assert loss.is_exact
         assert loss.terms == objective.terms == same.terms
-        if number in (FIRST, 2 * FIRST):
-            assert near(own_gradient, gradient)
-        else:
-            np.testing.assert_array_equal(own_gradient, gradient)
+        np.testing.assert_array_equal(own_gradient, gradient)
 
 
 def test_how_much_it_may_be_off_is_a_tenth_of_what_an_evaluation_lowers_the_loss_by(path, walk):
@@ -158,22 +154,17 @@ def test_how_much_it_may_be_off_is_a_tenth_of_what_an_evaluation_lowers_the_loss
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_parts_of_a_gradient_are_the_gradients_of_the_parts(path, walk, case):
+def test_without_a_layer_an_objective_is_one_of_the_others(path, walk, case):
     objective, image = objective_of(path, STRONG, **CASES[case]), walk[0]
     value, gradient = objective(image)
-    terms = objective.terms
-    own_value, deep, others = objective.apart(image, DEEPEST)
-    assert own_value == value
-    assert objective.terms == terms
     assert objective.value(image) == value
-    without = objective.without(DEEPEST)
-    assert near(without(image)[1], others)
-    assert near(deep + others, gradient)
-    assert near(deep, gradient - others)
-    assert without(image)[0] == objective_of(path, OTHERS, **CASES[case])(image)[0]
-    assert without.term_names["content"] == ["conv4_2"]
-    assert {term.layer for term in without.summands} == {*OTHERS, "conv4_2"}
+    without, others = objective.without(DEEPEST), objective_of(path, OTHERS, **CASES[case])
+    (own_value, own_gradient), (other_value, other_gradient) = without(image), others(image)
+    assert own_value == other_value == others.value(image)
+    np.testing.assert_array_equal(own_gradient, other_gradient)
+    assert without.term_names == others.term_names
     assert objective(image)[0] == value
+    np.testing.assert_array_equal(objective(image)[1], gradient)
 
 
 def test_which_layer_is_the_deepest(path):

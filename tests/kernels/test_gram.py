@@ -68,7 +68,8 @@ def test_complex_numbers_are_not_conjugated():
 
 
 def test_strips_are_summed_in_double_precision(monkeypatch):
-    monkeypatch.setattr(gram_module, "_STRIP", 1)
+    monkeypatch.setattr(gram_module, "_SHORTEST", 1)
+    monkeypatch.setattr(gram_module, "_LONGEST", 1)
     # 2^24 + 1 is not a float32: summed in single precision the ones would be lost.
     features = np.ones((1, 11, 1), np.float32)
     features[0, 0] = 4096
@@ -89,7 +90,8 @@ def test_product_equals_the_sum_over_channels(shape, dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_same_bits_at_any_thread_count(dtype, monkeypatch):
-    monkeypatch.setattr(gram_module, "_STRIP", 500)
+    monkeypatch.setattr(gram_module, "_SHORTEST", 500)
+    monkeypatch.setattr(gram_module, "_LONGEST", 500)
     features, matrix = normal((67, 61, 48), dtype), symmetric(48)
     results = []
     for threads in (1, 2, 3, 5):
@@ -104,7 +106,8 @@ def test_same_bits_at_any_thread_count(dtype, monkeypatch):
 def test_cutting_into_small_strips_changes_nothing_but_rounding(strip, monkeypatch):
     features, matrix = normal((9, 11, 5)), symmetric(5)
     whole = cpu.gram(features), cpu.gram_product(matrix, features)
-    monkeypatch.setattr(gram_module, "_STRIP", strip)
+    monkeypatch.setattr(gram_module, "_SHORTEST", strip)
+    monkeypatch.setattr(gram_module, "_LONGEST", strip)
     monkeypatch.setattr(np, "empty_like", unwritten_like)
     np.testing.assert_allclose(cpu.gram(features), whole[0], rtol=0, atol=1e-13)
     np.testing.assert_allclose(cpu.gram_product(matrix, features), whole[1], rtol=0, atol=1e-13)

@@ -123,8 +123,8 @@ def make_room(
     if not optimizer_is_elsewhere(network, options) and not is_sorted:
         # Where the fewest vectors do not fit, no pieces are looked for.
         few = dataclasses.replace(options, history=options.history or LEAST_HISTORY)
-        least = network.weight_bytes([*options.content_layers, *options.style_layers]) + optimizer_memory(*size, few)
-        check(least, size, "--size")
+        weights = network.weight_bytes_to_come([*options.content_layers, *options.style_layers])
+        check(weights + optimizer_memory(*size, few), size, "--size")
     with remedied("--size"):
         pieces, fitted, needed = fit_memory(network, *size, options, room)
     unsorted = ", or leave out the statistic sliced, which is not computed in pieces" if is_sorted else ""
@@ -133,7 +133,7 @@ def make_room(
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))
     looked_at = dataclasses.replace(options, content_layers=(), edges=painting_edges(options.edges))
-    weights = network.weight_bytes(layer_names(options.style_layers))
+    weights = network.weight_bytes_to_come(layer_names(options.style_layers))
     for style_size in style_sizes:
         with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):
             of_style = fitting_pieces(network, *style_size, looked_at, room - weights, with_waist=False)

@@ -179,7 +179,13 @@ def _prepare(
     network = _network(part("model"), network_part(options), threads)
     sizes = [style.size for style in styles]
     size = picture_size(content.size, options)
-    check_memory(network, options, size, painting_sizes(sizes, options, size))
+    try:
+        check_memory(network, options, size, painting_sizes(sizes, options, size))
+    except ValueError:
+        # Another model's network may be what takes the room.
+        _network.cache_clear()
+        network = _network(part("model"), network_part(options), threads)
+        check_memory(network, options, size, painting_sizes(sizes, options, size))
     check_levels(network, options, content.size, sizes)
 
     def prepared(level: Level, image: NDArray[np.float32] | None) -> tuple[Picture, Job]:

@@ -29,6 +29,7 @@ from tools.media.files import UNFINISHED
 from tools.media.images import load_image
 from tools.models.random_vgg import random_vgg
 from tools.sweep import __main__ as sweep
+from tools.sweep import cells as one_cell
 from tools.sweep.__main__ import main
 from tools.sweep.folder import Folder
 from tools.sweep.workers import Workers
@@ -660,6 +661,24 @@ def test_more_workers_than_fit_into_memory_are_refused(folder, call, monkeypatch
     monkeypatch.setattr(sweep, "available_memory", lambda: 50_000_000)
     assert "give fewer --workers" in call(*TWO_BY_TWO, "--workers", 1000, code=2)
     assert not (folder / "out").exists()
+
+
+def test_where_memory_is_short_the_network_of_another_model_goes(folder, call, monkeypatch):
+    nodes = random_vgg("vgg19", width=0.05, seed=1)
+    write_onnx(folder / "second.onnx", nodes, preprocessing_metadata(PREPROCESSING["caffe"]))
+    check, refused = one_cell.check_memory, []
+
+    def short(*arguments):
+        if one_cell._network.cache_info().currsize > 1:
+            refused.append(1)
+            raise ValueError("there is not enough memory")
+        return check(*arguments)
+
+    monkeypatch.setattr(one_cell, "check_memory", short)
+    one_cell._network.cache_clear()
+    said = call(*PAIR[:2], *PAIR[4:], "--columns", "model={}/model.onnx,{}/second.onnx")
+    assert "2 of 2 cells made" in said
+    assert refused == [1]
 
 
 # ---- suggestions ----
