@@ -215,7 +215,8 @@ def test_what_is_composed_for_the_next_picture_leaves_the_one_in_hand_alone(desk
     until(lambda: run.state.iteration > step + 5)
     assert not run.steered
     assert desk.run("return page.chosen.content").startswith("other-")
-    assert desk.text("#live-note") == "also while it is made"
+    # The note follows with the next news of the run.
+    desk.until("return document.querySelector('#live-note').textContent === 'also while it is made'")
     desk.click("#start")
     desk.until("return page.waiting.length === 1")
     assert page.studio.queue.waiting[0].order.content.startswith("other-")
