@@ -168,13 +168,14 @@ class TangentLoss:
         summands = self._objective.summands
         counts, lowest = saved.host("tangent counts", (4,), np.int64), saved.host("tangent lowest", (2,))
         self._evaluations, self._last, self._renewal, in_use = (int(count) for count in counts)
-        self._in_use = bool(in_use)
         self._lowest, self._lowest_before = (float(value) for value in lowest)
         if self._renewal == _NEVER:
             return
-        if not (0 <= self._last <= self._evaluations < self._renewal and np.isfinite(self._lowest)):
+        is_before = self._last == 0 and self._evaluations < FIRST
+        is_behind = FIRST <= self._last <= self._evaluations < self._renewal
+        if not (np.isfinite(self._lowest) and (is_before or is_behind)):
             raise saved.misfit("tangent counts")
-        if not self._last:
+        if is_before:
             return
         values = saved.host("tangent values", (2 + len(summands),))
         if not np.isfinite([*values, self._lowest_before]).all():
@@ -183,4 +184,4 @@ class TangentLoss:
         self._kept = {kind: {} for kind in self._objective.term_names}
         for term, value in zip(summands, values[2:], strict=True):
             self._kept[term.kind][term.name] = float(value)
-        self._slope = saved.array("tangent slope", shape)
+        self._slope, self._in_use = saved.array("tangent slope", shape), bool(in_use)

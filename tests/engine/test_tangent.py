@@ -249,6 +249,7 @@ def test_the_bits_are_the_same_at_any_thread_count(path):
         ("tangent counts", None),
         ("tangent counts", np.array([20.0, 16.0, 32.0, 1.0])),
         ("tangent counts", np.array([33, 16, 32, 1], np.int64)),
+        ("tangent counts", np.array([20, 0, 32, 1], np.int64)),
         ("tangent lowest", np.array([np.nan, 1.0])),
         ("tangent values", None),
         ("tangent values", np.zeros(3)),
