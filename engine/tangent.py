@@ -5,7 +5,7 @@ With d the terms on that layer and n all others, between two renewals, of which 
     f(x) = n(x) + d(x),   d(x) ~ d(x_0) + <grad d(x_0), x - x_0>
 
 The layers that only d needs are then run at the renewals alone: of the paper's, conv4_3 to conv5_1, a fifth of an
-evaluation. A renewal also tells by how much the tangent before was off. Where that is more than a tenth of what an
+evaluation. A renewal also tells by how much the tangent before was off. Where that is more than a thirtieth of what an
 evaluation lowers the loss by, the loss is what it is from there on.
 
 Source of a sum of which one part's gradient is delayed: Blatt, Hero and Gauchman, "A Convergent Incremental Gradient
@@ -29,7 +29,7 @@ EVERY = 50
 FIRST = 4
 """The evaluation of the first. The next is after as many again, until these are ``EVERY``: at first much changes."""
 
-OFF = 0.1
+OFF = 0.03
 """A tangent may be off by as much of what an evaluation lowers the loss by, the mean since the renewal before."""
 
 _NEVER = -1
