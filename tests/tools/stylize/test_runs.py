@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 from PIL import Image
 
 import engine.optimizers.setulb
@@ -349,6 +350,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint_and_the_run_goes_on(folder
 
 
 def test_a_run_that_cannot_be_kept_is_told_before_it_begins(folder, call, monkeypatch):  # noqa: F811
+    assert scipy.optimize.Bounds  # in memory before there is no importing any more
     monkeypatch.setattr(engine.optimizers.setulb.importlib, "import_module", lambda name: object())
     check_solver.cache_clear()
     said = call(*KEPT, "--optimizer", "l-bfgs-b", code=2)
