@@ -194,7 +194,6 @@ class Job:
             iterations=self.settings.iterations,
             history=self.settings.history,
             callback=callback,
-            device=self.objective.device,
             learning_rate=self.settings.learning_rate,
             change_tolerance=self.settings.change_tolerance,
             is_tile=self.settings.edges == "wrap",
