@@ -8,10 +8,10 @@ from functools import cache, cached_property
 from itertools import product
 
 from engine.network import Network
-from engine.objective import layer_names, used_statistics
 from engine.optimize import usual_history
 from engine.pieces import Cutter
 from engine.plan import Plan
+from engine.selection import layer_names, used_statistics
 from engine.statistics import SHIFT
 from engine.stylize import AnySettings, Settings, memory_beside, optimizer_is_elsewhere, replays
 from kernels import Cpu

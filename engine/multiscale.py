@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.network import Network
-from engine.objective import Styles
 from engine.ops import Array
 from engine.optimize import Iteration, Result
 from engine.stylize import Job, Settings, content_weight_at, content_weight_of, first_painting, prepare
+from engine.targets import Styles
 
 USUAL_LEVELS = 3
 SMALLEST_LEVEL = 96

@@ -2,72 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from engine import losses, statistics
+from engine import losses
 from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
 from engine.ops import Array
-from engine.pieces import EDGES, Piece, added_up, contiguous, painting_edges, zeros
+from engine.pieces import EDGES, Piece, added_up, contiguous, zeros
 from engine.plan import LayerGradient, Tape
-from engine.regions import Guide, Region, at_layer, counts_of, guides_of
+from engine.regions import Region
 from engine.replay import Evaluation, Replay
 from engine.scaling import gradient_factor
-from engine.stages import Stage
-from engine.statistics import SHIFT, STATISTICS, Target
+from engine.selection import (
+    PAPER_CONTENT_LAYERS,
+    PAPER_STATISTICS,
+    PAPER_STYLE_LAYERS,
+    Layers,
+    Statistics,
+    checked_weight,
+    used_statistics,
+    weighted_layers,
+)
+from engine.stages import Passes, Stage
+from engine.statistics import SHIFT
+from engine.targets import StyleParts, Styles, content_terms, region_terms, style_terms
 from engine.terms import (
     VARIATION_UNIT,
-    Content,
     MomentStyle,
     OfStyle,
     OnLayer,
     ShiftedStyle,
     SlicedStyle,
-    Style,
     Term,
     Variation,
 )
-from engine.transparency import split_alpha
-from engine.view import Counted, View
+from engine.view import View
 from kernels import Cuda, Device
 
-PAPER_CONTENT_LAYERS = ("conv4_2",)
-PAPER_STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
-PAPER_STATISTICS = ("gram",)
-
 _PAPER_KINDS = ("content", "style")
-
-Layers = str | Iterable[str] | Mapping[str, float]
-Statistics = str | Iterable[str] | Mapping[str, float]
-OneStyle = Array | Sequence[tuple[Array, float]]
-Styles = OneStyle | Mapping[str, OneStyle]
-
-
-@dataclass(frozen=True, eq=False)
-class _Painting:
-    """The targets of one style image.
-
-    Parameters
-    ----------
-    number : from 1 where there are several, else 0.
-    share : its weight, of 1 for all of them.
-    targets : of its moments, by layer.
-    shifted : by layer and direction, where there is a pair of positions.
-    quantiles : of its features along the directions, by layer.
-    """
-
-    number: int
-    share: float
-    targets: dict[str, Target]
-    shifted: dict[tuple[str, str], Array]
-    quantiles: dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +104,7 @@ class Objective:
     style : the style image, of any size, or a list of (image, weight): their Gram matrices are averaged by weight,
         which has the gradient of the weighted sum of their losses. None for content reconstruction. With an alpha,
         (H, W, 4), 0..255, each part of it counts as much as it is seen: see ``engine.transparency``. Also a style for
-        each style layer, {layer: style}, see ``at_scales``.
+        each style layer, {layer: style}, see ``engine.targets.at_scales``.
     content_layers, style_layers : names, or {name: weight}. A content layer's weight is 1 unless given, a style
         layer's 1 / (number of style layers).
     content_weight, style_weight : alpha and beta.
@@ -191,25 +169,25 @@ class Objective:
         keep: Iterable[str] | None = None,
         waist: str | None = None,
     ) -> None:
-        self.network = network
         if edges not in EDGES:
             raise ValueError(unknown_name("edges", edges, EDGES))
         if network.device.kind == "cuda" and (edges != "zero" or piece is not None or waist is not None):
             raise ValueError("pieces, and other edges than zero, are computed on the CPU alone: choose the device cpu")
         if edges != "zero" and waist is not None:
             raise ValueError(f"with the edges {edges!r} there is no waist: leave it out, or choose the edges zero")
-        self.edges, self.piece, self.keep = edges, piece, None if keep is None else frozenset(keep)
-        self.waist = waist
-        self.content_weight = _checked_weight("content_weight", content_weight)
-        self.style_weight = _checked_weight("style_weight", style_weight)
-        self.content_layers = _weighted(content_layers, "content") if content is not None else {}
+        self._keep = None if keep is None else frozenset(keep)
+        self.content_weight = checked_weight("content_weight", content_weight)
+        self.style_weight = checked_weight("style_weight", style_weight)
+        self.content_layers = weighted_layers(content_layers, "content") if content is not None else {}
         if regions and style is not None:
             raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
-        self.style_layers = _weighted(style_layers, "style") if style is not None or regions else {}
-        self.style_statistics = used_statistics(style_statistics)
+        self.style_layers = weighted_layers(style_layers, "style") if style is not None or regions else {}
+        parts = StyleParts(self.style_layers, used_statistics(style_statistics))
+        ahead = dict.fromkeys(parts.layers, SHIFT) if "shifted" in parts.statistics else {}
+        self._passes = Passes(network, edges, piece, waist, ahead)
         further = list(further_terms)
         layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
-        if piece not in (None, (None, None)) and self.style_layers and "sliced" in self.style_statistics:
+        if piece not in (None, (None, None)) and parts.layers and "sliced" in parts.statistics:
             raise ValueError(
                 "the statistic 'sliced' sorts all of a layer and cannot be computed in pieces: leave out one of both"
             )
@@ -224,17 +202,21 @@ class Objective:
             raise ValueError("nothing to optimize: give a content or a style image, and at least one layer for it")
         alpha, beta = self.content_weight, self.style_weight
         weights = [alpha * weight for weight in self.content_layers.values()]
-        most = max(self.style_statistics.values())
+        most = max(parts.statistics.values())
         weights += [beta * weight * most for weight in self.style_layers.values()]
         if not any([*weights, *(term.weight for term in further)]):
             raise ValueError("nothing to optimize: all weights are zero")
         with self.device.computing(), np.errstate(over="ignore", invalid="ignore"):
             # What overflows is found and named by the first call.
-            styles = [*(() if style is None else self._style_terms(style)), *self._region_terms(regions)]
+            styles = [] if style is None else style_terms(self._passes, parts, style)
+            styles += region_terms(self._passes, parts, regions, self.shape or ())
+            contents = []
+            if content is not None:
+                contents = content_terms(self._passes, content, self.content_layers, content_mask)
             # Style before content: the order in which their gradients are added up.
             self.summands: tuple[Term, ...] = (
                 *styles,
-                *(() if content is None else self._content_terms(content, content_mask)),
+                *contents,
                 *(self._with_unit(term, styles) for term in further),
             )
         self.terms = self._by_kind()
@@ -246,6 +228,11 @@ class Objective:
         replay = replay and edges == "zero" and piece is None
         self._replay = Replay(network.device, self._launch) if replay and isinstance(network.device, Cuda) else None
         self._gradient_sizes: dict[int, float] | None = None
+
+    @property
+    def network(self) -> Network:
+        """What the image is seen through."""
+        return self._passes.network
 
     @property
     def device(self) -> Device:
@@ -308,9 +295,19 @@ class Objective:
         fewer.summands = tuple(term for term in self.summands if term.layer != layer)
         fewer.content_layers = {name: weight for name, weight in self.content_layers.items() if name != layer}
         fewer.style_layers = {name: weight for name, weight in self.style_layers.items() if name != layer}
-        fewer.terms, fewer.evaluations = fewer._by_kind(), 0
-        fewer._stages = fewer._replay = None
+        fewer._begin_anew()
         return fewer
+
+    def through(self, network: Network) -> Objective:
+        """Return the objective with the same terms for another network, of the same layers."""
+        other = copy(self)
+        other._passes = replace(self._passes, network=network)
+        other._begin_anew()
+        return other
+
+    def _begin_anew(self) -> None:
+        self.terms, self.evaluations = self._by_kind(), 0
+        self._stages = self._replay = None
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
@@ -328,7 +325,7 @@ class Objective:
         seen, begun = list[_Seen](), self.network.placed(image)
         for stage in self.stages(image.shape):
             sums, kept, behind = dict[Any, Any](), list[Tape | None](), None
-            for view in self._views(stage, begun, pixels, **options):
+            for view in self._passes.views(stage, begun, pixels, **options):
                 for term in self.summands:
                     if isinstance(term, OnLayer) and term.layer in stage.layers:
                         term.measure(view)
@@ -338,7 +335,7 @@ class Objective:
                 if stage.end is None and view.piece is stage.pieces[-1]:  # where the way back begins
                     kept.append(view.tape)
                 else:
-                    kept.append(None if self.keep is None else view.tape.with_features(self.keep))
+                    kept.append(None if self._keep is None else view.tape.with_features(self._keep))
                     view = replace(view, tape=Tape(view.tape.plan, {}))
                 summed = replace(view, sums=sums, _made={})
                 del view  # and what else it holds, before the next
@@ -357,37 +354,8 @@ class Objective:
     def stages(self, shape: tuple[int, ...]) -> tuple[Stage, ...]:
         """Return the parts of the network that images of a shape, (H, W, 3), are computed by, the image's first."""
         if self._stages is None or self._stages[0] != shape:
-            self._stages = shape, self._stages_of(shape, self.layers, self.edges, self.waist)
+            self._stages = shape, self._passes.stages(shape, self.layers)
         return self._stages[1]
-
-    def _stages_of(
-        self, shape: tuple[int, ...], layers: Iterable[str], edges: str, waist: str | None
-    ) -> tuple[Stage, ...]:
-        """Return the parts of the network for some layers: two where there is a waist and something behind it."""
-        (height, width), layers = shape[:2], tuple(layers)
-        if waist is not None:
-            below, behind = map(tuple, self.network.divided(layers, waist))
-            if behind:
-                low = Stage((height, width), below, self._pieces(shape, [*below, waist], edges), end=waist)
-                return low, Stage((height, width), behind, [None], begin=waist)
-        return (Stage((height, width), layers, self._pieces(shape, layers, edges)),)
-
-    def _views(self, stage: Stage, begun: Array, pixels: Array | None = None, **options: Any) -> Iterator[View]:
-        """Run a stage forward, and give what the terms see of each of its pieces."""
-        for piece in stage.pieces:
-            plan = stage.plan(self.network, piece)
-            yield View(self.network, plan.forward(self._part(begun, piece), **options), pixels, piece)
-
-    def _part(self, begun: Array, piece: Piece | None) -> Array:
-        return begun if piece is None else piece.taken(self.device, begun)
-
-    def _pieces(self, shape: tuple[int, ...], layers: Iterable[str], edges: str) -> Sequence[Piece | None]:
-        """Return the pieces that an image is looked at in."""
-        if (edges == "zero" and self.piece is None) or not (wanted := list(layers)):
-            return [None]
-        ahead = dict.fromkeys(self.style_layers, SHIFT) if "shifted" in self.style_statistics else {}
-        height, width = self.piece or (None, None)
-        return self.network.cutter((shape[0], shape[1], 3), wanted, edges, ahead).cut(height, width)
 
     def _values(self, seen: Sequence[_Seen]) -> dict[str, dict[str, Any]]:
         """Return each term's value by kind and name."""
@@ -433,9 +401,9 @@ class Objective:
             plan = stage.plan(self.network, piece)
             tape = kept.copy() if kept and again else kept
             if tape is None:
-                tape = plan.forward(self._part(seen.begun, piece))
+                tape = plan.forward(self._passes.part(seen.begun, piece))
             elif left_out := set(stage.outputs) - tape.features.keys():
-                tape.features |= plan.features(self._part(seen.begun, piece), left_out)
+                tape.features |= plan.features(self._passes.part(seen.begun, piece), left_out)
             view = replace(seen.view, tape=tape, piece=piece, _made=seen.view.made_of_sums)
             tape.gradient_scale = self._gradient_scale(view, terms)
             gradients = self._layer_gradients(view, terms)
@@ -537,192 +505,12 @@ class Objective:
         """Return an empty dictionary for each kind of term, content and style first."""
         return {kind: {} for kind in dict.fromkeys([*_PAPER_KINDS, *(term.kind for term in self.summands)])}
 
-    def _content_terms(self, content: Array, mask: Array | None) -> list[Term]:
-        """Return the terms of the content image."""
-        targets = self._content_targets(content) if self.content_layers else {}
-        counted = None if mask is None else counts_of(mask, np.shape(content))
-        return [
-            Content(layer, P, self.content_layers[layer], None if counted is None else self._at_layer(counted, P)[0])
-            for layer, P in targets.items()
-        ]
-
-    def _content_targets(self, content: Array) -> dict[str, Array]:
-        """Return the content image's features by layer, (H_l, W_l, N_l), as they are stored."""
-        image, found = self.network.checked_image(content), dict[str, Array]()
-        begun = self.network.placed(image)
-        for stage in self._stages_of(image.shape, self.content_layers, self.edges, self.waist):
-            for view in self._views(stage, begun):
-                found |= {layer: view.put_together(layer, found.get(layer)) for layer in stage.outputs}
-                del view
-            if stage.end is not None:
-                begun = found[stage.end]
-        return {layer: found[layer] for layer in self.content_layers}
-
-    def _region_terms(self, regions: Sequence[Region]) -> list[OfStyle]:
-        """Return the terms of each region: its style's, with its share of the picture as a factor."""
-        if not self.style_layers:
-            return []
-        assert not regions or self.shape is not None
-        guides = guides_of([region.mask for region in regions], self.shape or ())
-        shapes: Mapping[str, tuple[int, ...]] = {}
-        if guides:
-            shapes = self.network.cutter((*guides[0].shape, 3), self.style_layers, self.edges).positions
-        terms: list[OfStyle] = []
-        for number, (region, guide) in enumerate(zip(regions, guides, strict=True), 1):
-            placed, shares = {}, {}
-            for layer in self.style_layers:
-                placed[layer] = self._at_layer(guide, np.broadcast_to(0, shapes[layer]))
-                if not placed[layer][1]:
-                    raise ValueError(f"region {number} is too small for {layer!r}")
-                shares[layer] = placed[layer][1] / (shapes[layer][0] * shapes[layer][1])
-            terms += self._terms_of(region.style, number, placed, shares)
-        return terms
-
     def _with_unit(self, term: Term, styles: Sequence[OfStyle]) -> Term:
         """Return a term with its own weight in place of a relative one."""
         if not (isinstance(term, Variation) and term.relative):
             return term
         blank = sum(self.weight_of(of_style) * of_style.blank(self.device) for of_style in styles)
         return replace(term, weight=term.weight * VARIATION_UNIT * (blank or 1.0), relative=False)
-
-    def _at_layer(self, guide: Guide, features: Array) -> tuple[Array, float]:
-        """Return a guide at the size of a layer's features, on the device, and its sum."""
-        of_layer = at_layer(guide, *features.shape[:2])
-        return self.device.put_parameter(of_layer, np.dtype(np.float64)), float(of_layer.sum())
-
-    def _style_terms(self, style: Styles) -> list[OfStyle]:
-        """Return the terms of the style images."""
-        return self._terms_of(style, 0, {}, {}) if self.style_layers else []
-
-    def _terms_of(
-        self,
-        style: Styles,
-        region: int,
-        guides: Mapping[str, tuple[Array, float]],
-        shares: Mapping[str, float],
-    ) -> list[OfStyle]:
-        """Return the terms of one style.
-
-        Parameters
-        ----------
-        region : its number, from 1; 0 for the whole picture.
-        guides : of the region by layer, and their sums; none for the whole picture.
-        shares : of the picture, the region's by layer.
-        """
-        chosen = self.style_statistics
-        terms: list[OfStyle] = []
-        targets, of_layer = dict[str, Array](), dict[str, list[_Painting]]()
-        for one_style, layers in self._by_style(style):
-            found, paintings = self._style_targets(one_style, layers)
-            targets |= found
-            of_layer |= dict.fromkeys(layers, paintings)
-        for layer, w_l in self.style_layers.items():
-            w_l, (guide, size) = w_l * shares.get(layer, 1.0), guides.get(layer, (None, None))
-            if "gram" in chosen:
-                terms.append(Style(layer, targets[layer], w_l * chosen["gram"], region, guide, size))
-            if "sliced" in chosen:
-                sliced = [(one.share * statistics.balance(one.targets[layer]), one) for one in of_layer[layer]]
-                total = sum(share for share, _ in sliced)
-                of_images = tuple((share / (total or 1.0), one.quantiles[layer]) for share, one in sliced)
-                terms.append(SlicedStyle(layer, of_images, w_l * chosen["sliced"] * total, region, guide, size))
-            for one in of_layer[layer]:
-                place: dict[str, Any] = {"region": region, "guide": guide, "painting": one.number}
-                for name, weight in chosen.items():
-                    weight *= w_l * one.share
-                    if name == "shifted":
-                        terms += [
-                            ShiftedStyle(layer, direction, one.shifted[layer, direction], weight / 2, **place)
-                            for direction in statistics.DIRECTIONS
-                            if (layer, direction) in one.shifted
-                        ]
-                    elif name not in ("gram", "sliced"):
-                        target = one.targets[layer]
-                        factor = 1.0 if name == "covariance" else statistics.balance(target)
-                        terms.append(MomentStyle(name, layer, target, weight * factor, size=size, **place))
-        return terms
-
-    def _by_style(self, style: Styles) -> list[tuple[OneStyle, list[str]]]:
-        """Return the different styles, each with its layers."""
-        if not isinstance(style, Mapping):
-            return [(style, list(self.style_layers))]
-        if set(style) != set(self.style_layers):
-            raise ValueError(
-                f"a style for each layer names {', '.join(style) or 'none'}, the style layers are "
-                f"{', '.join(self.style_layers)}"
-            )
-        groups: dict[int, tuple[OneStyle, list[str]]] = {}
-        for layer in self.style_layers:
-            groups.setdefault(id(style[layer]), (style[layer], []))[1].append(layer)
-        return list(groups.values())
-
-    def _style_targets(self, style: OneStyle, layers: Sequence[str]) -> tuple[dict[str, Array], list[_Painting]]:
-        """Return A / M_a of some layers, averaged over the style images by their weights, and their other targets.
-
-        Of other statistics than Gram matrices the losses are added up: the average would not have their gradient.
-        """
-        images = [(style, 1.0)] if isinstance(style, np.ndarray) else list(style)
-        if not images:
-            raise ValueError("the list of style images is empty")
-        if not all(isinstance(image, tuple) and len(image) == 2 for image in images):
-            raise ValueError("style must be one image or a list of (image, weight)")
-        shares = [_checked_weight("the weight of a style image", share) for _, share in images]
-        if max(shares) <= 0:
-            raise ValueError("the weights of the style images are all zero")
-        shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
-        targets: dict[str, Array] = {}
-        paintings: list[_Painting] = []
-        others = set(self.style_statistics) - {"gram"}
-        for number, ((image, _), share) in enumerate(zip(images, shares, strict=True), 1):
-            colors, alpha = split_alpha(image)
-            view, looked_at = self._measured(self.network.checked_image(colors), alpha, layers)
-            for layer, of in looked_at.items():
-                A, M_a = view.guided_gram(of), of.size or view.positions(layer)
-                targets[layer] = targets.get(layer, 0) + self.device.fetch(A) * (share / sum(shares) / M_a)
-            if others and share:
-                of_moments = looked_at.items() if others - {"shifted"} else ()
-                own = {layer: Target(view.moments(of)) for layer, of in of_moments}
-                directions = statistics.DIRECTIONS if "shifted" in others else ()
-                shifted = {
-                    (layer, direction): view.shifted(of, direction)
-                    for (layer, of), direction in product(looked_at.items(), directions)
-                    if view.count_pairs(of, direction)
-                }
-                is_sorted = looked_at.items() if "sliced" in others else ()
-                quantiles = {layer: view.quantiles(of) for layer, of in is_sorted}
-                which = number if len(images) > 1 else 0
-                paintings.append(_Painting(which, share / sum(shares), own, shifted, quantiles))
-        if self.device.kind == "cuda":
-            return {layer: self.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
-        return targets, paintings
-
-    def _measured(self, colors: Array, alpha: Guide | None, layers: Sequence[str]) -> tuple[View, dict[str, Counted]]:
-        """Return a view of a style image with the sums that its targets are made of, and which positions count.
-
-        Parameters
-        ----------
-        colors : (H, W, 3).
-        alpha : (H, W), how much each position counts, 0..1; None counts each once.
-        """
-        sums, looked_at = dict[Any, Any](), {layer: Counted(layer) for layer in layers}
-        (stage,) = self._stages_of(colors.shape, layers, painting_edges(self.edges), None)
-        for view in self._views(stage, self.network.placed(colors)):
-            if alpha is not None and not sums:
-                positions = self.network.shapes(colors.shape[0], colors.shape[1], layers)
-                guides = {layer: self._at_layer(alpha, np.broadcast_to(0, positions[layer])) for layer in layers}
-                looked_at = {layer: Counted(layer, 0, guide, size) for layer, (guide, size) in guides.items()}
-            for of in looked_at.values():
-                view.guided_gram(of)
-                if set(self.style_statistics) - {"gram", "shifted"}:
-                    view.total(of)
-                for direction in statistics.DIRECTIONS if "shifted" in self.style_statistics else ():
-                    if view.count_pairs(of, direction):
-                        view.shifted(of, direction)
-                if "sliced" in self.style_statistics:
-                    view.quantiles(of)
-            added_up(sums, view.sums)
-            summed = replace(view, tape=Tape(view.tape.plan, {}), sums=sums, _made={})
-            del view  # and the features that it holds, before the next
-        return summed, looked_at
 
     def _layer_gradients(self, view: View, terms: Sequence[Term]) -> dict[str, LayerGradient]:
         """Return, for each layer, a function that adds its terms' weighted derivatives to what flows there."""
@@ -820,7 +608,7 @@ def _check_further(terms: Sequence[Term], in_pieces: Sequence[str]) -> None:
             )
         if term.kind in _PAPER_KINDS:
             raise ValueError(f"a further term is of the kind {term.kind!r}, which is the paper's: call it otherwise")
-        _checked_weight(f"the weight of {term.kind} {term.name!r}", term.weight)
+        checked_weight(f"the weight of {term.kind} {term.name!r}", term.weight)
     names = [(term.kind, term.name) for term in terms]
     if len(set(names)) < len(names):
         raise ValueError("two further terms have the same kind and name")
@@ -829,65 +617,3 @@ def _check_further(terms: Sequence[Term], in_pieces: Sequence[str]) -> None:
 def _floating(image: Array) -> Array:
     """Return an image in double precision, so that sums over it are."""
     return image.astype(np.result_type(image.dtype, np.float64), copy=False)
-
-
-def layer_names(layers: Layers) -> list[str]:
-    """Return the names in a choice of layers: one name, several, or the keys of {name: weight}."""
-    return [layers] if isinstance(layers, str) else list(layers)
-
-
-def at_scales(fine: OneStyle, coarse: OneStyle, layers: Sequence[str]) -> dict[str, OneStyle]:
-    """Return a style for each layer: the one for the fine layers, which see strokes, the other for the coarse ones.
-
-    Parameters
-    ----------
-    fine, coarse : as for ``Objective``.
-    layers : of the style, from the image upwards. The lower half is fine; of the paper's five these are conv1_1 and
-        conv2_1.
-
-    Raises ValueError for fewer than two layers.
-
-    Source: Gatys, Ecker, Bethge, Hertzmann and Shechtman, "Controlling Perceptual Factors in Neural Style Transfer"
-    (2017), section 6, which makes of both a painting beforehand; here both act at once.
-    """
-    if len(layers) < 2:
-        raise ValueError(f"two scales of style need two style layers at least, there is {len(layers)}")
-    return {layer: fine if number < len(layers) // 2 else coarse for number, layer in enumerate(layers)}
-
-
-def checked_statistics(given: Statistics) -> dict[str, float]:
-    """Return the weight of each style statistic, 1 where only names are given; raises ValueError for what is none."""
-    weights: dict[str, float]
-    if isinstance(given, Mapping):
-        weights = dict(given)
-    else:
-        weights = dict.fromkeys([given] if isinstance(given, str) else given, 1.0)
-    for name in weights:
-        if name not in STATISTICS:
-            raise ValueError(unknown_name("style statistic", name, STATISTICS))
-    if not weights:
-        raise ValueError("a style consists of at least one statistic, none was given")
-    return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in weights.items()}
-
-
-def used_statistics(given: Statistics) -> dict[str, float]:
-    """Return the weight of each style statistic that takes part: those of weight 0 only where there is no other."""
-    chosen = checked_statistics(given)
-    return {name: weight for name, weight in chosen.items() if weight} or chosen
-
-
-def _weighted(layers: Layers, kind: str) -> dict[str, float]:
-    """Return the weight of each layer, filled in where only names are given."""
-    if isinstance(layers, Mapping):
-        return {name: _checked_weight(f"the weight of {name!r}", weight) for name, weight in layers.items()}
-    names = layer_names(layers)
-    if len(set(names)) < len(names):
-        raise ValueError(f"a {kind} layer is named twice in {', '.join(names)}")
-    weight = 1.0 if kind == "content" else 1.0 / max(len(names), 1)
-    return dict.fromkeys(names, weight)
-
-
-def _checked_weight(name: str, weight: float) -> float:
-    if not np.isfinite(weight) or weight < 0:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
-    return float(weight)

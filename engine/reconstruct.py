@@ -13,8 +13,9 @@ import numpy as np
 
 from engine.losses import gram_matrix
 from engine.network import Network
-from engine.objective import Layers, Objective
+from engine.objective import Objective
 from engine.ops import Array
+from engine.selection import Layers
 from engine.stylize import Job, Settings, checked_initial, initial_image
 from engine.transparency import area_average, split_alpha
 from kernels import Cpu

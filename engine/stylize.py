@@ -11,16 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import NonFiniteError, unknown_name
 from engine.network import Network
-from engine.objective import (
-    PAPER_CONTENT_LAYERS,
-    PAPER_STATISTICS,
-    PAPER_STYLE_LAYERS,
-    Layers,
-    Objective,
-    Statistics,
-    Styles,
-    layer_names,
-)
+from engine.objective import Objective
 from engine.ops import Array
 from engine.optimize import (
     HISTORIES,
@@ -35,8 +26,10 @@ from engine.optimizers import LBFGS, optimizer_of
 from engine.optimizers.l_bfgs import LONG_HISTORY, LONG_RUN
 from engine.regions import Region
 from engine.saved import Saved
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, Layers, Statistics, layer_names
 from engine.statistics import STATISTICS
 from engine.tangent import EVERY, TangentLoss, deepest_layer
+from engine.targets import Styles
 from engine.terms import Term, Variation
 from engine.transparency import split_alpha
 from engine.vgg import CONTENT_WEIGHT, RECOMMENDED_SIZE
@@ -222,7 +215,7 @@ def prepare(
     network : from ``load_network``.
     content : the content image, (H, W, 3), RGB, 0..255, uint8 or floating.
     style : the style image, or a list of (image, weight), of any size; with an alpha, (H, W, 4), what is transparent
-        does not count, see ``engine.transparency``. Or one for each layer, see ``engine.objective.at_scales``.
+        does not count, see ``engine.transparency``. Or one for each layer, see ``engine.targets.at_scales``.
     settings : by default those of ``Settings``, with the content weight recommended for the network.
     initial : the first image, of the content image's shape; None makes it as ``settings.init`` says ("style" needs
         a style image of the content image's shape).

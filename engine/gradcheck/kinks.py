@@ -199,8 +199,7 @@ def held_objective(problem: Problem) -> Objective:
     if any(isinstance(term, SlicedStyle) for term in objective.summands):
         view = View(problem.network, problem.network.forward(seen, problem.layers), piece=piece)
         objective.summands = tuple(held_transport(term, view) for term in objective.summands)
-    objective.network = held(problem.network, decisions(problem.network, seen, problem.layers))
-    return objective
+    return objective.through(held(problem.network, decisions(problem.network, seen, problem.layers)))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from engine.graph import Node
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, Objective
+from engine.objective import Objective
 from engine.ops import Array
 from engine.regions import Region
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS
 from engine.terms import Variation
 
 

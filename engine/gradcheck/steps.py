@@ -66,9 +66,8 @@ def step_study(
     slopes = along(problem.objective()(x)[1], directions)
     scale = float(np.sqrt(np.mean(slopes**2))) or 1.0
     single = in_precision(problem.network, "float32")
-    smooth_single = problem.objective(single)
     smooth = held_objective(problem)
-    smooth_single.network = in_precision(smooth.network, "float32")
+    smooth_single = problem.objective(single).through(in_precision(smooth.network, "float32"))
     functions = {
         "float64, decisions held": smooth,
         "float32, decisions held": smooth_single,

@@ -14,12 +14,14 @@ import scipy.optimize
 import engine.optimizers.l_bfgs
 from engine.device import DEVICES, DTYPES
 from engine.load import CONVOLUTIONS, POOLINGS, load_network
-from engine.objective import PAPER_STYLE_LAYERS, Objective, at_scales
+from engine.objective import Objective
 from engine.onnx.writer import write_onnx
 from engine.optimize import LEARNING_RATES, METHODS, minimize
 from engine.preprocessing import PREPROCESSING
 from engine.regions import Region
+from engine.selection import PAPER_STYLE_LAYERS
 from engine.stylize import INITS, Settings, prepare
+from engine.targets import at_scales
 from tests.engine import models
 from tests.engine.test_terms import Square
 from tools.cli.options import Options

@@ -7,7 +7,9 @@ import pytest
 
 from engine.errors import NonFiniteError
 from engine.load import load_network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
+from engine.objective import Objective
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
+from engine.view import View
 from tests.engine import models
 
 BLOCKS = models.parameters((2, 2, 2))
@@ -278,6 +280,21 @@ def test_terms_are_those_of_one_term_alone_without_any_weight(load):
     for layer, term in objective.terms["content"].items():
         alone = make(load(), style=None, content_layers={layer: 1.0}, content_weight=1.0)
         assert alone(IMAGE)[0] == pytest.approx(term, rel=1e-13)
+
+
+def test_through_another_network_the_terms_stay_and_what_they_see_is_its(load):
+    objective = make(load(), **SETTINGS["content and style"])
+    before = objective(IMAGE)[0]
+    other = load(pooling="max")
+    through = objective.through(other)
+    assert through.network is other
+    assert through.summands == objective.summands
+    # The definition: each term's value of a view of the other network's features.
+    view = View(other, other.plan(*IMAGE.shape[:2], through.layers).forward(IMAGE))
+    expected = sum(through.weight_of(term) * term.value(view) for term in through.summands)
+    assert through(IMAGE)[0] == pytest.approx(expected, rel=1e-12)
+    assert expected != pytest.approx(before, rel=1e-3)
+    assert objective(IMAGE)[0] == before
 
 
 def test_terms_are_of_the_last_call(load):

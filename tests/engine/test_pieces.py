@@ -13,11 +13,12 @@ from engine import pieces
 from engine.errors import NonFiniteError
 from engine.graph import Node
 from engine.load import load_network
-from engine.objective import Objective, at_scales
+from engine.objective import Objective
 from engine.ops import Conv
 from engine.pieces import sources
 from engine.plan import Plan
 from engine.regions import Region
+from engine.targets import at_scales
 from engine.terms import Variation
 from kernels.geometry import Window
 from tests.engine import models, test_branches

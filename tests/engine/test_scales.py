@@ -5,7 +5,8 @@ import pytest
 
 from engine import Objective, Settings, load_network
 from engine.multiscale import stylize_coarse_to_fine
-from engine.objective import PAPER_STYLE_LAYERS, at_scales
+from engine.selection import PAPER_STYLE_LAYERS
+from engine.targets import at_scales
 from tests.engine import models
 
 SIZE = (22, 18)

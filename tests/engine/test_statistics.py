@@ -9,9 +9,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine import NonFiniteError, Objective, Settings, load_network, stylize
 from engine.graph import Node
-from engine.objective import PAPER_STATISTICS
 from engine.ops import Conv
 from engine.regions import Region, at_layer
+from engine.selection import PAPER_STATISTICS
 from engine.sliced import directions
 from engine.statistics import FLATTEST, SHIFT, STATISTICS, Moments, Target, pairs_of, transport
 from kernels.geometry import Window

@@ -22,8 +22,8 @@ from engine.device import DEVICES, choose_device
 from engine.gradcheck.checks import TOLERANCES, Check
 from engine.gradcheck.problem import Problem, in_precision
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from tools.check_gradients.report import confidence_figure, page, precision_figure, steps_figure
 from tools.check_gradients.study import Plan, Study, by_subject, run_study
 from tools.cli.command_line import (

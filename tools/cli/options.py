@@ -14,10 +14,10 @@ from engine.errors import unknown_name
 from engine.layers import listed_name
 from engine.load import POOLINGS
 from engine.multiscale import SMALLEST_LEVEL, USUAL_LEVELS, usual_levels
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, checked_statistics
 from engine.optimize import MAX_HISTORY, METHODS
 from engine.pieces import EDGES
 from engine.preprocessing import PREPROCESSING
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, checked_statistics
 from engine.stylize import INITS, VARIATIONS, Settings
 from engine.vgg import PAPER_CONTENT_WEIGHT
 from tools.cli.command_line import Parser, describe, given_name, natural_int, positive_float, positive_int, weight

@@ -14,11 +14,12 @@ from engine.fitting import LEAST_HISTORY, Pieces, PieceSize, fitting_pieces, sor
 from engine.fitting import fit as fit_memory
 from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
-from engine.objective import Styles, at_scales, layer_names
 from engine.ops import Array
 from engine.optimize import usual_history
 from engine.pieces import painting_edges
+from engine.selection import layer_names
 from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optimizer_memory, prepare
+from engine.targets import Styles, at_scales
 from tools.cli.command_line import tell
 from tools.cli.masks import NO_MASKS, Masks
 from tools.cli.memory import check_free, free_bytes, more_memory

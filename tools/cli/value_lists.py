@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.errors import unknown_name
-from engine.objective import PAPER_STYLE_LAYERS
+from engine.selection import PAPER_STYLE_LAYERS
 from engine.vgg import other_names
 from tools.cli.options import layer_weights
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
+from engine.objective import Objective
 from engine.ops import Array
 from engine.optimize import minimize
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from tools.media.images import load_image, pictures_in
 from tools.media.record import fits, parsed_json
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from engine.graph import Node
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, Objective
+from engine.objective import Objective
 from engine.ops import Array
 from engine.optimize import minimize
+from engine.selection import PAPER_CONTENT_LAYERS
 from tools.draft.chain import Chain, Layer, nodes_of
 
 BALANCE = {"conv1_1": 14.0, "conv2_1": 4.5, "conv3_1": 2.4, "conv4_1": 1.2, "conv5_1": 5.0}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Container, Mapping
 
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Layers, layer_names
 from engine.stylize import content_weight_at, content_weight_of
 from tools.cli.options import FIRST_DRAFT, Options
 from tools.models.cache import DRAFT

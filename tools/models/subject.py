@@ -10,9 +10,10 @@ import numpy as np
 
 from engine.load import POOLINGS, load_network, with_pooling
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS, Objective
+from engine.objective import Objective
 from engine.ops import Array
 from engine.preprocessing import PREPROCESSING, named_preprocessing
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.vgg import PAPER_CONTENT_WEIGHT, layer_names
 from kernels import Cpu
 from tools.cli.command_line import positive_float

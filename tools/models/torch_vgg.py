@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from engine.gradcheck.problem import Visit
 from engine.graph import Node
 from engine.network import Network
-from engine.objective import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.ops import Array, AveragePool, Conv, MaxPool, Relu
 from engine.preprocessing import Preprocessing
+from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 
 LAYOUTS = ("contiguous", "channels last")
 """How PyTorch's activations lie in memory: NCHW, or NHWC in its ``channels_last`` format."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.network import Network
-from engine.objective import PAPER_STYLE_LAYERS
+from engine.selection import PAPER_STYLE_LAYERS
 from tools.cli.options import layers_called
 
 PAPER_LAYERS = PAPER_STYLE_LAYERS

@@ -10,8 +10,8 @@ import numpy as np
 
 from engine.load import load_network
 from engine.network import Network
-from engine.objective import layer_names
 from engine.optimizers import OPTIMIZERS
+from engine.selection import layer_names
 from engine.stylize import Job, Settings, prepare
 from tools.cli.estimate import seconds_of_evaluation, work
 from tools.cli.options import Options, network_part

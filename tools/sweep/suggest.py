@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from engine.calibrate import LONG_SIDE, Pilot, pilot_settings, suggest_content_weights
 from engine.network import Network
-from engine.objective import Layers, layer_names
+from engine.selection import Layers, layer_names
 from engine.stylize import Job
 from tools.cli.options import Options
 from tools.cli.rendering import picture_size, rendering

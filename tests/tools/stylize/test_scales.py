@@ -8,9 +8,10 @@ from PIL import Image
 
 from engine import load_network
 from engine.color import in_gray, luminance, match_luminance, with_luminance
-from engine.objective import PAPER_STYLE_LAYERS, at_scales
 from engine.regions import Region
+from engine.selection import PAPER_STYLE_LAYERS
 from engine.stylize import Settings, prepare
+from engine.targets import at_scales
 from tests.tools.calling import called
 from tools.media.images import load_image
 from tools.stylize.__main__ import main

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.objective import PAPER_STYLE_LAYERS
+from engine.selection import PAPER_STYLE_LAYERS
 from tools.sweep.axes import (
     Axis,
     axis_names,
