@@ -28,7 +28,7 @@ from engine.regions import Region
 from engine.saved import Saved
 from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STATISTICS, PAPER_STYLE_LAYERS, Layers, Statistics, layer_names
 from engine.statistics import STATISTICS
-from engine.tangent import EVERY, TangentLoss, deepest_layer
+from engine.tangent import EVERY, TangentLoss, deepest_layer, share_without
 from engine.targets import Styles
 from engine.terms import Term, Variation
 from engine.transparency import split_alpha
@@ -171,6 +171,12 @@ class Job:
         if not usual or self.objective.device.kind != "cpu":
             return None
         return deepest_layer(self.objective, *self.initial.shape[:2])
+
+    @property
+    def usual_share(self) -> float:
+        """The work of most evaluations of a run, as a share of one of the whole objective."""
+        layer = self.tangent_layer
+        return 1.0 if layer is None else share_without(self.objective, layer, *self.initial.shape[:2])
 
     def _minimized(
         self,

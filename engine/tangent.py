@@ -37,15 +37,21 @@ _NEVER = -1
 
 def deepest_layer(objective: Objective, height: int, width: int) -> str | None:
     """Return the layer without whose terms an evaluation of an image saves most; None where it saves nothing."""
-    network, layers = objective.network, objective.layers
-    if len(layers) < 2:
+    if len(objective.layers) < 2:
         return None
+    work = {layer: _work(objective, height, width, layer) for layer in objective.layers}
+    deepest = min(work, key=work.__getitem__)
+    return deepest if work[deepest] < _work(objective, height, width) else None
 
-    def without(left_out: str) -> int:
-        return network.multiply_adds(height, width, [layer for layer in layers if layer != left_out])
 
-    deepest = min(layers, key=without)
-    return deepest if without(deepest) < network.multiply_adds(height, width, layers) else None
+def share_without(objective: Objective, layer: str, height: int, width: int) -> float:
+    """Return the work of an evaluation of an image without a layer's terms, as a share of the work with them."""
+    return _work(objective, height, width, layer) / _work(objective, height, width)
+
+
+def _work(objective: Objective, height: int, width: int, left_out: str | None = None) -> int:
+    layers = [layer for layer in objective.layers if layer != left_out]
+    return objective.network.multiply_adds(height, width, layers)
 
 
 class TangentLoss:

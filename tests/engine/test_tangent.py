@@ -12,7 +12,7 @@ from engine.optimize import minimize
 from engine.regions import Region
 from engine.saved import Saved
 from engine.stylize import Settings, prepare
-from engine.tangent import EVERY, FIRST, OFF, TangentLoss, deepest_layer
+from engine.tangent import EVERY, FIRST, OFF, TangentLoss, deepest_layer, share_without
 from kernels import Cpu
 from tests.engine import models
 
@@ -178,6 +178,21 @@ def test_which_layer_is_the_deepest(path):
     # One layer alone, and two behind the same convolution, leave nothing to save.
     assert found(style_layers=("conv4_2",)) is None
     assert found(style_layers=("conv4_2",), content_layers=("relu4_2",)) is None
+
+
+def test_the_share_of_most_evaluations_is_counted_in_multiplications(path):
+    """Convolutions (channels in and out) by block, at the size that is left after the poolings before it."""
+    blocks = [[(3, 4), (4, 4)], [(4, 4), (4, 4)], [(4, 5), (5, 5), (5, 5)], [(5, 6), (6, 6), (6, 6)], [(6, 6)]]
+    height, width = SIZE
+    work = []
+    for number, block in enumerate(blocks):
+        positions = (height >> number) * (width >> number)
+        work += [9 * channels * filters * positions for channels, filters in block]
+    share = sum(work[:-2]) / sum(work)
+    assert share_without(objective_of(path, style=PAINTING), DEEPEST, *SIZE) == share
+    assert job_of(path).usual_share == share
+    assert job_of(path, deepest_every=1).usual_share == 1
+    assert job_of(path, optimizer="adam").usual_share == 1
 
 
 def settings(**changes):

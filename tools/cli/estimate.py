@@ -25,7 +25,10 @@ def work(height: int, width: int) -> int:
 
 
 def seconds_of_evaluation(job: Job) -> tuple[float, float]:
-    """Return the loss of the first image and the time of an evaluation; raises ValueError as ``first_evaluation``."""
+    """Return the loss of the first image and the time of most evaluations of a run.
+
+    Raises ValueError as ``first_evaluation``.
+    """
     before = time.perf_counter()
     value = first_evaluation(job)
     seconds = time.perf_counter() - before
@@ -37,7 +40,7 @@ def seconds_of_evaluation(job: Job) -> tuple[float, float]:
         before = time.perf_counter()
         job.objective(job.initial)
         seconds = time.perf_counter() - before
-    return value, seconds
+    return value, seconds * job.usual_share
 
 
 def seconds_of_run(job: Job, options: Settings, seconds: float, reports: int) -> float:
