@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -21,7 +22,7 @@ _BAR_BYTES = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, 
 
 
 class Progress:
-    """Report how far work has come; use it as a context manager or call `close`.
+    """Report how far work has come; use it as a context manager or call `close`. Several threads may `update` it.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ class Progress:
         self._quiet = quiet or self._stream is None
         self._clock = clock
         self._closed = False
+        self._lock = threading.Lock()
         self._note = ""
         self._started = self._printed_at = clock()
         self._done = self._printed = 0
@@ -92,9 +94,10 @@ class Progress:
 
     def update(self, n: int = 1, note: str = "") -> None:
         """Count ``n`` more units as done; ``note`` (such as the loss) stands at the end of the line."""
-        if self._base is None:
-            self._base = (0, self._started)
-        self._move(self._done + n, note)
+        with self._lock:
+            if self._base is None:
+                self._base = (0, self._started)
+            self._move(self._done + n, note)
 
     def reach(self, done: int, total: int) -> None:
         """Set the units done and the total; the shape of a callback that `tools.models.download.download` takes.

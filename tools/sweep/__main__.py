@@ -7,6 +7,7 @@ left to right. Cells that have been made are not made again, so that a sweep tha
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -21,7 +22,7 @@ from typing import Any
 from engine.batch import run_batch
 from engine.calibrate import Pilot
 from engine.network import Network
-from engine.objective import PAPER_STYLE_LAYERS
+from engine.selection import PAPER_STYLE_LAYERS
 from engine.stylize import INITS
 from engine.vgg import CONTENT_WEIGHT
 from tools.cli.command_line import (
@@ -37,6 +38,7 @@ from tools.cli.command_line import (
 from tools.cli.disk import check_space, picture_bytes
 from tools.cli.notes import IDLE_SEED, check_style, idle_options, idle_threads
 from tools.cli.options import (
+    FIRST_DRAFT,
     Options,
     add_options,
     argument,
@@ -58,7 +60,7 @@ from tools.cli.rendering import (
     tell_notes,
     work,
 )
-from tools.cli.session import Bar, Session
+from tools.cli.session import Session
 from tools.media.files import byte_count, sha256_of, write_text
 from tools.media.images import load_image, load_painting, open_file, pictures_in
 from tools.media.memory import available_memory
@@ -81,7 +83,7 @@ from tools.sweep.folder import Folder
 from tools.sweep.page import sweep_page
 from tools.sweep.suggest import suggest
 from tools.sweep.table import contact_sheet, entries, table
-from tools.sweep.workers import Workers, dask_workers, local_workers
+from tools.sweep.workers import Tell, Workers, dask_workers, local_workers
 
 NAME = "sweep"
 
@@ -318,6 +320,8 @@ def _cells(
             check_history(chosen)
             check_blend(chosen, len(styles))
             check_style(chosen)
+            if chosen.init == FIRST_DRAFT:
+                raise ValueError(f"a sweep does not begin with a draft: choose {', '.join(INITS)} or give a picture")
             parts = {"model": files.model(str(chosen.model)), "content": files.picture(content)}
             parts |= {f"style {number}": files.picture(path) for number, path in enumerate(styles, 1)}
             if chosen.init not in INITS:
@@ -454,6 +458,7 @@ class _Sweep:
         self.costs = costs
         self.title = _title(arguments, options, folder)
         self._heard = time.monotonic()
+        self._followed: collections.Counter[tuple[int, int]] = collections.Counter()
         # What failed is tried again: the reason may be gone.
         self.todo = [key for key in folder.cells if (record := folder.record(key)) is None or record.failed]
 
@@ -468,12 +473,11 @@ class _Sweep:
             progress.write(
                 f"{NAME}: {counted(len(self.folder.cells), 'cell')}{already}; {self.workers.description}, {each}"
             )
-            bar = Bar(progress)
             try:
                 if not self.arguments.quiet and self.todo:
                     self._announce_time(progress)
-                for key, outcome in self._outcomes(bar):
-                    self._finish(key, outcome, bar)
+                for key, outcome in self._outcomes(progress):
+                    self._finish(key, outcome, progress)
             except ConnectionError as error:
                 return str(error)
         return None
@@ -509,16 +513,23 @@ class _Sweep:
         files = {sha256: workers.share(sha256, self.files.paths[sha256]) for sha256 in cell.names}
         return cell, files, workers.threads
 
-    def _outcomes(self, bar: Bar) -> Iterator[tuple[tuple[int, int], Outcome]]:
+    def _outcomes(self, progress: Progress) -> Iterator[tuple[tuple[int, int], Outcome]]:
         workers = self.workers
-        # The cells that are made here are followed iteration by iteration.
-        function: Any = functools.partial(make_cell, listeners=[bar]) if workers.count == 1 else make_cell
+
+        def follow(key: tuple[int, int], loss: float) -> None:
+            self._followed[key] += 1
+            progress.update(1, f"{self._called(key)}, loss {loss:.4g}")
+
+        def arguments(key: tuple[int, int]) -> tuple[Any, ...]:
+            if begun := self._followed.pop(key, 0):  # it is tried again, from its beginning
+                progress.update(-begun)
+            return (*self._arguments(key), Tell(functools.partial(follow, key)))
 
         def waiting() -> None:
-            bar.progress.update(0)
+            progress.update(0)
             self._check_answer()
 
-        batch = run_batch(function, self.todo, self._arguments, workers.executor, workers.count, waiting)
+        batch = run_batch(make_cell, self.todo, arguments, workers.executor, workers.count, waiting)
         for key, outcome in batch:
             if isinstance(outcome, BaseException):
                 if not workers.alive():
@@ -527,22 +538,24 @@ class _Sweep:
             else:
                 yield key, outcome
 
-    def _finish(self, key: tuple[int, int], outcome: Outcome, bar: Bar) -> None:
+    def _called(self, key: tuple[int, int]) -> str:
+        """Return a cell's name for the user."""
+        axes = zip((self.folder.rows, self.folder.columns), key, strict=True)
+        return ", ".join(filter(None, (axis.labels[index] for axis, index in axes))) or "the picture"
+
+    def _finish(self, key: tuple[int, int], outcome: Outcome, progress: Progress) -> None:
         self.folder.save(key, outcome)
-        row, column = (
-            axis.labels[index] for axis, index in zip((self.folder.rows, self.folder.columns), key, strict=True)
-        )
-        name = ", ".join(label for label in (row, column) if label) or "the picture"
-        facts = outcome.facts
+        name, facts = self._called(key), outcome.facts
         if outcome.failed is not None:
-            bar.progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
+            progress.write(f"{NAME}: {name}: failed: {outcome.failed}")
         elif self.arguments.verbose:
-            bar.progress.write(
+            progress.write(
                 f"{NAME}: {name}: loss {facts['initial_loss']:.4g} -> {facts['loss']:.4g}, {facts['stop_reason']}, "
                 f"{duration(facts['seconds'])}"
             )
         ended = "done" if outcome.failed is None else "failed"
-        bar.complete(_iterations(self.folder.cells[key].options), f"{name} {ended}")
+        left = _iterations(self.folder.cells[key].options) - self._followed.pop(key, 0)
+        progress.update(left, f"{name} {ended}")
 
     def stopped(self, reason: str) -> str:
         """Write what there is; return what to say of a sweep that stopped before the end."""

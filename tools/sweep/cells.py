@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engine.multiscale import Level, coarse_to_fine
 from engine.network import Network
-from engine.optimize import Result
+from engine.optimize import Iteration, Result
 from engine.stylize import Job, first_evaluation
 from tools.cli import estimate
 from tools.cli.command_line import describe
@@ -99,7 +99,7 @@ def make_cell(
     cell: Cell,
     files: Mapping[str, Content],
     threads: int,
-    listeners: Sequence[Listener] = (),
+    tell: Callable[[float], object] | None = None,
 ) -> Outcome:
     """Make one picture; what is wrong with its files or options comes back as the outcome's reason.
 
@@ -108,7 +108,7 @@ def make_cell(
     cell : what to make.
     files : by SHA-256.
     threads : to compute with; the picture does not depend on it.
-    listeners : to its runs, one for each of its sizes.
+    tell : called with the loss after each iteration, at each of its sizes.
 
     Raises KeyboardInterrupt where it was interrupted: a cell is made whole or not at all.
     """
@@ -116,7 +116,7 @@ def make_cell(
     try:
         # A network's buffers and the threads of BLAS belong to the process: a worker with several threads waits.
         with _LOCK:
-            return _make(cell, files, threads, listeners, began)
+            return _make(cell, files, threads, [] if tell is None else [_Steps(tell)], began)
     except (ValueError, OSError, ArithmeticError) as error:
         reason = describe(error)
     except MemoryError:
@@ -193,6 +193,16 @@ def _prepare(
         return rendering(network, at_level(options, level), content, styles, start)
 
     return picture_levels(options, network), prepared
+
+
+class _Steps(Listener):
+    """Tells the loss after each iteration."""
+
+    def __init__(self, tell: Callable[[float], object]) -> None:
+        self._tell = tell
+
+    def iteration(self, state: Iteration) -> None:
+        self._tell(float(state.value))
 
 
 class _Account(Curve):

@@ -65,7 +65,8 @@ class Folder:
     def claim(self) -> None:
         """Make the folder, and note in it what it is for.
 
-        Raises ValueError when another sweep has done so since the folder was looked at.
+        What is noted there of cells that are yet to be made is brought up to date. Raises ValueError when another sweep
+        has claimed the folder since it was looked at.
         """
         make_folder(self.path)
         plan = self.path / PLAN
@@ -73,7 +74,10 @@ class Folder:
         if not plan.exists():
             with contextlib.suppress(FileExistsError), creating(plan) as temporary:
                 temporary.write_text(json.dumps(self._plan), "utf-8")
-        self._take(_json(plan))
+        found = _json(plan)
+        self._take(found)
+        if self._plan_there != found:
+            write_text(plan, json.dumps(self._plan_there))
         make_folder(self.path / "cells")
         for folder in (self.path, self.path / "cells"):
             remove_unfinished(folder)
@@ -82,12 +86,14 @@ class Folder:
 
     def record(self, key: tuple[int, int]) -> Record | None:
         """Return what came of a cell, or None where it is yet to be made."""
-        # Before cells were called by their settings they were by row and column.
-        return self._record(key, self._name(key)) or self._record(key, self._place(key))
+        return self._recorded(key, self.cells[key].settings())
 
-    def _record(self, key: tuple[int, int], name: str) -> Record | None:
+    def _recorded(self, key: tuple[int, int], settings: Mapping[str, Any]) -> Record | None:
+        # Before cells were called by their settings they were by row and column.
+        return self._record(self._name(key), settings) or self._record(self._place(key), settings)
+
+    def _record(self, name: str, settings: Mapping[str, Any]) -> Record | None:
         found = _json(self.path / "cells" / f"{name}.json")
-        settings = self.cells[key].settings()
         if not isinstance(found, dict) or _by_content(found.get("settings")) != _by_content(settings):
             return None
         facts: Any = found.get("facts")
@@ -140,14 +146,10 @@ class Folder:
         return "-".join(f"{index + 1:0{count}d}" for index, count in zip(key, digits, strict=True))
 
     def _take(self, found: Any) -> None:
-        """Go on with the plan that is there; raises ValueError where it is another sweep's."""
-        self._check_same(found)
-        self._plan_there = found
+        """Go on with the plan that is there; raises ValueError, with the first difference, where it is another sweep's.
 
-    def _check_same(self, found: Any) -> None:
-        """Raise ValueError, with the first difference, unless ``found`` is this sweep's plan.
-
-        Labels and files' names may differ, as long as they stand for the same.
+        Labels and files' names may differ, as long as they stand for the same. So may the files of a cell that is yet
+        to be made: one that could not be read has been mended.
         """
         problem, advice = f"{str(self.path)!r} holds another sweep", "give another --output"
         damaged = f"{problem}, or a damaged one ({PLAN} cannot be read): {advice}"
@@ -160,17 +162,29 @@ class Folder:
             raise ValueError(damaged) from None
         if not fits(plain, [str]) or None in cells or len(cells) != math.prod(shape):
             raise ValueError(damaged)
-        here = [_by_content(cell.settings()) for cell in self.cells.values()]
-        if shape == [len(self.rows.values), len(self.columns.values)] and cells == here:
-            return
+        others = []
+        if shape == [len(self.rows.values), len(self.columns.values)]:
+            self._plan_there = found
+            pairs = zip(self.cells, found["cells"], self._plan["cells"], strict=True)
+            changed = [(key, there, own) for key, there, own in pairs if _by_content(there) != _by_content(own)]
+            others = [
+                (there, own)
+                for key, there, own in changed
+                if _but_files(there) != _but_files(own) or self._is_made(key, there)
+            ]
+            if not others:
+                if changed:
+                    self._plan_there = {**found, "cells": self._plan["cells"]}
+                return
         for part, text in axes.items():
             if found[part] != self._plan[part]:
                 difference = _there_and_here(text, _axis_text(self._plan[part]))
                 raise ValueError(f"{problem}, its {part} are others ({difference}): {advice}")
-        for key, (cell, own) in enumerate(zip(cells, here, strict=True)):
-            if cell != own:
-                difference = _difference(found["cells"][key], self._plan["cells"][key])
-                raise ValueError(f"{problem} ({difference}): {advice}")
+        raise ValueError(f"{problem} ({_difference(*others[0])}): {advice}")
+
+    def _is_made(self, key: tuple[int, int], settings: Mapping[str, Any]) -> bool:
+        record = self._recorded(key, settings)
+        return record is not None and record.failed is None
 
 
 def _by_content(settings: Any) -> dict[str, Any] | None:
@@ -179,6 +193,11 @@ def _by_content(settings: Any) -> dict[str, Any] | None:
         return None
     names = {"model", "init"} & settings["files"].keys()
     return {name: value for name, value in settings.items() if name not in names}
+
+
+def _but_files(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell's settings without what they say of its files."""
+    return {name: value for name, value in settings.items() if name not in ("files", *settings["files"])}
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -29,6 +30,24 @@ SILENT_SECONDS = 20.0
 
 Sharing = Callable[[str, Path], Any]
 """Takes a file's SHA-256 and path; returns what reaches ``make_cell`` as its path or its content."""
+
+
+class Tell:
+    """A function among a task's arguments: the task calls it wherever it runs, and it is called in this process.
+
+    By ``LocalProcesses`` in a thread of its own; on a cluster it does nothing.
+    """
+
+    def __init__(self, function: Callable[[Any], object] | None) -> None:
+        self.function = function
+
+    def __call__(self, what: Any) -> None:
+        """Call the function, where there is one."""
+        if self.function is not None:
+            self.function(what)
+
+    def __reduce__(self) -> Any:
+        return Tell, (None,)  # the function stays where it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +130,10 @@ class LocalProcesses(Executor):
         """Give a task to the next process that is free; its exceptions come back as they are."""
         return self._threads.submit(self._run, function, arguments, keywords)
 
-    def _run(self, function: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
+    def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
         process = self._idle.get()
         try:
-            return process.run((function, arguments, keywords))
+            return process.run(function, arguments, keywords)
         finally:
             self._idle.put(process)
 
@@ -137,7 +156,7 @@ class _Process:
         self._ended = False
         self._lock = threading.Lock()
 
-    def run(self, task: Any) -> Any:
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
         with self._lock:
             if self._ended:
                 raise WorkerDiedError("the workers have been shut down")
@@ -150,11 +169,14 @@ class _Process:
                 theirs.close()
             connection = self._connection
         try:
-            connection.send(task)
-            result, error = connection.recv()
+            connection.send((function, arguments, keywords))
+            while (message := connection.recv())[0] is not None:
+                place, what = message
+                arguments[place](what)
         except (EOFError, OSError):
             self._forget()
             raise WorkerDiedError("the worker's process ended in the middle of the task") from None
+        _, result, error = message
         if error is not None:
             raise error
         return result
@@ -189,12 +211,19 @@ def _serve(connection: Connection) -> None:
             function, arguments, keywords = connection.recv()
         except EOFError:
             return
-        answer: tuple[Any, Exception | None]
+        for place, argument in enumerate(arguments):
+            if isinstance(argument, Tell):
+                argument.function = functools.partial(_tell, connection, place)
+        answer: tuple[None, Any, Exception | None]
         try:
-            answer = (function(*arguments, **keywords), None)
+            answer = (None, function(*arguments, **keywords), None)
         except Exception as error:
-            answer = (None, error)
+            answer = (None, None, error)
         connection.send(answer)
+
+
+def _tell(connection: Connection, place: int, what: Any) -> None:
+    connection.send((place, what))
 
 
 def _end_with(process: BaseProcess) -> None:

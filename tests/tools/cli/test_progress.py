@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import sys
+import threading
 
 import pytest
 
@@ -84,6 +86,22 @@ def test_a_line_for_each_tenth_with_elapsed_left_and_note():
     assert len(lines) == 10
     assert lines[0] == "stylize: 50/500 iterations, 5.0 s, 45 s left, loss 4.51e+02"
     assert lines[-1] == "stylize: 500/500 iterations, 50 s, loss 1.00e+00"
+
+
+def test_what_several_threads_have_done_adds_up():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        stream = io.StringIO()
+        with Progress(8001, "iterations", "sweep", stream=stream) as progress:
+            threads = [threading.Thread(target=lambda: [progress.update() for _ in range(1000)]) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert stream.getvalue().splitlines()[-1].startswith("sweep: 8000/8001 iterations")
 
 
 def test_slow_work_gets_a_line_about_every_15_seconds():

@@ -336,6 +336,27 @@ def test_a_failed_cell_is_shown_and_stops_nothing_else_and_is_tried_again(folder
     assert "1 failed, the first for this reason: cannot read" in said
 
 
+@pytest.mark.slow
+def test_a_picture_that_was_mended_is_made_and_one_that_was_made_stays_as_it_was(folder, call):
+    (folder / "photos").mkdir()
+    for name in ("a", "b"):
+        (folder / "photos" / f"{name}.png").write_bytes((folder / "photo.png").read_bytes())
+    whole = (folder / "photos" / "b.png").read_bytes()
+    (folder / "photos" / "b.png").write_bytes(whole[: len(whole) // 2])
+    arguments = ("{}/photos", "{}/painting.png", *PAIR[2:])
+    assert "1 of 2 cells made, 1 failed" in call(*arguments, code=2)
+    (folder / "photos" / "b.png").write_bytes((folder / "other.png").read_bytes())
+    (folder / "photos" / "a.png").write_bytes((folder / "other.png").read_bytes())
+    assert "holds another sweep (another file for content)" in call(*arguments, code=2)
+    assert sorted(cells(folder)) == ["content=a.png"]
+    (folder / "photos" / "a.png").write_bytes(whole)
+    said = call(*arguments)
+    assert "1 of them there already" in said
+    assert "2 of 2 cells made" in said
+    (folder / "photos" / "b.png").write_bytes(whole)
+    assert "holds another sweep (another file for content)" in call(*arguments, code=2)
+
+
 @pytest.mark.parametrize(
     ("name", "axis"),
     [("photo.png", "seed=0..2"), ("painting.png", "seed=0..2"), ("second.onnx", "model={}/model.onnx,{}/second.onnx")],
@@ -433,6 +454,18 @@ def test_the_pictures_are_the_same_whoever_makes_them(folder, call, cluster):
     assert cells(folder, "one") == cells(folder, "two") == cells(folder, "dask")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cell_is_followed_while_it_is_made(folder, call, workers):
+    said = call(*PAIR[:6], "-s", 48, "-n", 10, "--rows", "seed=0,1", "--workers", workers)
+    followed = re.findall(r"sweep: (\d+)/20 iterations, .* left, ([01]), loss \d", said)
+    done = [int(number) for number, _ in followed]
+    assert done == sorted(set(done))
+    assert done[0] < 10
+    assert {name for _, name in followed} == {"0", "1"}
+    assert re.search(r"sweep: 20/20 iterations, ", said)
+
+
 def test_a_worker_of_the_cluster_that_is_killed_costs_no_cell(folder, call, cluster):
     address, workers = cluster
     grid = (*PAIR[:4], "-s", 48, "-n", 60, "--rows", "seed=0..3", "--columns", "content-weight=1e-3..1e-2")
@@ -500,6 +533,8 @@ def test_a_cluster_without_workers_is_an_error(folder, call, cluster):
         (("--rows", "optimizer=adamm"), "did you mean 'adam'?"),
         (("--rows", "style-layers=conv9_1"), "conv9_1"),
         (("--rows", "init=nowhere.png"), "no such file"),
+        (("--rows", "init=noise,draft"), "does not begin with a draft: choose noise, content, style or give a picture"),
+        (("--init", "draft"), "does not begin with a draft"),
         (("--rows", "model=nowhere.onnx"), "nowhere.onnx"),
         (("--rows", "seed=0..1", "--columns", "seed=2..3"), "rows and columns both go over seed"),
         (("--rows", "seed=0..1", "--columns", "seed=2"), "rows and columns both go over seed"),

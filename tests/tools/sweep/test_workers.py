@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from engine.batch import run_batch
 from kernels.cpu.threads import available_cores
-from tools.sweep.workers import InThisProcess, LocalProcesses, WorkerDiedError, dask_workers, local_workers
+from tools.sweep.workers import InThisProcess, LocalProcesses, Tell, WorkerDiedError, dask_workers, local_workers
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -26,6 +27,13 @@ def work_until(folder: str, name: str, until: str) -> int:
     while not (Path(folder) / until).exists():
         time.sleep(0.01)
     return pid
+
+
+def count(tell: Tell, name: str, numbers: int) -> str:
+    """Tell some numbers, one after the other."""
+    for number in range(numbers):
+        tell((name, number))
+    return name
 
 
 def die() -> None:
@@ -106,6 +114,36 @@ def test_a_process_that_dies_loses_its_own_task_only(tmp_path):
         assert other.result(60) == int(appeared(tmp_path, "other-*").name.partition("-")[2])
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def test_what_a_task_tells_is_heard_where_it_was_given_out():
+    heard: list[tuple[str, int]] = []
+    assert InThisProcess().submit(count, Tell(heard.append), "here", 3).result() == "here"
+    assert heard == [("here", 0), ("here", 1), ("here", 2)]
+    elsewhere = pickle.loads(pickle.dumps(Tell(heard.append)))
+    elsewhere("nobody hears this")
+    assert len(heard) == 3
+
+
+@pytest.mark.slow
+def test_what_tasks_in_other_processes_tell_is_heard_here_in_order():
+    heard: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+    by: set[int] = set()
+
+    def hear(told: tuple[str, int]) -> None:
+        by.add(os.getpid())
+        heard[told[0]].append(told[1])
+
+    executor = LocalProcesses(2)
+    try:
+        futures = [executor.submit(count, Tell(hear), name, 50) for name in heard]
+        assert [future.result(60) for future in futures] == list(heard)
+        with pytest.raises(TypeError):
+            executor.submit(count, Tell(hear), "a", "no number").result(60)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    assert heard == {name: list(range(50)) for name in heard}
+    assert by == {os.getpid()}
 
 
 def kill_first_then_let_all_go(folder: Path) -> None:
