@@ -17,7 +17,7 @@ from engine.ops import Array
 from engine.optimize import minimize
 from engine.tangent import TangentLoss, deepest_layer
 from tools.bench.programs import ENGINE, TORCH, build_twin
-from tools.media.plot import plot_courses
+from tools.media.plot import Trace, plot_courses
 from tools.media.record import finite
 from tools.models.torch_vgg import CLAMPED, OPTIMIZERS, Tensor, TorchObjective, minimize_with_torch
 
@@ -97,7 +97,7 @@ class Race:
     @property
     def target(self) -> float:
         """The loss of the best picture of PyTorch's usual runs; infinite if none has a finite one."""
-        return min(course.best_picture for course in self.usual)
+        return min((course.best_picture for course in self.usual), default=math.inf)
 
     def reached(self, course: Course) -> int | None:
         """Return with which evaluation, from 1, a run had a picture as good as the target; None if it had none."""
@@ -256,10 +256,10 @@ def as_json(race: Race) -> dict[str, Any]:
 
 def draw(race: Race, path: Path) -> None:
     """Draw the losses over seconds and over evaluations."""
-    lines = []
+    traces = []
     for course in race.courses:
-        lines.append((course.racer, list(course.seconds), finite(course.lowest)))
+        traces.append(Trace(course.racer, course.seconds, finite(course.lowest)))
         if course.pictures:
-            seen = finite(course.as_picture)
-            lines.append((f"{course.racer}, within 0..255", list(course.seconds), seen))
-    plot_courses(path, lines, race.title)
+            name = f"{course.racer}, within 0..255"
+            traces.append(Trace(name, course.seconds, finite(course.as_picture), course.racer))
+    plot_courses(path, traces, race.title, race.target)

@@ -8,6 +8,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,28 @@ LEAST_TERM = 1e-6
 MOST_AXES = 60
 MOST_COLUMNS = 10
 
+# Where runs are compared by a loss, this many times it is the top of the plot.
+FARTHEST = 4
+
 _INK = "#444444"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The losses of a run.
+
+    Parameters
+    ----------
+    name : of the run, or of another look at one.
+    seconds : since its beginning, of each evaluation.
+    losses : so far, of each evaluation; None for what there is none of.
+    of : the name of the run that this is another look at.
+    """
+
+    name: str
+    seconds: Sequence[float]
+    losses: Sequence[float | None]
+    of: str = ""
 
 
 def check_plot(path: Path) -> None:
@@ -87,32 +109,55 @@ def plot_grid(path: Path, grid: Grid) -> None:
     _save(_multiples(grid) if small else _bundles(grid), path)
 
 
-def plot_courses(
-    path: Path, courses: Sequence[tuple[str, Sequence[float], Sequence[float | None]]], title: str
-) -> None:
+def plot_courses(path: Path, traces: Sequence[Trace], title: str, target: float) -> None:
     """Draw the losses of runs over their seconds and over their evaluations; the file appears whole or not at all.
 
     Parameters
     ----------
     path : a file name ending in .svg or .png.
-    courses : of each run its name, and of each evaluation the seconds since the beginning and the loss so far.
+    traces : of the runs; the first is drawn over the others.
     title : of the plot.
+    target : a loss that all of them are compared by: a line, and what is far above it is left out. Infinite for none.
 
     Raises ValueError when matplotlib is missing or the file cannot be written.
     """
     check_plot(path)
     figure = _figure(9.5, 4.2)
-    figure.suptitle(_wrapped(title, 90), fontsize=12, parse_math=False)
+    figure.suptitle(_wrapped(title, 110), fontsize=11, parse_math=False)
+    styles = _trace_styles(traces)
+    losses = [loss for trace in traces for loss in trace.losses if loss is not None and _is_shown(loss)]
     for axes, over in zip(figure.subplots(1, 2, sharey=True), ("seconds", "evaluations"), strict=True):
-        for (name, seconds, losses), color in zip(courses, _colors(len(courses)), strict=True):
-            shown = [one if _is_shown(one) else math.nan for one in losses]
-            places = seconds if over == "seconds" else range(1, len(shown) + 1)
-            axes.plot(places, shown, label=_shown(name), color=color, linewidth=1.4)
+        for trace, style in zip(traces, styles, strict=True):
+            shown = [one if _is_shown(one) else math.nan for one in trace.losses]
+            places = trace.seconds if over == "seconds" else range(1, len(shown) + 1)
+            axes.plot(places, shown, label=_shown(trace.name), **style)
         axes.set(yscale="log", xlabel=over)
+        if losses and _is_shown(target):
+            axes.axhline(target, color=_INK, linewidth=0.8, linestyle=":")
+            axes.set_ylim(min(losses) / 1.05, min(max(losses) * 1.05, target * FARTHEST))
         _grid_lines(axes)
     figure.axes[0].set_ylabel("lowest loss so far")
     figure.axes[1].legend(fontsize=8, frameon=False)
     _save(figure, path)
+
+
+def _trace_styles(traces: Sequence[Trace]) -> list[dict[str, Any]]:
+    """Return how each of some traces is drawn: the first in black, and what shows a run otherwise dashed."""
+    from matplotlib import colormaps
+
+    runs = [trace.name for trace in traces if not trace.of]
+    colors = {
+        name: "#222222" if place == 0 else colormaps["tab10"]((place - 1) % 10) for place, name in enumerate(runs)
+    }
+    return [
+        {
+            "color": colors[trace.of or trace.name],
+            "linestyle": "--" if trace.of else "-",
+            "linewidth": 1.2 if place else 2.0,
+            "zorder": 2 if place else 3,
+        }
+        for place, trace in enumerate(traces)
+    ]
 
 
 # ---- the two kinds of sheets ----

@@ -394,10 +394,18 @@ def test_the_ratio_of_a_race_is_in_seconds_to_pytorchs_best_picture():
     assert "did not get there" in race.notes_of(slow)[0]
 
 
-def test_a_race_is_drawn(tmp_path):
+def test_a_race_is_drawn(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     race.draw(Race("a $race$", [course("engine, l-bfgs", [9.0, float("inf"), 4.0])]), tmp_path / "race.svg")
     assert b"<svg" in (tmp_path / "race.svg").read_bytes()
+    torch = replace(course(f"torch, {race.USUAL[0]}", [9.0, 6.0, 5.0]), pictures={2: 7.0, 3: 6.0})
+    drawn = []
+    monkeypatch.setattr(race, "plot_courses", lambda *arguments: drawn.append(arguments))
+    race.draw(Race("a race", [course("engine, l-bfgs", [9.0, 5.0, 4.0]), torch]), tmp_path / "race.svg")
+    _, (ours, theirs, as_picture), _, target = drawn[0]
+    assert target == 6.0
+    assert (ours.losses, theirs.losses, as_picture.losses) == ([9.0, 5.0, 4.0], [9.0, 6.0, 5.0], [None, 7.0, 6.0])
+    assert (ours.of, theirs.of, as_picture.of) == ("", "", theirs.name)
 
 
 def test_all_racers_minimize_the_same_loss_from_the_same_image(network, capsys, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools.media import plot
 from tools.media.grid import Grid, Record
-from tools.media.plot import check_plot, plot_grid, plot_losses
+from tools.media.plot import FARTHEST, Trace, check_plot, plot_courses, plot_grid, plot_losses
 
 NAMES = ["content conv4_2", "style conv1_1"]
 CURVE = [[2, 90.0, 30.0, 60.0], [3, 50.0, 20.0, 30.0], [5, 9.0, 8.0, 1.0]]
@@ -41,6 +41,36 @@ def grid(height: int, width: int, **changes) -> Grid:
     return Grid(
         **({"title": "A sweep", "row_name": "seed", "column_name": "size", "records": records} | labels | changes)
     )
+
+
+# ---- runs beside each other ----
+
+
+def test_runs_are_told_apart_and_what_is_far_above_the_target_is_left_out(tmp_path):
+    ours = Trace("ours", [1.0, 2.0, 3.0], [1e6, 12.0, 9.0])
+    theirs = Trace("theirs", [2.0, 4.0, 6.0], [1e6, 20.0, 10.0])
+    path = tmp_path / "race.svg"
+    plot_courses(
+        path, [ours, theirs, Trace("theirs, seen", [2.0, 4.0, 6.0], [None, 25.0, 11.0], "theirs")], "A race", 10.0
+    )
+    pattern = r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; ([^"]*)"'
+    found = [
+        (style, re.findall(r"[ML] (\S+) (\S+)", points)) for points, style in re.findall(pattern, path.read_text())
+    ]
+    drawn = [(style, [float(y) for _, y in points]) for style, points in found if "stroke-opacity" not in style]
+    for of_axes in (drawn[:4], drawn[4:]):  # over seconds, and over evaluations
+        (their_style, their_heights), (seen_style, _), (target_style, at_target), (our_style, _) = of_axes
+        their_color, seen_color = (re.search(r"stroke: #\w+", style)[0] for style in (their_style, seen_style))
+        assert their_color == seen_color
+        assert their_color not in our_style
+        assert ["dasharray" in style for style, _ in of_axes] == [False, True, True, False]
+        assert "0.8,1.32" in target_style
+        assert at_target == [their_heights[-1]] * 2
+        # 20 lies as far above 10 as the top, 40, above 20; and what is at 1e6 is cut off.
+        top = min(y for style, points in found if "stroke-opacity" in style for y in (float(y) for _, y in points))
+        assert FARTHEST == 4
+        assert their_heights[-2] - top == pytest.approx(their_heights[-1] - their_heights[-2], abs=1e-3)
+        assert their_heights[0] < top
 
 
 # ---- one run ----
