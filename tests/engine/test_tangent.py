@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,13 @@ def path(tmp_path_factory):
     return models.save(models.vgg(BLOCKS), tmp_path_factory.mktemp("model") / "model.onnx")
 
 
+@functools.cache
+def network_of(path, dtype, threads):
+    return load_network(path, dtype=dtype, threads=threads)
+
+
 def objective_of(path, layers=None, dtype="float64", threads=1, **options):
-    network = load_network(path, dtype=dtype, threads=threads)
+    network = network_of(path, dtype, threads)
     options = {"style_layers": FAINT if layers is None else layers, "content_weight": CONTENT_WEIGHT} | options
     return Objective(network, PHOTO, **options)
 
@@ -85,13 +92,13 @@ def near(ours, theirs):
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_what_its_definition_says(path, case):
     options = CASES[case]
-    objective, without = objective_of(path, **options), objective_of(path, OTHERS, **options)
+    objective, itself, without = (objective_of(path, layers, **options) for layers in (FAINT, FAINT, OTHERS))
     assert deepest_layer(objective, *SIZE) == DEEPEST
     loss = TangentLoss(objective, DEEPEST, PHOTO.shape, every=10)
     renewals = {4, 8, 16, 26, 36}
     walk, exact = way_down(path, 40, **options), set()
     for number, (image, (value, gradient)) in enumerate(
-        zip(walk, by_definition(objective_of(path, **options), without, walk, renewals), strict=True), 1
+        zip(walk, by_definition(itself, without, walk, renewals), strict=True), 1
     ):
         own_value, own_gradient = loss(image)
         assert own_value == pytest.approx(value, rel=1e-12)
@@ -99,7 +106,7 @@ def test_it_is_what_its_definition_says(path, case):
         total = sum(sum(terms.values()) for terms in objective.weighted(loss.terms).values())
         assert total == pytest.approx(own_value, rel=1e-12)
         assert {kind: list(names) for kind, names in loss.terms.items()} == objective.term_names
-        if own_value == objective_of(path, **options).value(image):
+        if own_value == itself.value(image):
             exact.add(number)
     assert exact == {*range(1, 2 * FIRST + 1), *renewals}
 
@@ -201,7 +208,7 @@ def settings(**changes):
 
 
 def job_of(path, threads=1, **changes):
-    network = load_network(path, threads=threads)
+    network = network_of(path, "float32", threads)
     return prepare(network, PHOTO, PAINTING, settings(**changes), OTHER)
 
 
