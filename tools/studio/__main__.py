@@ -12,7 +12,7 @@ from tools.cli.command_line import EXIT_INTERRUPTED, Parser, add_shared, given_n
 from tools.media.files import exclusive
 from tools.studio.networks import Networks
 from tools.studio.queue import Bell, Queue
-from tools.studio.server import Site, served
+from tools.studio.server import Site, bottle_module, served
 from tools.studio.shelf import Shelf
 
 NAME = "studio"
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.quiet:
             tell(f"{NAME}: {line}")
 
+    bottle_module()  # before a folder is made
     networks = Networks(arguments.model, arguments.cache, arguments.threads)
     shelf, bell = Shelf(arguments.folder), Bell()
     queue = Queue(shelf, networks, bell, say)

@@ -61,6 +61,15 @@ class RefusedError(Exception):
     """A request that is not answered; carries the status and a sentence."""
 
 
+def bottle_module() -> Any:
+    """Return bottle, which serves the page; raises ValueError where it is missing."""
+    try:
+        import bottle
+    except ImportError:
+        raise ValueError("the page is served with bottle, which is missing: pip install '.[studio]'") from None
+    return bottle
+
+
 class Site:
     """What the page asks for and sends, on a studio.
 
@@ -73,10 +82,7 @@ class Site:
     """
 
     def __init__(self, shelf: Shelf, networks: Networks, queue: Queue, bell: Bell, token: str) -> None:
-        try:
-            import bottle
-        except ImportError:
-            raise ValueError("the page is served with bottle, which is missing: pip install '.[studio]'") from None
+        bottle = bottle_module()
         self.shelf, self.networks, self.queue, self.bell, self.token = shelf, networks, queue, bell, token
         self.closing = threading.Event()
         self.port = 0

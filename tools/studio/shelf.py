@@ -83,6 +83,7 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        make_folder(self.folder)
         for name in ("inputs", "pictures", "views"):
             make_folder(self.folder / name)
             remove_unfinished(self.folder / name)

@@ -69,6 +69,7 @@ from tools.media.saving import save_image
 from tools.models.cache import announce_draft, resolve_model
 from tools.models.loading import about_preprocessing, load, with_model
 from tools.sweep.axes import (
+    FILES,
     NO_AXIS,
     Axis,
     axis_names,
@@ -498,7 +499,7 @@ class _Sweep:
             shares = sum(0.25**level for level in range(levels_of(options)))
             whole = seconds * options.iterations * shares
             takes = whole * sum(work.get(other, 0.0) for other in self.todo) / work[key]
-            takes /= min(workers.working, len(self.todo))
+            takes /= min(workers.working, sum(other in work for other in self.todo))
             progress.write(f"{NAME}: {seconds:.2g} s an evaluation: about {duration(takes)} for what is to be made")
 
     def _check_answer(self) -> None:
@@ -541,7 +542,8 @@ class _Sweep:
     def _called(self, key: tuple[int, int]) -> str:
         """Return a cell's name for the user."""
         axes = zip((self.folder.rows, self.folder.columns), key, strict=True)
-        return ", ".join(filter(None, (axis.labels[index] for axis, index in axes))) or "the picture"
+        labels = [(axis.name, axis.labels[index]) for axis, index in axes if axis.labels[index]]
+        return ", ".join(label if axis in FILES else f"{axis}={label}" for axis, label in labels) or "the picture"
 
     def _finish(self, key: tuple[int, int], outcome: Outcome, progress: Progress) -> None:
         self.folder.save(key, outcome)

@@ -73,7 +73,7 @@ def test_what_is_wrong_is_told_in_one_line(folder, cache, capsys):
     for arguments, message in (
         (["-m", "vgg18"], "unknown model 'vgg18'"),
         (["-m", "vgg19"], "the model 'vgg19' is not in the cache, fetch it with: python -m tools.models fetch vgg19"),
-        (["--folder", folder / "file"], f"cannot write to '{folder / 'file'}/inputs'"),
+        (["--folder", folder / "file"], f"cannot write to '{folder / 'file'}': it is a file, give a folder"),
         (["--port", "-1"], "argument --port: '-1' is negative"),
         (["--port", "x"], "argument --port: 'x' is not a whole number"),
         (["--port", "99999"], "argument --port: 99999 is no port, expected at most 65535"),
@@ -90,6 +90,7 @@ def test_without_bottle_it_says_what_to_install(folder, cache, capsys, monkeypat
     monkeypatch.setitem(sys.modules, "bottle", None)
     _, errors = called(main, capsys, ["--folder", folder / "s"], 2)
     assert errors == "studio: the page is served with bottle, which is missing: pip install '.[studio]'\n"
+    assert not (folder / "s").exists()
 
 
 def test_the_page_s_files_are_packaged(folder):

@@ -208,7 +208,9 @@ def test_a_picture_carries_its_settings(folder, call):
 @pytest.mark.slow
 def test_verbose_has_a_line_for_each_cell_and_quiet_has_none(folder, call):
     said = call(*TWO_BY_TWO, "--verbose")
-    assert len(re.findall(r"sweep: [01], 1e-[23]: loss \S+ -> \S+, reached 3 iterations, ", said)) == 4
+    assert (
+        len(re.findall(r"sweep: seed=[01], content-weight=1e-[23]: loss \S+ -> \S+, reached 3 iterations, ", said)) == 4
+    )
     assert "left" in said
     assert call(*TWO_BY_TWO[:4], "-o", "{}/quiet", *TWO_BY_TWO[6:], "--quiet") == ""
 
@@ -458,7 +460,7 @@ def test_the_pictures_are_the_same_whoever_makes_them(folder, call, cluster):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cell_is_followed_while_it_is_made(folder, call, workers):
     said = call(*PAIR[:6], "-s", 48, "-n", 10, "--rows", "seed=0,1", "--workers", workers)
-    followed = re.findall(r"sweep: (\d+)/20 iterations, .* left, ([01]), loss \d", said)
+    followed = re.findall(r"sweep: (\d+)/20 iterations, .* left, seed=([01]), loss \d", said)
     done = [int(number) for number, _ in followed]
     assert done == sorted(set(done))
     assert done[0] < 10
