@@ -331,11 +331,13 @@ def add_options(parser: Parser, defaults: Options = Options(), leave_out: Contai
             continue
         default = getattr(defaults, name)
         shown = ",".join(default) if isinstance(default, tuple) else default
-        suffix = "" if default is None else f" (default {shown})"
+        told = fields[name].metadata["help"]
+        if default is not None:  # a tool's own default in place of what there is without one
+            told = f"{told.partition(' (default')[0]} (default {shown})"
         flags = [*keywords.get("flags", []), "--" + name.replace("_", "-")]
         rest = {key: value for key, value in keywords.items() if key != "flags"}
         place: Any = parser.add_mutually_exclusive_group() if name == "edges" else parser
-        place.add_argument(*flags, default=default, help=fields[name].metadata["help"] + suffix, **rest)
+        place.add_argument(*flags, default=default, help=told, **rest)
         if name == "edges":
             place.add_argument(
                 "--tile",

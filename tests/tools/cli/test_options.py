@@ -1,4 +1,4 @@
-"""Layers on the command line: names with and without colons, with and without weights."""
+"""Options on the command line: their help, and layers by names with and without colons and weights."""
 
 import pytest
 
@@ -7,12 +7,22 @@ from tests.engine import models
 from tests.engine.models import Builder
 from tests.tools.calling import called
 from tools.cli.options import layer_weights, layers_called
+from tools.reconstruct.__main__ import build_parser as reconstruct_parser
+from tools.stylize.__main__ import build_parser as stylize_parser
 from tools.stylize.__main__ import main
+from tools.sweep.__main__ import build_parser as sweep_parser
 
 OUTPUTS = LayerNames(
     {"conv4_2": "a", "net/Relu:0": "b", "net/Relu:1": "c", "plain": "d"},
     {"relu4_2": "conv4_2", "block4_conv2": "conv4_2"},
 )
+
+
+@pytest.mark.parametrize("parser", [stylize_parser(), sweep_parser(), reconstruct_parser()], ids=lambda one: one.prog)
+def test_the_help_of_an_option_tells_one_default(parser):
+    told = {action.dest: (action.help or "").count("(default") for action in parser._actions}
+    assert set(told.values()) == {0, 1}
+    assert told["levels" if "levels" in told else "size"] == 1
 
 
 @pytest.mark.parametrize(
