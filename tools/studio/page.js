@@ -268,6 +268,19 @@ function isOfRun() {
   return JSON.stringify(made(mine)) === JSON.stringify(made(of));
 }
 
+// Changes are sent one after the other: of two on their way together the former could come last, and undo the latter.
+let lastChange = Promise.resolve();
+
+async function sendChange(path, form, before) {
+  page.sending++;
+  try {
+    await before.catch(() => {});
+    page.form = JSON.stringify((await send(path, form)).form);
+  } finally {
+    page.sending--;
+  }
+}
+
 // What is turned while a picture is made is sent to it; else it waits for the start.
 const liveChanged = doing(async () => {
   showValues();
@@ -280,12 +293,8 @@ const liveChanged = doing(async () => {
     if (mine.options[name] !== undefined) options[name] = mine.options[name];
   }
   const form = { ...page.run.form, mask: mine.mask, keep: mine.keep, options };
-  page.sending++;
-  try {
-    page.form = JSON.stringify((await send(`run/${page.run.number}/change`, form)).form);
-  } finally {
-    page.sending--;
-  }
+  lastChange = sendChange(`run/${page.run.number}/change`, form, lastChange);
+  await lastChange;
 });
 
 function remember() {

@@ -377,6 +377,27 @@ def test_the_page_is_reached_by_the_keyboard(desk):
     desk.until("return page.pictures.length === 1")
 
 
+def test_of_two_changes_the_latter_counts_whichever_is_longer_on_its_way(desk, page):
+    started(desk)
+    desk.run("""
+        const send = window.fetch;
+        let delay = 700;
+        window.fetch = async (path, ...more) => {
+          if (String(path).includes("/change")) {
+            const ahead = delay;
+            delay = 0;
+            await new Promise((go) => setTimeout(go, ahead));
+          }
+          return send(path, ...more);
+        };
+    """)
+    desk.set("#variation", "8")
+    desk.set("#colors", "photograph")
+    desk.until("return page.sending === 0")
+    options = page.studio.queue.current.order.options
+    assert (options.colors, options.variation_weight) == ("photograph", 1)
+
+
 def test_every_knob_is_heard_while_a_picture_is_made_and_shown_after_a_reload(desk, page):
     started(desk)
     turned = {
