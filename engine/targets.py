@@ -78,7 +78,7 @@ def content_terms(passes: Passes, content: Array, layers: Mapping[str, float], m
     counted = None if mask is None else counts_of(mask, np.shape(content))
     device = passes.network.device
     return [
-        Content(layer, P, layers[layer], None if counted is None else _at_layer(device, counted, P)[0])
+        Content(layer, P, layers[layer], None if counted is None else _at_layer(device, counted, P.shape)[0])
         for layer, P in targets.items()
     ]
 
@@ -128,7 +128,7 @@ def region_terms(passes: Passes, parts: StyleParts, regions: Sequence[Region], s
     for number, (region, guide) in enumerate(zip(regions, guides, strict=True), 1):
         placed, shares = {}, {}
         for layer in parts.layers:
-            placed[layer] = _at_layer(passes.network.device, guide, np.broadcast_to(0, positions[layer]))
+            placed[layer] = _at_layer(passes.network.device, guide, positions[layer])
             if not placed[layer][1]:
                 raise ValueError(f"region {number} is too small for {layer!r}")
             shares[layer] = placed[layer][1] / (positions[layer][0] * positions[layer][1])
@@ -280,7 +280,7 @@ def _measured(
     for view in passes.views(stage, network.placed(colors)):
         if alpha is not None and not sums:
             positions = network.shapes(colors.shape[0], colors.shape[1], layers)
-            guides = {layer: _at_layer(network.device, alpha, np.broadcast_to(0, positions[layer])) for layer in layers}
+            guides = {layer: _at_layer(network.device, alpha, positions[layer]) for layer in layers}
             looked_at = {layer: Counted(layer, 0, guide, size) for layer, (guide, size) in guides.items()}
         for of in looked_at.values():
             view.guided_gram(of)
@@ -297,7 +297,7 @@ def _measured(
     return summed, looked_at
 
 
-def _at_layer(device: Device, guide: Guide, features: Array) -> tuple[Array, float]:
-    """Return a guide at the size of a layer's features, on the device, and its sum."""
-    of_layer = at_layer(guide, *features.shape[:2])
+def _at_layer(device: Device, guide: Guide, shape: tuple[int, ...]) -> tuple[Array, float]:
+    """Return a guide at the size of a layer's features, (H_l, W_l, ...), on the device, and its sum."""
+    of_layer = at_layer(guide, *shape[:2])
     return device.put_parameter(of_layer, np.dtype(np.float64)), float(of_layer.sum())
