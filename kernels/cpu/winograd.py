@@ -44,7 +44,7 @@ POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
 # among the threads.
 _CACHED_WEIGHT_BYTES = 3 << 20
 # Bytes of a strip's transformed tiles, and of a group's.
-_STRIP_BYTES = 5 << 19
+_STRIP_BYTES = 5 << 18
 _GROUP_BYTES = 40 << 20
 
 
@@ -245,15 +245,14 @@ class _Convolution:
                 slice(left + first, left + last),
                 region[first_row:last_row, first:last],
             )
-        # d B first: there the values of overlapping tiles are copied, one axis only; B^T then reads overlapping rows.
+        # d B first, tile by tile: a tile's columns overlap with its neighbors'. B^T then takes whole rows.
         across = x1 - x0
         down, along, item = region.strides
-        patches = self.threads.scratch("a", (height, TILE, across, channels), self.dtype)
-        np.copyto(patches, as_strided(region, patches.shape, (down, along, OUTPUTS * along, item)))
-        rows = self.threads.scratch("c", (TILE, height, across * channels), self.dtype)
-        np.matmul(self.input_transform, patches.reshape(height, TILE, -1), out=rows.transpose(1, 0, 2))
-        place, down, item = rows.strides
-        columns = as_strided(rows, (TILE, y1 - y0, TILE, rows.shape[2]), (place, OUTPUTS * down, down, item))
+        patches = as_strided(region, (height, across, TILE, channels), (down, OUTPUTS * along, along, item))
+        rows = self.threads.scratch("c", (TILE, height, across, channels), self.dtype)
+        np.matmul(self.input_transform, patches, out=rows.transpose(1, 2, 0, 3))
+        place, down = rows.strides[:2]
+        columns = as_strided(rows, (TILE, y1 - y0, TILE, across * channels), (place, OUTPUTS * down, down, item))
         by_place = out.reshape(TILE, TILE, y1 - y0, -1, copy=False)
         np.matmul(self.input_transform, columns, out=by_place.transpose(1, 2, 0, 3))
 
@@ -262,15 +261,15 @@ class _Convolution:
         y0, y1, x0, x1 = block
         filters = self.transformed.shape[2]
         by_place = products.reshape(TILE, TILE, -1, copy=False)
-        columns = self.threads.scratch("b", (OUTPUTS, self.last_transform.shape[1], by_place.shape[2]), self.dtype)
-        np.matmul(self.output_transform, by_place.transpose(1, 0, 2), out=columns[:, :TILE].transpose(1, 0, 2))
+        terms = self.last_transform.shape[1]
+        columns = self.threads.scratch("b", (OUTPUTS, terms, y1 - y0, x1 - x0, filters), self.dtype)
+        of_places = columns.reshape(OUTPUTS, terms, -1, copy=False)[:, :TILE]
+        np.matmul(self.output_transform, by_place.transpose(1, 0, 2), out=of_places.transpose(1, 0, 2))
         if self.bias is not None:
-            columns[:, TILE].reshape(OUTPUTS, -1, filters, copy=False)[...] = self.bias
-        values = self.threads.scratch("c", (OUTPUTS, OUTPUTS, by_place.shape[2]), self.dtype)
-        np.matmul(self.last_transform, columns, out=values)
-        by_pixel = values.reshape(OUTPUTS, OUTPUTS, y1 - y0, x1 - x0, filters).transpose(2, 0, 3, 1, 4)
+            columns[:, TILE] = self.bias
         image = self.threads.scratch("region", ((y1 - y0) * OUTPUTS, (x1 - x0) * OUTPUTS, filters), self.dtype)
-        np.copyto(image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters), by_pixel)
+        by_tile = image.reshape(y1 - y0, OUTPUTS, x1 - x0, OUTPUTS, filters, copy=False)
+        np.matmul(self.last_transform, columns.transpose(0, 2, 3, 1, 4), out=by_tile.transpose(1, 0, 2, 3, 4))
         top, left = y0 * OUTPUTS, x0 * OUTPUTS
         bottom, right = min(y1 * OUTPUTS, self.output_size[0]), min(x1 * OUTPUTS, self.output_size[1])
         self.store(slice(top, bottom), slice(left, right), image[: bottom - top, : right - left])
