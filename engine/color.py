@@ -47,8 +47,8 @@ def match_colors(
     Examples
     --------
     >>> random = np.random.default_rng(0)
-    >>> painting, photo = random.uniform(0, 100, (20, 30, 3)), random.uniform(80, 160, (40, 40, 3))
-    >>> matched = match_colors(painting, photo)
+    >>> style, content = random.uniform(0, 100, (20, 30, 3)), random.uniform(80, 160, (40, 40, 3))
+    >>> matched = match_colors(style, content)
     >>> bool(np.allclose(matched.mean(axis=(0, 1)), photo.mean(axis=(0, 1)), atol=0.1))
     True
     """

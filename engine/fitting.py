@@ -73,7 +73,7 @@ def fitting_pieces(
 
     Parameters
     ----------
-    with_waist : whether there may be one, as for pictures; paintings have none.
+    with_waist : whether there may be one, as for pictures; style images have none.
     """
     return _Search(network, height, width, settings, with_waist).fitting(room)
 

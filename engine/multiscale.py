@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.network import Network
 from engine.ops import Array
 from engine.optimize import Iteration, Result
-from engine.stylize import Job, Settings, content_weight_at, content_weight_of, first_painting, prepare
+from engine.stylize import Job, Settings, content_weight_at, content_weight_of, first_style_image, prepare
 from engine.targets import Styles
 
 USUAL_LEVELS = 3
@@ -146,12 +146,12 @@ def stylize_coarse_to_fine(
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
     >>> random = np.random.default_rng(0)
-    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> content, style = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
     >>> def nearest(image, height, width):
     ...     rows, columns = np.arange(height) * image.shape[0] // height, np.arange(width) * image.shape[1] // width
     ...     return image[rows][:, columns]
     >>> settings = Settings(iterations=2)
-    >>> stylize_coarse_to_fine(network, photo, painting, settings, resize=nearest, size=64, levels=2).image.shape
+    >>> stylize_coarse_to_fine(network, content, style, settings, resize=nearest, size=64, levels=2).image.shape
     (51, 64, 3)
     """
     settings = settings or Settings()
@@ -173,7 +173,7 @@ def stylize_coarse_to_fine(
         style_side = level.size if style_size is None else level.divided(style_size)
         style_images = resized_style(style, style_side)
         if image is None and settings.init == "style":
-            image = first_painting(style)
+            image = first_style_image(style)
         initial = None if image is None else resize(image, *small.shape[:2])
         return prepare(network, small, style_images, replace(settings, content_weight=level.content_weight), initial)
 

@@ -138,8 +138,8 @@ class Objective:
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
     >>> random = np.random.default_rng(0)
-    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
-    >>> objective = Objective(network, photo, painting, style_layers={"conv1_1": 0.5, "conv2_1": 0.5})
+    >>> content, style = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> objective = Objective(network, content, style, style_layers={"conv1_1": 0.5, "conv2_1": 0.5})
     >>> value, gradient = objective(photo)
     >>> gradient.shape, gradient.dtype
     ((32, 40, 3), dtype('float64'))

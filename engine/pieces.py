@@ -297,10 +297,10 @@ class Cutter:
                 )
 
 
-def painting_edges(edges: str) -> str:
+def style_edges(edges: str) -> str:
     """Return the edges of a style image beside those of the picture.
 
-    They are the same, but that a painting has a seam where its other side begins: it is mirrored.
+    They are the same, but that a style image has a seam where its other side begins: it is mirrored.
     """
     return "reflect" if edges == "wrap" else edges
 

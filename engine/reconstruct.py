@@ -26,7 +26,7 @@ PEAK = 255.0
 
 def content_reconstruction(
     network: Network,
-    photograph: Array,
+    content: Array,
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
@@ -40,7 +40,7 @@ def content_reconstruction(
     Parameters
     ----------
     network : from ``load_network``.
-    photograph : the content image, (H, W, 3), RGB, 0..255.
+    content : the content image, (H, W, 3), RGB, 0..255.
     layers : usually one; several are matched together.
     settings : seed, iterations, optimizer, learning_rate, history and edges count.
     initial : the first image, of the content image's shape; None means uniform noise from the settings' seed.
@@ -59,14 +59,14 @@ def content_reconstruction(
     """
     settings = settings or Settings()
     objective = Objective(
-        network, photograph, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep, waist=waist
+        network, content, None, layers, content_weight=1.0, edges=settings.edges, piece=piece, keep=keep, waist=waist
     )
-    return _job(objective, photograph, settings, initial)
+    return _job(objective, content, settings, initial)
 
 
 def texture_synthesis(
     network: Network,
-    painting: Array,
+    style: Array,
     layers: Layers,
     settings: Settings | None = None,
     initial: Array | None = None,
@@ -78,21 +78,21 @@ def texture_synthesis(
     """Set up the search for an image that has a style image's size and Gram matrices.
 
     The arguments are those of ``content_reconstruction``; a layer's weight is 1 / (number of layers) unless given. A
-    painting with alpha, (H, W, 4), counts where it is seen, see ``engine.transparency``.
+    style with alpha, (H, W, 4), counts where it is seen, see ``engine.transparency``.
 
     Examples
     --------
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
-    >>> painting = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
-    >>> result = texture_synthesis(network, painting, ["conv1_1", "conv2_1"], Settings(seed=1, iterations=3)).run()
+    >>> style = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> result = texture_synthesis(network, style, ["conv1_1", "conv2_1"], Settings(seed=1, iterations=3)).run()
     >>> result.value < result.initial_value
     True
     """
     settings = settings or Settings()
-    colors, _ = split_alpha(painting)
+    colors, _ = split_alpha(style)
     objective = Objective(
-        network, None, painting, style_layers=layers, edges=settings.edges, piece=piece, keep=keep, waist=waist
+        network, None, style, style_layers=layers, edges=settings.edges, piece=piece, keep=keep, waist=waist
     )
     return _job(objective, colors, settings, initial)
 

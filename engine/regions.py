@@ -31,7 +31,7 @@ class Region:
     ----------
     mask : (H, W), of the picture's size, from 0 (outside) to 1; values between them blend.
     style : as for ``Objective``: one image, or a list of (image, weight). Of an image with an alpha, (H, W, 4), what is
-        seen of it is the style: so a part of a painting is chosen.
+        seen of it is the style: so a part of a style image is chosen.
     """
 
     mask: Array

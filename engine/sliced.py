@@ -1,4 +1,4 @@
-"""How far a layer's features are from being distributed as a painting's: the sliced Wasserstein distance.
+"""How far a layer's features are from being distributed as a style image's: the sliced Wasserstein distance.
 
 The distributions are compared along fixed directions, the rows of V: projected onto one, each position's features are a
 number. With p_n = V_n F, P_n(u) its quantile function and T_n(u) the style image's,
@@ -12,7 +12,7 @@ second moments alone: how often a color or a stroke is there, and what lies betw
 
 Source: Heitz, Vanhoey, Chambon and Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis". They draw
 other directions for each evaluation; L-BFGS needs one function, and so they are fixed here. With those of an
-orthonormal basis no features at all cost the mean square of the painting's.
+orthonormal basis no features at all cost the mean square of the style image's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kernels import Cpu
 
 QUANTILES = 1024
-"""At most so many of a painting's projections onto a direction are kept; each is the mean of an equal share of them."""
+"""At most so many of a style image's projections onto a direction are kept; each is the mean of an equal share."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Other statistics of a layer's features than the Gram matrix, whose agreement with the painting's is style as well.
+"""Other statistics of a layer's features than the Gram matrix, whose agreement with the style image's is style as well.
 
 Each value stands directly above its gradient, in the letters of ``engine/losses.py``, with
 
@@ -43,7 +43,7 @@ SHIFT = 4
 """By how many positions the features are shifted, once along the rows and once along the columns."""
 
 FLATTEST = 1e-2
-"""Least variance of a direction of the features, of the mean square of the painting's: below it all is rounding."""
+"""Least variance of a direction of the features, of the mean square of the style image's: below it all is rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ def wasserstein_loss(own: Moments, target: Target) -> Number:
     """Return ``1 / N (|mu - mu_a|^2 + tr(C + C_a - 2 (R C R)^1/2))``, R = C_a^1/2.
 
     It is the squared distance of optimal transport between two normal distributions with these moments: how far the
-    features have to be moved to be distributed as the painting's. ``epsilon`` is added to both covariances' diagonals.
+    features have to be moved to be distributed as the style image's. ``epsilon`` is added to both diagonals.
     """
     N, of_style = len(own.mu), target.moments
     step, (trace, _) = own.mu - of_style.mu, own.transport(target)

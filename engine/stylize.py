@@ -235,8 +235,8 @@ def prepare(
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
     >>> random = np.random.default_rng(0)
-    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
-    >>> job = prepare(network, photo, painting, Settings(init="noise", iterations=2))
+    >>> content, style = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> job = prepare(network, content, style, Settings(init="noise", iterations=2))
     >>> job.initial.shape, job.objective.layers[-1]
     ((32, 40, 3), 'conv4_2')
     >>> job.run().iterations
@@ -245,8 +245,8 @@ def prepare(
     size = max(np.shape(content)[:2], default=1)
     settings = with_content_weight(settings or Settings(), network, size)
     if initial is None:
-        painting = first_painting(regions[0].style if style is None and regions else style)
-        initial = initial_image(settings.init, np.asarray(content), painting, settings.seed)
+        style_image = first_style_image(regions[0].style if style is None and regions else style)
+        initial = initial_image(settings.init, np.asarray(content), style_image, settings.seed)
     initial = checked_initial(network, initial, "content image", np.shape(content))
     objective = Objective(
         network,
@@ -345,15 +345,15 @@ def stylize(
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
     >>> random = np.random.default_rng(0)
-    >>> photo, painting = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
-    >>> result = stylize(network, photo, painting, Settings(iterations=2))
+    >>> content, style = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
+    >>> result = stylize(network, content, style, Settings(iterations=2))
     >>> result.image.shape, result.value < result.initial_value
     ((32, 40, 3), True)
     """
     return prepare(network, content, style, settings, initial).run(callback)
 
 
-def first_painting(style: Styles | None) -> Array | None:
+def first_style_image(style: Styles | None) -> Array | None:
     """Return the first of the style images, (H, W, 3); None where there is none."""
     first: Any = style
     if isinstance(first, Mapping):

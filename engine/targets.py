@@ -11,7 +11,7 @@ import numpy as np
 
 from engine import statistics
 from engine.ops import Array
-from engine.pieces import added_up, painting_edges
+from engine.pieces import added_up, style_edges
 from engine.plan import Tape
 from engine.regions import Guide, Region, at_layer, counts_of, guides_of
 from engine.selection import checked_weight
@@ -41,7 +41,7 @@ class StyleParts:
 
 
 @dataclass(frozen=True, eq=False)
-class _Painting:
+class _StyleImage:
     """The targets of one style image.
 
     Parameters
@@ -148,7 +148,7 @@ def at_scales(fine: OneStyle, coarse: OneStyle, layers: Sequence[str]) -> dict[s
     Raises ValueError for fewer than two layers.
 
     Source: Gatys, Ecker, Bethge, Hertzmann and Shechtman, "Controlling Perceptual Factors in Neural Style Transfer"
-    (2017), section 6, which makes of both a painting beforehand; here both act at once.
+    (2017), section 6, which makes a style image of both beforehand; here both act at once.
     """
     if len(layers) < 2:
         raise ValueError(f"two scales of style need two style layers at least, there is {len(layers)}")
@@ -173,11 +173,11 @@ def _terms_of(
     """
     chosen = parts.statistics
     terms: list[OfStyle] = []
-    targets, of_layer = dict[str, Array](), dict[str, list[_Painting]]()
+    targets, of_layer = dict[str, Array](), dict[str, list[_StyleImage]]()
     for one_style, layers in _by_style(style, parts.layers):
-        found, paintings = _style_targets(passes, chosen, one_style, layers)
+        found, style_images = _style_targets(passes, chosen, one_style, layers)
         targets |= found
-        of_layer |= dict.fromkeys(layers, paintings)
+        of_layer |= dict.fromkeys(layers, style_images)
     for layer, w_l in parts.layers.items():
         w_l, (guide, size) = w_l * shares.get(layer, 1.0), guides.get(layer, (None, None))
         if "gram" in chosen:
@@ -220,7 +220,7 @@ def _by_style(style: Styles, layers: Mapping[str, float]) -> list[tuple[OneStyle
 
 def _style_targets(
     passes: Passes, chosen: Mapping[str, float], style: OneStyle, layers: Sequence[str]
-) -> tuple[dict[str, Array], list[_Painting]]:
+) -> tuple[dict[str, Array], list[_StyleImage]]:
     """Return A / M_a of some layers, averaged over the style images by their weights, and their other targets.
 
     Of other statistics than Gram matrices the losses are added up: the average would not have their gradient.
@@ -236,7 +236,7 @@ def _style_targets(
     shares = [share / max(shares) for share in shares]  # the sum of very large ones would be infinite
     network = passes.network
     targets: dict[str, Array] = {}
-    paintings: list[_Painting] = []
+    style_images: list[_StyleImage] = []
     others = set(chosen) - {"gram"}
     for number, ((image, _), share) in enumerate(zip(images, shares, strict=True), 1):
         colors, alpha = split_alpha(image)
@@ -256,10 +256,10 @@ def _style_targets(
             is_sorted = looked_at.items() if "sliced" in others else ()
             quantiles = {layer: view.quantiles(of) for layer, of in is_sorted}
             which = number if len(images) > 1 else 0
-            paintings.append(_Painting(which, share / sum(shares), own, shifted, quantiles))
+            style_images.append(_StyleImage(which, share / sum(shares), own, shifted, quantiles))
     if network.device.kind == "cuda":
-        return {layer: network.device.put(A.astype(np.float32)) for layer, A in targets.items()}, paintings
-    return targets, paintings
+        return {layer: network.device.put(A.astype(np.float32)) for layer, A in targets.items()}, style_images
+    return targets, style_images
 
 
 def _measured(
@@ -275,7 +275,7 @@ def _measured(
     """
     network = passes.network
     sums, looked_at = dict[Any, Any](), {layer: Counted(layer) for layer in layers}
-    passes = replace(passes, edges=painting_edges(passes.edges), waist=None)
+    passes = replace(passes, edges=style_edges(passes.edges), waist=None)
     (stage,) = passes.stages(colors.shape, layers)
     for view in passes.views(stage, network.placed(colors)):
         if alpha is not None and not sums:

@@ -405,7 +405,7 @@ class Variation:
     weight : its factor in the total.
     epsilon : in gray levels, above 0; None for the squared form.
     relative : whether an objective is to multiply the weight by ``VARIATION_UNIT`` times its style loss of no features.
-        A weight of 1 is then of use with any network and painting.
+        A weight of 1 is then of use with any network and style image.
     wrap : whether the image is a tile: see ``losses.total_variation``.
     """
 

@@ -218,9 +218,9 @@ def check_losses(problem: Problem, count: int, random: np.random.Generator) -> l
                 random,
             )
     if problem.style_layers:
-        painting = problem.network.forward(problem.style, problem.style_layers).features
+        F_a = problem.network.forward(problem.style, problem.style_layers).features
         for layer in problem.style_layers:
-            A, M_a = losses.gram_matrix(device, painting[layer]), _positions(painting[layer])
+            A, M_a = losses.gram_matrix(device, F_a[layer]), _positions(F_a[layer])
             N_l, M_l = F[layer].shape[2], _positions(F[layer])
 
             def style(features: Array, A: Array = A, M_l: int = M_l, M_a: int = M_a) -> complex:

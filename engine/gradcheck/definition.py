@@ -32,15 +32,15 @@ def defined(network: Network) -> bool:
 def loss_by_definition(problem: Problem) -> Function:
     """Return the total loss as a function of an image, real or complex."""
     network, edges = problem.network, problem.edges
-    of_style = "reflect" if edges == "wrap" else edges  # a painting cannot be tiled
+    of_style = "reflect" if edges == "wrap" else edges  # a style image cannot be tiled
     P = _seen(network, problem.content, problem.content_layers, edges) if problem.content_layers else {}
     masks = [region.mask for region in problem.regions] or [np.ones(problem.image.shape[:2])]
     styles = [region.style for region in problem.regions] or [problem.style]
     total_mask = sum(masks)
     targets = []
     for mask, style in zip(masks, styles, strict=True) if problem.style_layers else ():
-        painting = _seen(network, style, problem.style_layers, of_style)
-        targets.append((mask / total_mask, painting))
+        F_a = _seen(network, style, problem.style_layers, of_style)
+        targets.append((mask / total_mask, F_a))
     counts = np.ones(problem.image.shape[:2]) if problem.content_mask is None else problem.content_mask
 
     def loss(image: Array) -> Any:
@@ -49,10 +49,10 @@ def loss_by_definition(problem: Problem) -> Function:
             m = _by_area(counts, *F[layer].shape[:2])
             total = total + problem.content_weight * 0.5 * np.sum(m[..., None] * (F[layer] - P[layer]) ** 2)
         for mask, of_layers in targets:
-            for layer, painting in of_layers.items():
+            for layer, F_a in of_layers.items():
                 t = _by_area(mask, *F[layer].shape[:2])
                 for name, weight in problem.style_statistics.items():
-                    E_l = _STYLES[name](F[layer], t, painting, edges == "wrap")
+                    E_l = _STYLES[name](F[layer], t, F_a, edges == "wrap")
                     total = total + problem.style_weight / len(of_layers) * t.mean() * weight * E_l
         if problem.variation is not None:
             total = total + problem.variation.weight * _mean_variation(image, problem.variation)
@@ -117,54 +117,54 @@ def _mean_gram(F: Array, t: Array | None = None) -> Array:
     return np.einsum("hw,hwi,hwj->ij", t, F, F) / t.sum()
 
 
-def _gram_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
-    return np.sum((_mean_gram(F, t) - _mean_gram(painting)) ** 2) / (4 * F.shape[2] ** 2)
+def _gram_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
+    return np.sum((_mean_gram(F, t) - _mean_gram(F_a)) ** 2) / (4 * F.shape[2] ** 2)
 
 
-def _means_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
-    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
+def _means_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
+    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(F_a)
     total: Any = 0.0
     for i in range(len(mean)):
-        deviations = [np.sqrt(C[i, i] + _least(painting)) for C in (covariance, of_covariance)]
+        deviations = [np.sqrt(C[i, i] + _least(F_a)) for C in (covariance, of_covariance)]
         total += (mean[i] - of_mean[i]) ** 2 + (deviations[0] - deviations[1]) ** 2
-    return _balance(painting) * total / len(mean)
+    return _balance(F_a) * total / len(mean)
 
 
-def _covariance_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
-    return np.sum((_moments(F, t)[1] - _moments(painting)[1]) ** 2) / (4 * F.shape[2] ** 2)
+def _covariance_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
+    return np.sum((_moments(F, t)[1] - _moments(F_a)[1]) ** 2) / (4 * F.shape[2] ** 2)
 
 
-def _wasserstein_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
+def _wasserstein_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
     """Take the root of the product of both covariances, which has the same trace, by Denman and Beavers' iteration."""
-    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(painting)
-    floor = _least(painting) * np.eye(len(mean))
+    (mean, covariance), (of_mean, of_covariance) = _moments(F, t), _moments(F_a)
+    floor = _least(F_a) * np.eye(len(mean))
     own, other = covariance + floor, of_covariance + floor
     root, inverse = own @ other, np.eye(len(mean))
     for _ in range(50):
         root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
     distance = np.sum((mean - of_mean) ** 2) + np.trace(own) + np.trace(other) - 2 * np.trace(root)
-    return _balance(painting) * distance / len(mean)
+    return _balance(F_a) * distance / len(mean)
 
 
-def _shifted_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
+def _shifted_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
     """Pairs are four positions apart, across and down, each of the two half of the loss."""
     total: Any = 0.0
     for down, across in ((0, 4), (4, 0)):
         around = (down, across) if tiled else (0, 0)
         own = _shifted(_going_on(F, *around), _going_on(t, *around), down, across)
-        other = _shifted(painting, np.ones(painting.shape[:2]), down, across)
+        other = _shifted(F_a, np.ones(F_a.shape[:2]), down, across)
         if own is not None and other is not None:
             total += np.sum((own - other) ** 2) / (4 * F.shape[2] ** 2) / 2
     return total
 
 
-def _sliced_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> Any:
+def _sliced_style(F: Array, t: Array, F_a: Array, tiled: bool = False) -> Any:
     """Go along u from one of both functions' steps to the next."""
     N, total = F.shape[2], 0.0
-    V, positions = directions(N), painting.shape[0] * painting.shape[1]
+    V, positions = directions(N), F_a.shape[0] * F_a.shape[1]
     means, share = _overlaps(min(1024, positions), positions), t.ravel() / t.sum()
     for n in range(N):
-        own, other = (np.einsum("i,hwi->hw", V[n], one).ravel() for one in (F, painting))
+        own, other = (np.einsum("i,hwi->hw", V[n], one).ravel() for one in (F, F_a))
         order = np.argsort(own.real)
         T = means @ np.sort(other)
         ends = np.concatenate([np.cumsum(share[order])[:-1], np.arange(1, len(T)) / len(T), [0, 1]])
@@ -172,7 +172,7 @@ def _sliced_style(F: Array, t: Array, painting: Array, tiled: bool = False) -> A
         middle = (u[1:] + u[:-1]) / 2
         P = own[order][np.searchsorted(np.cumsum(share[order])[:-1], middle)]
         total = total + np.sum(np.diff(u) * (P - T[np.minimum((middle * len(T)).astype(int), len(T) - 1)]) ** 2)
-    return _balance(painting) * total / N
+    return _balance(F_a) * total / N
 
 
 _STYLES = {
@@ -183,7 +183,7 @@ _STYLES = {
     "shifted": _shifted_style,
     "sliced": _sliced_style,
 }
-"""A layer's loss by its features, weights of their positions, the painting's features, and whether it is a tile's."""
+"""A layer's loss by its features, weights of their positions, the style image's features, and whether it is tiled."""
 
 
 def _moments(F: Array, t: Array | None = None) -> tuple[Array, Array]:
@@ -193,14 +193,14 @@ def _moments(F: Array, t: Array | None = None) -> tuple[Array, Array]:
     return mean, np.einsum("hw,hwi,hwj->ij", t, F - mean, F - mean) / t.sum()
 
 
-def _least(painting: Array) -> float:
-    """Return the least variance: a hundredth of the painting's mean square."""
-    return float(np.mean(painting**2)) / 100
+def _least(F_a: Array) -> float:
+    """Return the least variance: a hundredth of the style image's mean square."""
+    return float(np.mean(F_a**2)) / 100
 
 
-def _balance(painting: Array) -> float:
+def _balance(F_a: Array) -> float:
     """Return the loss of no features by Gram matrices over that by their mean square."""
-    return float(_gram_style(0 * painting, np.ones(painting.shape[:2]), painting) / np.mean(painting**2))
+    return float(_gram_style(0 * F_a, np.ones(F_a.shape[:2]), F_a) / np.mean(F_a**2))
 
 
 def _going_on(array: Array, down: int, across: int) -> Array:

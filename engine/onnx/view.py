@@ -20,6 +20,9 @@ _OPEN_SIDES = ((101, 103), (9973, 7), (7, 9973))
 _LARGEST_SIDE = 4096
 MOST_CHANNELS = 64
 
+# In place of a scale: values that were rounded by one found from themselves, and products of these with weights.
+DYNAMIC, PRODUCT = b"dynamic", b"product"
+
 
 @dataclass(frozen=True)
 class Channel:

@@ -8,7 +8,7 @@ import pytest
 from engine.load import load_network
 from engine.network import Network
 from engine.regions import Region
-from engine.stylize import Settings, first_painting, prepare, stylize
+from engine.stylize import Settings, first_style_image, prepare, stylize
 from tests.engine import models
 
 PHOTO, PAINTING = models.random_image(40, 48, seed=1), models.random_image(40, 48, seed=2)
@@ -48,10 +48,10 @@ def test_regions_without_style_layers_are_nothing(network):
     assert {term.kind for term in job.objective.summands} == {"content"}
 
 
-def test_the_first_painting_is_found_in_every_form_of_a_style():
+def test_the_first_style_image_is_found_in_every_form_of_a_style():
     for style in (PAINTING, [(PAINTING, 1.0), (PHOTO, 2.0)], {"conv1_1": PAINTING, "conv2_1": PHOTO}):
-        np.testing.assert_array_equal(first_painting(style), PAINTING)
-    np.testing.assert_array_equal(first_painting({"conv1_1": [(PAINTING, 1.0)]}), PAINTING)
+        np.testing.assert_array_equal(first_style_image(style), PAINTING)
+    np.testing.assert_array_equal(first_style_image({"conv1_1": [(PAINTING, 1.0)]}), PAINTING)
     seen = np.dstack([PAINTING, np.full(PAINTING.shape[:2], 255.0)])
-    np.testing.assert_array_equal(first_painting(seen), PAINTING)
-    assert first_painting([]) is first_painting({}) is first_painting(None) is None
+    np.testing.assert_array_equal(first_style_image(seen), PAINTING)
+    assert first_style_image([]) is first_style_image({}) is first_style_image(None) is None

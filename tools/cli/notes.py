@@ -12,7 +12,7 @@ from kernels.cpu.threads import available_cores
 from tools.cli.options import Options
 from tools.media.picture import Picture
 
-IDLE_SEED = "--seed does nothing: the picture does not begin with noise (--init noise)"
+IDLE_SEED = "the seed does nothing: the picture does not begin with noise (--init noise)"
 
 
 def idle_options(options: Options, paintings: int) -> list[str]:

@@ -99,6 +99,14 @@ class Progress:
                 self._base = (0, self._started)
             self._move(self._done + n, note)
 
+    def shrink(self, n: int, note: str = "") -> None:
+        """Take ``n`` units off the total: they are not going to be done, and are no speed."""
+        with self._lock:
+            self._total -= n
+            if self._bar is not None:
+                self._bar.total = self._total
+            self._move(self._done, note)
+
     def reach(self, done: int, total: int) -> None:
         """Set the units done and the total; the shape of a callback that `tools.models.download.download` takes.
 

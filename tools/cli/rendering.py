@@ -16,7 +16,7 @@ from engine.multiscale import Level, fit, levels_of_picture
 from engine.network import Network
 from engine.ops import Array
 from engine.optimize import usual_history
-from engine.pieces import painting_edges
+from engine.pieces import style_edges
 from engine.selection import layer_names
 from engine.stylize import Job, content_weight_of, optimizer_is_elsewhere, optimizer_memory, prepare
 from engine.targets import Styles, at_scales
@@ -133,7 +133,7 @@ def make_room(
     if optimizer_is_elsewhere(network, options):
         advice = "choose a smaller --size, or --optimizer l-bfgs, which stays on the GPU"
         check_free(None, optimizer_memory(*size, options), size, advice, free_bytes(None, options.memory))
-    looked_at = dataclasses.replace(options, content_layers=(), edges=painting_edges(options.edges))
+    looked_at = dataclasses.replace(options, content_layers=(), edges=style_edges(options.edges))
     weights = network.weight_bytes_to_come(layer_names(options.style_layers))
     for style_size in style_sizes:
         with remedied("--size" if options.style_size is None else "--style-size", "a painting: "):

@@ -237,6 +237,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         raise ValueError(f"cannot write {str(arguments.output)!r}: a model's name ends in .onnx")
     check_writable(arguments.output)
     if kind_of(arguments.file) == "onnx":
+        read_onnx(arguments.file)  # a broken one is told as such
         raise ValueError(f"{arguments.file} is an ONNX file already: use it with --model")
     given = None if arguments.preprocessing is None else named_preprocessing(arguments.preprocessing)
     vgg = convert(arguments.file, arguments.output, given)

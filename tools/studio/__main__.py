@@ -12,7 +12,7 @@ from tools.cli.command_line import EXIT_INTERRUPTED, Parser, add_shared, given_n
 from tools.media.files import exclusive
 from tools.studio.networks import Networks
 from tools.studio.queue import Bell, Queue
-from tools.studio.server import Site, bottle_module, served
+from tools.studio.server import Site, bottle_module, server_on
 from tools.studio.shelf import Shelf
 
 NAME = "studio"
@@ -58,26 +58,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.quiet:
             tell(f"{NAME}: {line}")
 
-    bottle_module()  # before a folder is made
+    # What may be missing or taken, before a folder is made.
+    bottle_module()
     networks = Networks(arguments.model, arguments.cache, arguments.threads)
-    shelf, bell = Shelf(arguments.folder), Bell()
-    queue = Queue(shelf, networks, bell, say)
-    site = Site(shelf, networks, queue, bell, secrets.token_urlsafe(24))
-    with exclusive(shelf.folder / ".lock", f"another studio on {str(arguments.folder)!r}"):
-        server = served(site, arguments.port)
-        queue.open()
-        tell(f"{NAME}: open {site.address}")
-        say(f"pictures are kept in {arguments.folder}; Ctrl-C ends it")
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                server.serve_forever()
-        finally:
-            site.closing.set()
-            bell.ring()
-            server.server_close()
-            if queue.current is not None:
-                say("keeping the picture in hand as soon as its evaluation ends; Ctrl-C again gives it up")
-            queue.close()
+    with server_on(arguments.port) as server:
+        shelf, bell = Shelf(arguments.folder), Bell()
+        queue = Queue(shelf, networks, bell, say)
+        site = Site(shelf, networks, queue, bell, server.server_port, secrets.token_urlsafe(24))
+        server.set_app(site.app)
+        with exclusive(shelf.folder / ".lock", f"another studio on {str(arguments.folder)!r}"):
+            queue.open()
+            tell(f"{NAME}: open {site.address}")
+            say(f"pictures are kept in {arguments.folder}; Ctrl-C ends it")
+            try:
+                with contextlib.suppress(KeyboardInterrupt):
+                    server.serve_forever()
+            finally:
+                site.closing.set()
+                bell.ring()
+                server.server_close()
+                if queue.current is not None:
+                    say("keeping the picture in hand as soon as its evaluation ends; Ctrl-C again gives it up")
+                queue.close()
     return EXIT_INTERRUPTED
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tools.cli.command_line import describe
 from tools.cli.options import COLORS, Options
@@ -76,16 +76,17 @@ class Site:
     Parameters
     ----------
     shelf, networks, queue, bell : the studio.
+    port : that it is served on.
     token : whoever has it may use the page.
 
     Raises ValueError where bottle is missing.
     """
 
-    def __init__(self, shelf: Shelf, networks: Networks, queue: Queue, bell: Bell, token: str) -> None:
+    def __init__(self, shelf: Shelf, networks: Networks, queue: Queue, bell: Bell, port: int, token: str) -> None:
         bottle = bottle_module()
-        self.shelf, self.networks, self.queue, self.bell, self.token = shelf, networks, queue, bell, token
+        self.shelf, self.networks, self.queue, self.bell = shelf, networks, queue, bell
+        self.port, self.token = port, token
         self.closing = threading.Event()
-        self.port = 0
         self._bottle = bottle
         self.app = bottle.Bottle()
         self.app.install(self._guarded)
@@ -387,8 +388,8 @@ class _Handler(WSGIRequestHandler):
         """Print nothing."""
 
 
-def served(site: Site, port: int) -> WSGIServer:
-    """Return a server of a site; ``serve_forever`` serves it.
+def server_on(port: int) -> WSGIServer:
+    """Return a server that has its port; ``set_app`` tells it what to serve, and ``serve_forever`` does.
 
     Parameters
     ----------
@@ -397,9 +398,7 @@ def served(site: Site, port: int) -> WSGIServer:
     Raises ValueError for a port that is taken.
     """
     try:
-        server = make_server(HOST, port, site.app, _Server, _Handler)
+        return _Server((HOST, port), _Handler)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"cannot serve on port {port}: {reason}; choose another --port") from None
-    site.port = server.server_port
-    return server

@@ -28,6 +28,9 @@ ANSWER_SECONDS = 8.0
 SILENT_SECONDS = 20.0
 """A scheduler that does not answer for so long in the middle of the work is given up."""
 
+PROCESS_BYTES = 100_000_000
+"""What a worker's process takes up before it has a network: measured on Linux, Python 3.11."""
+
 Sharing = Callable[[str, Path], Any]
 """Takes a file's SHA-256 and path; returns what reaches ``make_cell`` as its path or its content."""
 

@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from engine.errors import ModelError
 from engine.load import load_network
 from engine.onnx.graph import load_graph
-from engine.onnx.reader import QUANTIZED, read_onnx
+from engine.onnx.reader import read_onnx
+from engine.onnx.translate.quantized import QUANTIZED
 from engine.vgg import KnownWeights, layer_hash
 from tests.engine import models
 from tests.engine.models import Builder

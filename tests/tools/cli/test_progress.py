@@ -114,6 +114,24 @@ def test_slow_work_gets_a_line_about_every_15_seconds():
     assert done == [15, 30, 45, 60]
 
 
+def test_what_is_not_going_to_be_done_is_no_speed():
+    stream, clock = io.StringIO(), Clock()
+    with Progress(300, "iterations", "sweep", stream=stream, clock=clock) as progress:
+        clock.now += 10
+        progress.update(100)
+        clock.now += 1
+        progress.shrink(100, "seed=2 failed")
+        clock.now += 4
+        progress.update(50)
+        clock.now += 5
+        progress.update(50)
+    assert stream.getvalue().splitlines() == [
+        "sweep: 100/300 iterations, 10 s, 20 s left",
+        "sweep: 150/200 iterations, 15 s, 5.0 s left",
+        "sweep: 200/200 iterations, 20 s",
+    ]
+
+
 def test_close_tells_where_work_stopped_once():
     stream, clock = io.StringIO(), Clock()
     progress = Progress(100, "iterations", "stylize", stream=stream, clock=clock)
@@ -224,6 +242,14 @@ def test_bar_on_a_terminal():
     assert "500/500 iterations" in last
     assert "left, loss 1.23e+04]" in last
     assert stream.getvalue().endswith("\n")
+
+
+def test_bar_of_a_total_that_shrinks():
+    stream = Terminal()
+    with Progress(300, "iterations", "sweep", stream=stream) as progress:
+        progress.update(100)
+        progress.shrink(200)
+    assert "100/100 iterations" in stream.getvalue().split("\r")[-1]
 
 
 def test_bar_scales_bytes_and_starts_where_a_resumed_download_does():

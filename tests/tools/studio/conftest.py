@@ -16,7 +16,7 @@ from tools.studio.networks import Networks
 from tools.studio.order import Order, order_from
 from tools.studio.queue import Bell, Queue
 from tools.studio.run import Run
-from tools.studio.server import Site, served
+from tools.studio.server import Site, server_on
 from tools.studio.shelf import Shelf
 
 SECONDS = 60.0
@@ -71,8 +71,10 @@ class Served:
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
-        self.site = Site(studio.shelf, studio.networks, studio.queue, studio.bell, "the-token")
-        self.server = served(self.site, 0)
+        self.server = server_on(0)
+        port = self.server.server_port
+        self.site = Site(studio.shelf, studio.networks, studio.queue, studio.bell, port, "the-token")
+        self.server.set_app(self.site.app)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
         studio.queue.open()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,6 +91,15 @@ def test_without_bottle_it_says_what_to_install(folder, cache, capsys, monkeypat
     monkeypatch.setitem(sys.modules, "bottle", None)
     _, errors = called(main, capsys, ["--folder", folder / "s"], 2)
     assert errors == "studio: the page is served with bottle, which is missing: pip install '.[studio]'\n"
+    assert not (folder / "s").exists()
+
+
+def test_where_its_port_is_taken_no_folder_is_made(folder, cache, capsys):
+    pytest.importorskip("bottle", reason="the page is served with bottle")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        _, errors = called(main, capsys, ["--folder", folder / "s", "--port", port], 2)
+    assert errors.startswith(f"studio: cannot serve on port {port}: ")
     assert not (folder / "s").exists()
 
 

@@ -302,6 +302,6 @@ def test_a_picture_that_fails_is_told_and_the_next_one_is_made(page):
 
 def test_a_taken_port_is_told_in_one_line(page):
     with pytest.raises(ValueError, match=r"^cannot serve on port \d+: .*; choose another --port$"):
-        module.served(page.site, page.site.port)
+        module.server_on(page.site.port)
     with pytest.raises(ValueError, match=r"^cannot serve on port 70000: "):
-        module.served(page.site, 70000)
+        module.server_on(70000)

@@ -224,6 +224,14 @@ def test_an_onnx_file_needs_no_conversion(onnx_route, tmp_path, call):
     assert "is an ONNX file already: use it with --model" in errors
 
 
+def test_a_broken_onnx_file_is_told_as_such(onnx_route, tmp_path, call):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(onnx_route.read_bytes()[:-100])
+    _, errors = call("convert", broken, "-o", tmp_path / "out.onnx", code=2)
+    assert re.fullmatch(r"models: \S+broken\.onnx[^\n]+\n", errors)
+    assert "already" not in errors
+
+
 def test_a_check_that_fails_writes_nothing(tmp_path):
     path = tmp_path / "unknown.safetensors"
     path.write_bytes(FORMATS["model.safetensors"]())
