@@ -6,8 +6,8 @@ A tile of 4x4 outputs reads a tile d of 6x6 inputs. With the one-dimensional tra
 
 for each pair of an input and an output channel. The sum over input channels moves inside the brackets, so that the
 element-wise product becomes 36 matrix products, one for each of the 6x6 places: 36 multiplications an input channel for
-16 outputs, where the definition takes 144. The transforms are matrix products too, first along one axis and then along
-the other, over a strip's tiles and channels at once.
+16 outputs, where the definition takes 144. The transforms are matrix products too, along one axis after the other:
+across tile by tile, where tiles overlap in memory, and down over all of a strip's tiles and channels at once.
 
 Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4; Toom-Cook interpolation
 for the matrices: Vincent et al., "On Improving the Numerical Stability of Winograd Convolutions" (2017). The points are
