@@ -49,7 +49,7 @@ def match_colors(
     >>> random = np.random.default_rng(0)
     >>> style, content = random.uniform(0, 100, (20, 30, 3)), random.uniform(80, 160, (40, 40, 3))
     >>> matched = match_colors(style, content)
-    >>> bool(np.allclose(matched.mean(axis=(0, 1)), photo.mean(axis=(0, 1)), atol=0.1))
+    >>> bool(np.allclose(matched.mean(axis=(0, 1)), content.mean(axis=(0, 1)), atol=0.1))
     True
     """
     if method not in METHODS:

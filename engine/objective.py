@@ -140,7 +140,7 @@ class Objective:
     >>> random = np.random.default_rng(0)
     >>> content, style = random.uniform(0, 255, (32, 40, 3)), random.uniform(0, 255, (24, 24, 3))
     >>> objective = Objective(network, content, style, style_layers={"conv1_1": 0.5, "conv2_1": 0.5})
-    >>> value, gradient = objective(photo)
+    >>> value, gradient = objective(content)
     >>> gradient.shape, gradient.dtype
     ((32, 40, 3), dtype('float64'))
     >>> objective.terms["content"]  # at the content image itself

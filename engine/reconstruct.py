@@ -52,9 +52,9 @@ def content_reconstruction(
     --------
     >>> from engine import load_network
     >>> network = load_network("tools/models/draft.onnx")
-    >>> photo = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
-    >>> job = content_reconstruction(network, photo, "conv1_1", Settings(seed=1, iterations=3))
-    >>> psnr(job.run().image, photo) > psnr(job.initial, photo)
+    >>> content = np.random.default_rng(0).uniform(0, 255, (32, 40, 3))
+    >>> job = content_reconstruction(network, content, "conv1_1", Settings(seed=1, iterations=3))
+    >>> psnr(job.run().image, content) > psnr(job.initial, content)
     True
     """
     settings = settings or Settings()
