@@ -41,7 +41,10 @@ class Browser:
                 raise RuntimeError(json.loads(error.read())["value"]["message"].splitlines()[0]) from None
 
     def go(self, address: str) -> None:
+        """Open a page; a browser that has only just begun says so before it is there."""
         self.do("POST", "/url", {"url": address})
+        there = "return location.href.startsWith(arguments[0]) && document.readyState === 'complete'"
+        self.until(there, address.partition("?")[0])
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Return what a script returns."""
