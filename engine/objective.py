@@ -176,6 +176,7 @@ class Objective:
         if edges != "zero" and waist is not None:
             raise ValueError(f"with the edges {edges!r} there is no waist: leave it out, or choose the edges zero")
         self._keep = None if keep is None else frozenset(keep)
+        self._arena = network.device.arena()
         self.content_weight = checked_weight("content_weight", content_weight)
         self.style_weight = checked_weight("style_weight", style_weight)
         self.content_layers = weighted_layers(content_layers, "content") if content is not None else {}
@@ -286,7 +287,7 @@ class Objective:
     def value(self, image: Array) -> Any:
         """Return the total loss without its gradient, in about half of a call's time; errors are those of a call."""
         image = self._checked_size(image)
-        with np.errstate(over="ignore", invalid="ignore"), self.device.computing():
+        with np.errstate(over="ignore", invalid="ignore"), self.device.computing(), self.device.reusing(self._arena):
             return self._finish(image, self._values(self._look(image)), 0)
 
     def without(self, layer: str) -> Objective:
@@ -311,7 +312,8 @@ class Objective:
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
-        with self.device.computing():  # what a term computes in NumPy does not depend on the number of threads either
+        # What a term computes in NumPy does not depend on the number of threads either.
+        with self.device.computing(), self.device.reusing(self._arena):
             seen = self._look(image)
             terms = self._values(seen)
             gradient = self._gradient(seen, self.summands)

@@ -25,10 +25,11 @@ def pad(threads: Threads, input: Array, pads: tuple[int, int, int, int], mode: s
     Source: ONNX Pad (opset 24).
     """
     rows, columns = _sources(input.shape, pads, mode)
-    output = np.zeros((len(rows), len(columns), input.shape[2]), input.dtype)
+    output = threads.empty((len(rows), len(columns), input.shape[2]), input.dtype)
     inside = columns >= 0
 
     def row(y: int) -> None:
+        output[y] = 0
         if rows[y] >= 0:
             output[y, inside] = input[rows[y], columns[inside]]
 
@@ -53,10 +54,11 @@ def pad_input_gradient(
     """
     rows, columns = _sources(input_shape, pads, mode)
     _, left, _, right = pads
-    gradient = np.zeros(input_shape, output_gradient.dtype)
+    gradient = threads.empty(input_shape, output_gradient.dtype)
     outer = [*range(left), *range(len(columns) - right, len(columns))]
 
     def row(y: int) -> None:
+        gradient[y] = 0
         # One after the other, so that the sums are the same at any number of threads.
         for from_row in np.flatnonzero(rows == y):
             taken = output_gradient[from_row]

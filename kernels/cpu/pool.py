@@ -31,7 +31,7 @@ def average_pool(threads: Threads, input: Array, window: Window, *, count_includ
     height, width, channels = input.shape
     rows, columns = output_size(window, height, width)
     weight = _mean_weights(window, height, width, count_include_pad).astype(input.real.dtype)
-    output = np.empty((rows, columns, channels), input.dtype)
+    output = threads.empty((rows, columns, channels), input.dtype)
 
     def strip(bounds: tuple[int, int]) -> None:
         part = output[slice(*bounds)]
@@ -61,12 +61,13 @@ def average_pool_input_gradient(
     """
     height, width, channels = input_shape
     weight = _mean_weights(window, height, width, count_include_pad).astype(output_gradient.real.dtype)
-    gradient = np.zeros(input_shape, output_gradient.dtype)
+    gradient = threads.empty(input_shape, output_gradient.dtype)
     rows = len(output_gradient)
 
     def strip(bounds: tuple[int, int]) -> None:
         first, last = _outputs_reaching(window, (height, width), bounds, rows)
         shared = output_gradient[first:last] * weight[first:last, :, None]
+        gradient[slice(*bounds)] = 0
         for _, (target, source) in _tap_slices(window, (height, width), (first, last), bounds):
             gradient[target] += shared[source]
 
@@ -88,7 +89,8 @@ def average_pool_of_relu(threads: Threads, input: Array, window: Window) -> tupl
     signs : (H', W', C), uint8: bit t is set where tap t, row by row, is positive.
     """
     output = average_pool(threads, input, window)
-    signs = np.zeros(output.shape, np.uint8)
+    signs = threads.empty(output.shape, np.uint8)
+    signs[...] = 0
     for tap, values in enumerate(_taps_of(input, output.shape, window)):
         signs |= (values > 0).astype(np.uint8) << tap
     return output, signs
@@ -140,8 +142,8 @@ def max_pool(threads: Threads, input: Array, window: Window) -> tuple[Array, Arr
     """
     height, width, channels = input.shape
     rows, columns = output_size(window, height, width)
-    output = np.empty((rows, columns, channels), input.dtype)
-    winners = np.empty(output.shape, np.min_scalar_type(len(window.taps) - 1))
+    output = threads.empty((rows, columns, channels), input.dtype)
+    winners = threads.empty(output.shape, np.min_scalar_type(len(window.taps) - 1))
 
     def strip(bounds: tuple[int, int]) -> None:
         best, winner = output[slice(*bounds)], winners[slice(*bounds)]
@@ -168,12 +170,13 @@ def max_pool_input_gradient(
     input_shape : the input's (H, W, C).
     """
     height, width, channels = input_shape
-    gradient = np.zeros(input_shape, output_gradient.dtype)
+    gradient = threads.empty(input_shape, output_gradient.dtype)
     rows = len(output_gradient)
 
     def strip(bounds: tuple[int, int]) -> None:
         first, last = _outputs_reaching(window, (height, width), bounds, rows)
         part, winner = output_gradient[first:last], winners[first:last]
+        gradient[slice(*bounds)] = 0
         for tap, (target, source) in _tap_slices(window, (height, width), (first, last), bounds):
             gradient[target] += part[source] * (winner[source] == tap)
 

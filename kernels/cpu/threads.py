@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
+from kernels.cpu.arena import Arena
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -159,6 +161,26 @@ class Threads:
         if name not in held or held[name].size < size:
             held[name] = np.empty(size, np.uint8)
         return held[name][:size].view(dtype).reshape(shape)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return a new array with undefined values."""
+        arena: Arena | None = getattr(self._within, "arena", None)
+        return np.empty(shape, dtype) if arena is None else arena.empty(shape, dtype)
+
+    @staticmethod
+    def arena() -> Arena:
+        """Return what ``reusing`` takes."""
+        return Arena()
+
+    @contextlib.contextmanager
+    def reusing(self, arena: Arena | None) -> Iterator[None]:
+        """While this is open, the calling thread's new activations and gradients lie in an arena, if there is one."""
+        before = getattr(self._within, "arena", None)
+        self._within.arena = arena
+        try:
+            yield
+        finally:
+            self._within.arena = before
 
     @staticmethod
     def computing() -> contextlib.AbstractContextManager[None]:

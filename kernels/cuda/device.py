@@ -104,6 +104,15 @@ class Cuda(Launcher):
         """Nothing has to hold while kernels run."""
         return contextlib.nullcontext()
 
+    @staticmethod
+    def arena() -> None:
+        """Return what ``reusing`` takes."""
+
+    @staticmethod
+    def reusing(arena: object) -> contextlib.AbstractContextManager[None]:
+        """CuPy keeps the memory of arrays as it is."""
+        return contextlib.nullcontext()
+
     def put_parameter(self, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
         """Return a bias, scale or shift on the GPU, in float32 whatever the activations are; itself if it is there."""
         return array if self.holds(array) else self.put(array.astype(np.float32))

@@ -10,6 +10,7 @@ from engine.load import load_network
 from engine.objective import Objective
 from engine.selection import PAPER_CONTENT_LAYERS, PAPER_STYLE_LAYERS
 from engine.view import View
+from kernels.cpu.arena import Arena
 from tests.engine import models
 
 BLOCKS = models.parameters((2, 2, 2))
@@ -400,6 +401,30 @@ def test_without_a_photograph_the_image_may_have_any_size(load):
     objective = make(load(), **SETTINGS["style alone"])
     for image in (IMAGE, OTHER):
         assert objective(image)[1].shape == image.shape
+
+
+# ---- memory kept from one evaluation for the next ----
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+@pytest.mark.parametrize("more", [{}, {"piece": (8, 12)}], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("name", ["content and style", "both kinds on all layers", "style alone"])
+def test_evaluations_in_the_same_memory_have_the_same_bits(name, more, pooling, load):
+    images = [IMAGE, CONTENT, IMAGE + 1]
+    expected = [make(load("float32", pooling), **SETTINGS[name], **more)(image) for image in images]
+    objective = make(load("float32", pooling), **SETTINGS[name], **more)
+    objective._arena = Arena(worthwhile=0)
+    objective.value(IMAGE)
+    found = [objective(image) for image in images]
+    assert objective._arena._block.size > 0
+    for (value, gradient), (expected_value, expected_gradient) in zip(found, expected, strict=True):
+        assert value == expected_value
+        assert (gradient == expected_gradient).all()
+
+
+def test_objectives_with_fewer_terms_share_the_memory(load):
+    objective = make(load(), **SETTINGS["content and style"])
+    assert objective.without("conv3_1")._arena is objective._arena
 
 
 # ---- values that are not finite ----

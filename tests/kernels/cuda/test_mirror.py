@@ -31,7 +31,8 @@ def test_the_names_are_the_same():
 
 
 @pytest.mark.parametrize(
-    "name", sorted(kernels_of(Cuda) | {"put", "fetch", "holds", "empty", "put_parameter", "computing"})
+    "name",
+    sorted(kernels_of(Cuda) | {"put", "fetch", "holds", "empty", "put_parameter", "computing", "arena", "reusing"}),
 )
 def test_the_signatures_are_the_same(name, emulator):
     ours, theirs = (inspect.signature(getattr(device, name)) for device in (emulator.device, cpu))
