@@ -23,7 +23,7 @@ Flags = NDArray[np.uint8]
 # Values a strip: long enough to be worth the dozens of calls for it, and the threads' turns at the interpreter lock.
 _STRIP = 1 << 16
 # Values a piece of an inner product, see _products.
-_PIECE = 1 << 9
+_PIECE = 1 << 10
 
 
 def line_step(threads: Threads, image: Image, direction: Vectors, length: float, bounds: tuple[float, float]) -> Image:
