@@ -7,10 +7,7 @@ import contextlib
 import http.client
 import os
 import re
-import socket
-import ssl
 import stat
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -18,10 +15,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from tools.cli.disk import check_space
 from tools.media.files import byte_count, check_writable, digest_of, exclusive
+from tools.models.connection import LostError, RefusedError, opened, read_some
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait before each further try at the same address."""
@@ -87,14 +84,6 @@ class RemoteFile:
                 usable = False
             if not usable:
                 raise ValueError(f"address {number} of {self.name} is not of the form http(s)://host/path")
-
-
-class _LostError(Exception):
-    """A try ended early; another may do better."""
-
-
-class _RefusedError(Exception):
-    """An address does not have the file; trying it again does not help."""
 
 
 class _RangeError(Exception):
@@ -185,7 +174,7 @@ def _fetch(
     for url in remote.urls:
         try:
             _fetch_from(url, remote, part, progress, timeout, sleep)
-        except _RefusedError as failure:
+        except RefusedError as failure:
             failures.append(f"{_shown(url)}: {failure}")
         else:
             return
@@ -206,7 +195,7 @@ def _fetch_from(
     timeout: float,
     sleep: Callable[[float], object],
 ) -> None:
-    """Complete ``part`` from one address; raise _RefusedError if that cannot be done."""
+    """Complete ``part`` from one address; raise RefusedError if that cannot be done."""
     tries = 0
     furthest = _present(part)
     resume = True
@@ -221,12 +210,12 @@ def _fetch_from(
         except _RangeError:
             resume = False
             continue
-        except _LostError as failure:
+        except LostError as failure:
             if _present(part) >= furthest + _PROGRESS:
                 furthest = _present(part)
                 tries = 0
             if tries == len(PAUSES):
-                raise _RefusedError(f"{failure}, {tries + 1} tries") from None
+                raise RefusedError(f"{failure}, {tries + 1} tries") from None
             sleep(PAUSES[tries])
             tries += 1
             # Where the server refused to continue, what it has sent since then is its own and can be continued.
@@ -237,7 +226,7 @@ def _fetch_from(
             return
         part.unlink()
         if all_from_here:
-            raise _RefusedError(f"it sends something else: {difference}")
+            raise RefusedError(f"it sends something else: {difference}")
         # The beginning came from an earlier run or another address: this address may well have the right file.
 
 
@@ -258,18 +247,16 @@ def _request(url: str, remote: RemoteFile, present: int, timeout: float) -> tupl
         # Unredirected: the host that a redirect leads to must not learn the password.
         request.add_unredirected_header("Authorization", f"Basic {token}")
     try:
-        response = _opener().open(request, timeout=timeout)
+        response = opened(request, timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and present:
             raise _RangeError from None
         if 300 <= error.code < 400:
             # urllib's own text holds the address redirected to, which may be signed.
-            raise _RefusedError("it redirects in a circle or to something other than http(s)") from None
+            raise RefusedError("it redirects in a circle or to something other than http(s)") from None
         message = f"{error.code} {http.client.responses.get(error.code, 'error')}"
-        raise (_LostError(message) if error.code in _PASSING else _RefusedError(message)) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        _raise_failure(error, timeout)
+        raise (LostError(message) if error.code in _PASSING else RefusedError(message)) from None
     try:
         return response, _start(response, remote, present)
     except BaseException:
@@ -281,21 +268,19 @@ def _start(response: http.client.HTTPResponse, remote: RemoteFile, present: int)
     """Return the byte that a response starts at."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise _RefusedError("it sends compressed data although the plain file was asked for")
+        raise RefusedError("it sends compressed data although the plain file was asked for")
     if response.status == 206 and present:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if match is None:
             raise _RangeError
         first, last = int(match[1]), int(match[2])
         if match[3] != "*" and int(match[3]) != remote.size:
-            raise _RefusedError(
-                f"it has a file of {_exactly(int(match[3]))} where {_exactly(remote.size)} are expected"
-            )
+            raise RefusedError(f"it has a file of {_exactly(int(match[3]))} where {_exactly(remote.size)} are expected")
         if first != present or last >= remote.size or response.length not in (None, last - first + 1):
             raise _RangeError
         return present
     if response.status != 200:
-        raise _RefusedError(
+        raise RefusedError(
             f"unexpected answer {response.status} {http.client.responses.get(response.status, '')}".rstrip()
         )
     return 0
@@ -313,19 +298,19 @@ def _receive(
     length = response.length
     if start == 0 and length not in (None, remote.size):
         # Nothing is written: what ``part`` holds may still be continued from another address.
-        head = _read(response, _HEAD, timeout)
-        raise _RefusedError(f"it sends {_kind(head) or 'a file'} of {_exactly(length)}, not {_exactly(remote.size)}")
+        head = read_some(response, _HEAD, timeout)
+        raise RefusedError(f"it sends {_kind(head) or 'a file'} of {_exactly(length)}, not {_exactly(remote.size)}")
     done = start
     if progress is not None:
         progress(done, remote.size)
     since, then = time.monotonic(), done
     # Unbuffered: nothing is left to be written, and to fail a second time, when the file is closed.
     with part.open("ab" if start else "wb", buffering=0) as file:
-        while chunk := _read(response, _CHUNK, timeout):
+        while chunk := read_some(response, _CHUNK, timeout):
             if done + len(chunk) > remote.size:
                 # Emptied, or the next address would continue it.
                 file.truncate(0)
-                raise _RefusedError(f"it sends more than the expected {_exactly(remote.size)}")
+                raise RefusedError(f"it sends more than the expected {_exactly(remote.size)}")
             with _naming(part):
                 rest = memoryview(chunk)
                 while rest:
@@ -336,7 +321,7 @@ def _receive(
             # A server that sends a byte now and then is never silent, and never done.
             if (passed := time.monotonic() - since) > timeout:
                 if done < remote.size and done - then < SLOWEST * passed:
-                    raise _LostError(f"only {_exactly(done - then)} in {passed:.0f} s")
+                    raise LostError(f"only {_exactly(done - then)} in {passed:.0f} s")
                 since, then = time.monotonic(), done
         if done == remote.size:
             with _naming(part):
@@ -346,8 +331,8 @@ def _receive(
         # Without a length the end of the connection is the only sign of the end, unless the body came in chunks.
         if start == 0 and length is None and (response.chunked or kind):
             part.unlink()
-            raise _RefusedError(f"it sends {kind or 'a file'} of {_exactly(done)}, not {_exactly(remote.size)}")
-        raise _LostError(f"connection lost after {byte_count(done)} of {byte_count(remote.size)}")
+            raise RefusedError(f"it sends {kind or 'a file'} of {_exactly(done)}, not {_exactly(remote.size)}")
+        raise LostError(f"connection lost after {byte_count(done)} of {byte_count(remote.size)}")
 
 
 @contextlib.contextmanager
@@ -357,108 +342,6 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _read(response: http.client.HTTPResponse, count: int, timeout: float) -> bytes:
-    try:
-        # read1, not read: it hands over what has arrived, so that a break loses nothing.
-        return response.read1(count)
-    except (OSError, http.client.HTTPException) as error:
-        _raise_failure(error, timeout)
-
-
-def _raise_failure(error: BaseException, timeout: float) -> NoReturn:
-    """Raise _LostError or _RefusedError for what urllib raised; the text never holds an address."""
-    while isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        error = error.reason
-    if isinstance(error, TimeoutError):
-        raise _LostError(f"no answer within {timeout:g} s") from None
-    if isinstance(error, ssl.SSLCertVerificationError):
-        raise _RefusedError(f"its certificate is not trusted, {error.verify_message}") from None
-    if isinstance(error, ssl.SSLError):
-        reason = (error.reason or "unknown reason").replace("_", " ").lower()
-        raise _LostError(f"secure connection failed, {reason}") from None
-    if isinstance(error, socket.gaierror):
-        raise _LostError("its host name cannot be resolved") from None
-    if isinstance(error, ConnectionRefusedError):
-        raise _LostError("connection refused") from None
-    if isinstance(error, (ConnectionError, http.client.IncompleteRead)):
-        raise _LostError("connection lost") from None
-    if isinstance(error, http.client.BadStatusLine):
-        raise _LostError("its answer is not HTTP") from None
-    if isinstance(error, urllib.error.URLError):
-        raise _RefusedError(_one_line(str(error.reason))) from None
-    if isinstance(error, OSError):
-        raise _LostError(_one_line(error.strerror or str(error))) from None
-    if isinstance(error, http.client.InvalidURL) or not isinstance(error, http.client.HTTPException):
-        raise _RefusedError("the address is not valid") from None
-    raise _LostError(f"its answer is not proper HTTP, {type(error).__name__}") from None
-
-
-class _Watched(http.client.HTTPConnection):
-    """A connection whose answer has to be there, with its headers, before the time for a silence is over."""
-
-    def connect(self) -> None:
-        with self._watched():
-            super().connect()
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        with self._watched():
-            return super().getresponse()
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        late = threading.Event()
-
-        def cut() -> None:
-            late.set()
-            if self.sock is not None:
-                with contextlib.suppress(OSError):
-                    self.sock.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(self.timeout or 0, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (OSError, http.client.HTTPException):
-            if late.is_set():
-                raise TimeoutError from None
-            raise
-        finally:
-            timer.cancel()
-        if late.is_set():
-            raise TimeoutError
-
-
-class _WatchedSecure(_Watched, http.client.HTTPSConnection):
-    pass
-
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Watched, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_WatchedSecure, req)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return urllib's usual opener without ftp:, file: and data:, to which a redirect or a mirror could lead."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        _Http(),
-        _Https(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
 
 
 def _complete_already(part: Path, remote: RemoteFile, progress: Report | None) -> bool:
@@ -522,7 +405,3 @@ def _shown(url: str) -> str:
     """Return an address without name, password and query, any of which may be secret."""
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
