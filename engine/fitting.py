@@ -12,7 +12,7 @@ from engine.optimize import usual_history
 from engine.pieces import Cutter
 from engine.plan import Plan
 from engine.selection import layer_names, used_statistics
-from engine.statistics import SHIFT
+from engine.statistics import positions_ahead
 from engine.stylize import AnySettings, Settings, memory_beside, optimizer_is_elsewhere, replays
 from kernels import Cpu
 from kernels.cpu.transport import transport_bytes
@@ -159,7 +159,7 @@ class _Search:
     def _cuts(self) -> list[_Cut]:
         """Without a waist first, then with the waists from the image upwards."""
         network, settings, layers = self._network, self._settings, self._layers
-        ahead = dict.fromkeys(layer_names(settings.style_layers), SHIFT) if _looks_ahead(settings) else {}
+        ahead = positions_ahead(layer_names(settings.style_layers), used_statistics(settings.style_statistics))
         work = network.multiply_adds(*self._image[:2], layers)
         cuts = [_Cut(network, network.cutter(self._image, layers, settings.edges, ahead), 1.0)]
         for waist in network.layers if self._with_waist else ():
@@ -301,10 +301,6 @@ class _Cut:
 def _length(size: int, count: int, stride: int) -> int:
     """Return the length of ``count`` parts about as long as each other, a multiple of the stride."""
     return math.ceil(size / count / stride) * stride
-
-
-def _looks_ahead(settings: Settings) -> bool:
-    return "shifted" in used_statistics(settings.style_statistics)
 
 
 def _layers(settings: Settings) -> list[str]:

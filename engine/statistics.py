@@ -25,6 +25,7 @@ The sixth, ``"sliced"``, sorts the features: see ``engine/sliced.py``.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -241,6 +242,11 @@ def pairs_of(counts: Matrix, direction: str, begins: tuple[int, ...] | None = No
         weights[:, begins[1] :] = 0
     offset = SHIFT if direction == "right" else SHIFT * counts.shape[1]
     return Pairs(offset, weights, float(weights.sum()))
+
+
+def positions_ahead(layers: Iterable[str], statistics: Collection[str]) -> dict[str, int]:
+    """Return by how many rows and columns statistics look at layers beyond a piece's own positions, where they do."""
+    return dict.fromkeys(layers, SHIFT) if "shifted" in statistics else {}
 
 
 def shifted_loss(S: Matrix, S_a: Matrix) -> Number:

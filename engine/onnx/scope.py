@@ -37,6 +37,8 @@ class Scope:
 
     Attributes
     ----------
+    input : the image's name.
+    sides : height and width of the image where the file fixes them, else 0.
     nodes : the engine's, so far.
     views : by the file's names.
     constants : what follows from the file alone.
