@@ -30,7 +30,7 @@ from engine.selection import (
     weighted_layers,
 )
 from engine.stages import Passes, Stage
-from engine.statistics import SHIFT
+from engine.statistics import positions_ahead
 from engine.targets import StyleParts, Styles, content_terms, region_terms, style_terms
 from engine.terms import (
     VARIATION_UNIT,
@@ -176,7 +176,8 @@ class Objective:
         if edges != "zero" and waist is not None:
             raise ValueError(f"with the edges {edges!r} there is no waist: leave it out, or choose the edges zero")
         self._keep = None if keep is None else frozenset(keep)
-        self._arena = network.device.arena()
+        # In pieces it is memory that counts: what an arena keeps is not there for the arrays of another stage.
+        self._arena = network.device.arena() if piece is None else None
         self.content_weight = checked_weight("content_weight", content_weight)
         self.style_weight = checked_weight("style_weight", style_weight)
         self.content_layers = weighted_layers(content_layers, "content") if content is not None else {}
@@ -184,8 +185,7 @@ class Objective:
             raise ValueError("give one style for the whole picture, or regions with styles of their own, not both")
         self.style_layers = weighted_layers(style_layers, "style") if style is not None or regions else {}
         parts = StyleParts(self.style_layers, used_statistics(style_statistics))
-        ahead = dict.fromkeys(parts.layers, SHIFT) if "shifted" in parts.statistics else {}
-        self._passes = Passes(network, edges, piece, waist, ahead)
+        self._passes = Passes(network, edges, piece, waist, positions_ahead(parts.layers, parts.statistics))
         further = list(further_terms)
         layers = network.checked([*self.content_layers, *self.style_layers, *_layers_of(further)])
         if piece not in (None, (None, None)) and parts.layers and "sliced" in parts.statistics:
@@ -309,6 +309,11 @@ class Objective:
     def _begin_anew(self) -> None:
         self.terms, self.evaluations = self._by_kind(), 0
         self._stages = self._replay = None
+
+    def _give_back(self) -> None:
+        """Let go of the memory of evaluations before something that takes more, or less."""
+        if self._arena is not None:
+            self._arena.give_back()
 
     def _launch(self, image: Array) -> Evaluation:
         """Do an evaluation's work; on a GPU, launch it."""
@@ -483,6 +488,7 @@ class Objective:
     def standing(self, image: Array) -> Standing:
         """Return how the terms stand at an image: their values and ``gradient_norms``, in the time of the norms."""
         norms = self._by_kind()
+        self._give_back()
         with self.device.computing():
             seen = self._look(self._checked_size(image))
             terms, _ = self._fetched(self._values(seen))
@@ -543,6 +549,7 @@ class Objective:
             if not where and device.numbers([device.count_not_finite(array)])[0]:
                 where.append(f"{label} ({direction} pass)")
 
+        self._give_back()
         with np.errstate(all="ignore"):
             seen = self._look(image, observe=partial(observe, "forward"))
             if not where:

@@ -20,7 +20,7 @@ def affine(threads: Threads, input: Array, scale: Array, shift: Array) -> Array:
     input : (H, W, C).
     scale, shift : (C,), of the input's dtype.
     """
-    output = threads.empty(input.shape, input.dtype)
+    output = threads.output(input.shape, input.dtype)
 
     def row(y: int) -> None:
         np.multiply(input[y], scale, out=output[y])
@@ -32,7 +32,7 @@ def affine(threads: Threads, input: Array, scale: Array, shift: Array) -> Array:
 
 def affine_input_gradient(threads: Threads, output_gradient: Array, scale: Array) -> Array:
     """Return the gradient with respect to the input, ``scale * output_gradient``, of shape (H, W, C)."""
-    gradient = threads.empty(output_gradient.shape, output_gradient.dtype)
+    gradient = threads.output(output_gradient.shape, output_gradient.dtype)
 
     def row(y: int) -> None:
         np.multiply(output_gradient[y], scale, out=gradient[y])

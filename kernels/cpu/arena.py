@@ -42,6 +42,11 @@ class Arena:
         self._freed: deque[int] = deque()
         self._lock = threading.Lock()
 
+    def give_back(self) -> None:
+        """Let go of the block, as soon as nobody holds an array in it; there is one again with the next array."""
+        with self._lock:
+            self._block = np.empty(0, np.uint8)
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return a new array with undefined values."""
         dtype = np.dtype(dtype)

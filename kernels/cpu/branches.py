@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 def add(threads: Threads, inputs: Sequence[Array]) -> Array:
     """Return the sum of arrays of one shape and dtype, added in their order, as a new array."""
-    output = threads.empty(inputs[0].shape, inputs[0].dtype)
+    output = threads.output(inputs[0].shape, inputs[0].dtype)
 
     def row(y: int) -> None:
         output[y] = inputs[0][y]
@@ -35,7 +35,7 @@ def concat(threads: Threads, inputs: Sequence[Array]) -> Array:
     """Return the channels of all ``inputs``, (H, W, C) each, one behind the other."""
     height, width, _ = inputs[0].shape
     channels = [one.shape[2] for one in inputs]
-    output = threads.empty((height, width, sum(channels)), inputs[0].dtype)
+    output = threads.output((height, width, sum(channels)), inputs[0].dtype)
     parts = _parts(channels)
 
     def row(y: int) -> None:

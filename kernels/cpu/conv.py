@@ -60,7 +60,7 @@ def conv(
     per_group, kernels = channels // group, weight.shape[3] // group
     matrix = weight.reshape(taps * per_group, -1)
     planes = per_group <= _FEW_CHANNELS and taps > 1
-    output = threads.empty((rows, columns, weight.shape[3]), input.dtype)
+    output = threads.output((rows, columns, weight.shape[3]), input.dtype)
 
     def strip(block: tuple[int, int, int, int]) -> None:
         y0, y1, x0, x1 = block
@@ -173,7 +173,7 @@ def _scattered_gradient(
     top, left = resolved_pads(window, height, width)[:2]
     taps, per_group, kernels = len(window.taps), channels // group, filters // group
     matrix = weight.reshape(taps * per_group, filters)
-    gradient = threads.empty(input_shape, output_gradient.dtype)
+    gradient = threads.output(input_shape, output_gradient.dtype)
     (stride_y, stride_x), (dilation_y, dilation_x) = window.strides, window.dilations
 
     def strip(bounds: tuple[int, int]) -> None:

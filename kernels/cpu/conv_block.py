@@ -50,8 +50,8 @@ def conv_block(
     filters = transformed.shape[2]
     rows, columns = input.shape[0] + pads[0] + pads[2] - 2, input.shape[1] + pads[1] + pads[3] - 2
     shape = (rows // POOL, columns // POOL) if pool else (rows, columns)
-    output = threads.empty((*shape, filters), input.dtype)
-    mask = threads.empty((rows, columns, filters // 8), np.uint8) if keep_mask else None
+    output = threads.output((*shape, filters), input.dtype)
+    mask = threads.output((rows, columns, filters // 8), np.uint8) if keep_mask else None
 
     def load(down: slice, along: slice, out: Array) -> None:
         np.copyto(out, input[down, along])
@@ -107,7 +107,7 @@ def conv_block_input_gradient(
     channels = transformed.shape[1]
     mirrored = (2 - pads[0], 2 - pads[1], 2 - pads[2], 2 - pads[3])
     height, width = size[0] + 2 - pads[0] - pads[2], size[1] + 2 - pads[1] - pads[3]
-    gradient = threads.empty((height, width, channels), output_gradient.dtype)
+    gradient = threads.output((height, width, channels), output_gradient.dtype)
 
     def load(down: slice, along: slice, out: Array) -> None:
         if pool:

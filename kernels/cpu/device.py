@@ -111,6 +111,11 @@ class Cpu(Threads):
         return isinstance(array, np.ndarray)
 
     @staticmethod
+    def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return a new array with undefined values."""
+        return np.empty(shape, dtype)
+
+    @staticmethod
     def put(array: Array) -> Array:
         """Return the array itself."""
         return array

@@ -67,7 +67,7 @@ def gram_product(
     """
     rows = features.reshape(-1, features.shape[-1])
     right = (matrix * factor).T.astype(features.dtype, copy=False)
-    product = threads.empty(features.shape, features.dtype) if add_to is None else add_to
+    product = threads.output(features.shape, features.dtype) if add_to is None else add_to
     flat = product.reshape(rows.shape, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:

@@ -25,7 +25,7 @@ def pad(threads: Threads, input: Array, pads: tuple[int, int, int, int], mode: s
     Source: ONNX Pad (opset 24).
     """
     rows, columns = _sources(input.shape, pads, mode)
-    output = threads.empty((len(rows), len(columns), input.shape[2]), input.dtype)
+    output = threads.output((len(rows), len(columns), input.shape[2]), input.dtype)
     inside = columns >= 0
 
     def row(y: int) -> None:
@@ -54,7 +54,7 @@ def pad_input_gradient(
     """
     rows, columns = _sources(input_shape, pads, mode)
     _, left, _, right = pads
-    gradient = threads.empty(input_shape, output_gradient.dtype)
+    gradient = threads.output(input_shape, output_gradient.dtype)
     outer = [*range(left), *range(len(columns) - right, len(columns))]
 
     def row(y: int) -> None:

@@ -31,7 +31,7 @@ def average_pool(threads: Threads, input: Array, window: Window, *, count_includ
     height, width, channels = input.shape
     rows, columns = output_size(window, height, width)
     weight = _mean_weights(window, height, width, count_include_pad).astype(input.real.dtype)
-    output = threads.empty((rows, columns, channels), input.dtype)
+    output = threads.output((rows, columns, channels), input.dtype)
 
     def strip(bounds: tuple[int, int]) -> None:
         part = output[slice(*bounds)]
@@ -61,7 +61,7 @@ def average_pool_input_gradient(
     """
     height, width, channels = input_shape
     weight = _mean_weights(window, height, width, count_include_pad).astype(output_gradient.real.dtype)
-    gradient = threads.empty(input_shape, output_gradient.dtype)
+    gradient = threads.output(input_shape, output_gradient.dtype)
     rows = len(output_gradient)
 
     def strip(bounds: tuple[int, int]) -> None:
@@ -89,7 +89,7 @@ def average_pool_of_relu(threads: Threads, input: Array, window: Window) -> tupl
     signs : (H', W', C), uint8: bit t is set where tap t, row by row, is positive.
     """
     output = average_pool(threads, input, window)
-    signs = threads.empty(output.shape, np.uint8)
+    signs = threads.output(output.shape, np.uint8)
     signs[...] = 0
     for tap, values in enumerate(_taps_of(input, output.shape, window)):
         signs |= (values > 0).astype(np.uint8) << tap
@@ -142,8 +142,8 @@ def max_pool(threads: Threads, input: Array, window: Window) -> tuple[Array, Arr
     """
     height, width, channels = input.shape
     rows, columns = output_size(window, height, width)
-    output = threads.empty((rows, columns, channels), input.dtype)
-    winners = threads.empty(output.shape, np.min_scalar_type(len(window.taps) - 1))
+    output = threads.output((rows, columns, channels), input.dtype)
+    winners = threads.output(output.shape, np.min_scalar_type(len(window.taps) - 1))
 
     def strip(bounds: tuple[int, int]) -> None:
         best, winner = output[slice(*bounds)], winners[slice(*bounds)]
@@ -170,7 +170,7 @@ def max_pool_input_gradient(
     input_shape : the input's (H, W, C).
     """
     height, width, channels = input_shape
-    gradient = threads.empty(input_shape, output_gradient.dtype)
+    gradient = threads.output(input_shape, output_gradient.dtype)
     rows = len(output_gradient)
 
     def strip(bounds: tuple[int, int]) -> None:

@@ -26,7 +26,7 @@ def weigh_positions(threads: Threads, input: Array, weights: NDArray[np.floating
     input : (H, W, C).
     weights : (H, W).
     """
-    output = threads.empty(input.shape, input.dtype)
+    output = threads.output(input.shape, input.dtype)
     factors = weights.astype(input.real.dtype)[..., None]
 
     def row(y: int) -> None:

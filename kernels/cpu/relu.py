@@ -26,7 +26,7 @@ def relu(threads: Threads, input: Array, *, out: Array | None = None) -> Array:
 
     Source: ONNX Relu (opset 14).
     """
-    output = threads.empty(input.shape, input.dtype) if out is None else out
+    output = threads.output(input.shape, input.dtype) if out is None else out
     flat, flat_output = input.reshape(-1), output.reshape(-1, copy=False)
 
     def strip(bounds: tuple[int, int]) -> None:
@@ -49,7 +49,7 @@ def rectify(input: Array, output: Array) -> None:
 def relu_mask(threads: Threads, output: Array) -> NDArray[np.uint8]:
     """Return where the ReLU's output is positive, one bit a value, in order: all that the input gradient needs."""
     flat = output.reshape(-1)
-    bits = threads.empty((-(-flat.size // 8),), np.uint8)
+    bits = threads.output((-(-flat.size // 8),), np.uint8)
 
     def strip(bounds: tuple[int, int]) -> None:
         start, stop = bounds
@@ -72,7 +72,7 @@ def relu_input_gradient(
     output_or_mask : the ReLU's output (same shape), or its mask from ``relu_mask`` (uint8).
     out : where to write, C-contiguous; may be ``output_gradient`` itself.
     """
-    result = threads.empty(output_gradient.shape, output_gradient.dtype) if out is None else out
+    result = threads.output(output_gradient.shape, output_gradient.dtype) if out is None else out
     gradient, kept = output_gradient.reshape(-1), output_or_mask.reshape(-1)
     flat_result = result.reshape(-1, copy=False)
 

@@ -162,8 +162,8 @@ class Threads:
             held[name] = np.empty(size, np.uint8)
         return held[name][:size].view(dtype).reshape(shape)
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return a new array with undefined values."""
+    def output(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return a new array with undefined values for what a kernel returns, an activation or its gradient."""
         arena: Arena | None = getattr(self._within, "arena", None)
         return np.empty(shape, dtype) if arena is None else arena.empty(shape, dtype)
 
@@ -174,7 +174,7 @@ class Threads:
 
     @contextlib.contextmanager
     def reusing(self, arena: Arena | None) -> Iterator[None]:
-        """While this is open, the calling thread's new activations and gradients lie in an arena, if there is one."""
+        """While this is open, what kernels return to the calling thread lies in an arena, if there is one."""
         before = getattr(self._within, "arena", None)
         self._within.arena = arena
         try:

@@ -407,16 +407,19 @@ def test_without_a_photograph_the_image_may_have_any_size(load):
 
 
 @pytest.mark.parametrize("pooling", ["average", "max"])
-@pytest.mark.parametrize("more", [{}, {"piece": (8, 12)}], ids=["whole", "in pieces"])
 @pytest.mark.parametrize("name", ["content and style", "both kinds on all layers", "style alone"])
-def test_evaluations_in_the_same_memory_have_the_same_bits(name, more, pooling, load):
+def test_evaluations_in_the_same_memory_have_the_same_bits(name, pooling, load):
     images = [IMAGE, CONTENT, IMAGE + 1]
-    expected = [make(load("float32", pooling), **SETTINGS[name], **more)(image) for image in images]
-    objective = make(load("float32", pooling), **SETTINGS[name], **more)
+    expected = [make(load("float32", pooling), **SETTINGS[name])(image) for image in images]
+    objective = make(load("float32", pooling), **SETTINGS[name])
     objective._arena = Arena(worthwhile=0)
     objective.value(IMAGE)
     found = [objective(image) for image in images]
     assert objective._arena._block.size > 0
+    objective.standing(IMAGE)  # takes memory of its own
+    assert objective._arena._block.size == 0
+    found.append(objective(images[0]))
+    expected.append(expected[0])
     for (value, gradient), (expected_value, expected_gradient) in zip(found, expected, strict=True):
         assert value == expected_value
         assert (gradient == expected_gradient).all()
@@ -424,7 +427,11 @@ def test_evaluations_in_the_same_memory_have_the_same_bits(name, more, pooling, 
 
 def test_objectives_with_fewer_terms_share_the_memory(load):
     objective = make(load(), **SETTINGS["content and style"])
-    assert objective.without("conv3_1")._arena is objective._arena
+    assert objective.without("conv3_1")._arena is objective._arena is not None
+
+
+def test_in_pieces_no_memory_is_kept(load):
+    assert make(load(), **SETTINGS["content and style"], piece=(8, 12))._arena is None
 
 
 # ---- values that are not finite ----

@@ -101,6 +101,22 @@ def test_little_memory_is_left_to_the_c_library():
 
 
 @needs_reference_counts
+def test_a_block_given_back_is_there_again_with_the_next_array():
+    arena = Arena(0)
+    filled(arena, 5000, 1)
+    held = filled(arena, 3000, 2)
+    arena.give_back()
+    assert arena._block.size == 0
+    outside = filled(arena, 1000, 3)
+    assert arena._block.size == 0
+    assert (held == 2).all()
+    assert (outside == 3).all()
+    del held, outside
+    filled(arena, 1, 4)
+    assert arena._block.size == 5056
+
+
+@needs_reference_counts
 def test_what_is_held_on_to_keeps_the_block_from_growing_but_nothing_from_working():
     arena = Arena(0)
     held = filled(arena, 100, 3)
@@ -135,17 +151,17 @@ def test_a_device_uses_it_in_the_calling_thread_alone_and_while_it_is_open():
             array = array.base
         return array is not None
 
-    assert not lies_in_it(device.empty((4,), np.float32))
+    assert not lies_in_it(device.output((4,), np.float32))
     with device.reusing(arena):
-        assert lies_in_it(device.empty((4,), np.float32))
+        assert lies_in_it(device.output((4,), np.float32))
         with device.reusing(Arena(0)):
             pass
-        assert lies_in_it(device.empty((4,), np.float32))
+        assert lies_in_it(device.output((4,), np.float32))
         elsewhere = []
-        other = threading.Thread(target=lambda: elsewhere.append(device.empty((4,), np.float32)))
+        other = threading.Thread(target=lambda: elsewhere.append(device.output((4,), np.float32)))
         other.start()
         other.join()
         assert not lies_in_it(elsewhere[0])
     with pytest.raises(ZeroDivisionError), device.reusing(arena):
         raise ZeroDivisionError
-    assert not lies_in_it(device.empty((4,), np.float32))
+    assert not lies_in_it(device.output((4,), np.float32))

@@ -27,7 +27,7 @@ def public(device):
 def test_the_names_are_the_same():
     assert kernels_of(Cpu) == kernels_of(Cuda)
     # Beyond the kernels a device can be asked the same.
-    assert public(Cpu) - public(Cuda) == {"map", "scratch"}
+    assert public(Cpu) - public(Cuda) == {"map", "scratch", "output"}
 
 
 @pytest.mark.parametrize(
