@@ -6,6 +6,7 @@ The C library gives the memory of large arrays back to the system, which clears 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from bisect import insort
@@ -56,17 +57,18 @@ class Arena:
                 freed = self._freed.popleft()
                 self._used = [place for place in self._used if place[0] != freed]
             if not self._used and self._block.size < self._needed >= self._worthwhile:
-                del self._block  # before the larger one
-                self._block = np.empty(self._needed, np.uint8)
+                self._block = np.empty(0, np.uint8)  # not beside the larger one
+                with contextlib.suppress(MemoryError):  # with their gaps they take more than each by itself
+                    self._block = np.empty(self._needed, np.uint8)
             start = 0
             for begin, end in self._used:
                 if start + size <= begin:
                     break
                 start = end
             end = start + max(-(-size // _ALIGNMENT), 1) * _ALIGNMENT
+            memory = self._block[start : start + size] if end <= self._block.size else np.empty(size, np.uint8)
             insort(self._used, (start, end))
             self._needed = max(self._needed, end)
-            memory = self._block[start : start + size] if end <= self._block.size else np.empty(size, np.uint8)
         return np.asarray(_Place(self, start, memory)).view(dtype).reshape(shape)
 
 

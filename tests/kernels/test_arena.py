@@ -117,6 +117,26 @@ def test_a_block_given_back_is_there_again_with_the_next_array():
 
 
 @needs_reference_counts
+def test_without_memory_for_the_block_arrays_lie_outside(monkeypatch):
+    arena, empty = Arena(0), np.empty
+    few = [filled(arena, 3000, 1), filled(arena, 3000, 1)]
+    del few
+
+    def no_more(size, dtype):
+        if size > 4000:
+            raise MemoryError
+        return empty(size, dtype)
+
+    monkeypatch.setattr("kernels.cpu.arena.np.empty", no_more)
+    assert (filled(arena, 3000, 2) == 2).all()
+    with pytest.raises(MemoryError):
+        arena.empty((5000,), np.uint8)
+    monkeypatch.undo()
+    assert (filled(arena, 3000, 2) == 2).all()
+    assert arena._block.size == 2 * 3008
+
+
+@needs_reference_counts
 def test_what_is_held_on_to_keeps_the_block_from_growing_but_nothing_from_working():
     arena = Arena(0)
     held = filled(arena, 100, 3)
