@@ -311,7 +311,7 @@ class Objective:
         self._stages = self._replay = None
 
     def _give_back(self) -> None:
-        """Let go of the memory of evaluations before something that takes more, or less."""
+        """Let go of the memory that evaluations share: what follows takes memory of its own beside it."""
         if self._arena is not None:
             self._arena.give_back()
 
